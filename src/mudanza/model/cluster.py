@@ -1,0 +1,49 @@
+"""One immutable picture of all hosts and their VMs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mudanza.model.errors import UsageError
+from mudanza.model.host import Host
+from mudanza.model.vm import Vm
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """All hosts, and every domain each of them lists (a VM in migration may stand there twice)."""
+
+    hosts: tuple[Host, ...]
+    vms: tuple[Vm, ...]
+
+    def host(self, name: str) -> Host:
+        """Return the host of that name. Raises UsageError naming the known ones."""
+        for host in self.hosts:
+            if host.name == name:
+                return host
+        known = ", ".join(host.name for host in self.hosts) or "none"
+        raise UsageError(f"there is no host {name!r} (known: {known})", remedy="add it: mudanza host add NAME URI")
+
+    def vms_on(self, host: str) -> tuple[Vm, ...]:
+        """Return the domains a host lists."""
+        return tuple(vm for vm in self.vms if vm.host == host)
+
+    def find(self, wanted: str) -> Vm:
+        """Return the one VM with that name or UUID. Raises UsageError for none, or for several.
+
+        Of a VM that two hosts list while only one runs it, the running one is meant.
+        """
+        found = [vm for vm in self.vms if wanted in (vm.name, vm.uuid)]
+        if len({vm.uuid for vm in found}) == 1:
+            active = [vm for vm in found if vm.state.active]
+            found = active if len(active) == 1 else found
+        if len(found) == 1:
+            return found[0]
+        if found:
+            places = ", ".join(f"{vm.host} ({vm.state}, {vm.uuid})" for vm in found)
+            raise UsageError(f"{wanted!r} is ambiguous: {places}", remedy="name it by UUID, or add --from HOST")
+        unseen = ", ".join(host.name for host in self.hosts if not host.seen)
+        raise UsageError(
+            f"no host lists a VM {wanted!r}" + (f" (not seen: {unseen})" if unseen else ""),
+            remedy="see what is where: mudanza vms",
+        )

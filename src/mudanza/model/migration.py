@@ -1,0 +1,165 @@
+"""A migration: what is asked, what is known beforehand, how it goes and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+
+from mudanza.model.vm import VmState
+
+_EMPTY: Mapping[str, str] = MappingProxyType({})
+
+
+class Tls(StrEnum):
+    """Whether memory and disks travel encrypted: where both ends can, always, or never."""
+
+    AUTO = "auto"
+    REQUIRE = "require"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationOptions:
+    """What the operator asks of one migration. Seconds, bytes per second."""
+
+    max_downtime: float = 0.3
+    bandwidth: int | None = None
+    """The most that memory and disks may take together; None: no limit of ours."""
+    deadline: float | None = None
+    map_storage: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
+    """Source pool or directory → destination pool."""
+    map_network: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
+    """Source network, bridge or device → the destination's."""
+    keep_source: bool = False
+    tls: Tls = Tls.AUTO
+
+
+class Answer(StrEnum):
+    """What a probe found out. ``UNKNOWN`` is never read as either of the others."""
+
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The answer of one probe, and why, in the words of the host that gave it."""
+
+    answer: Answer = Answer.UNKNOWN
+    detail: str = ""
+
+
+_NO_PROBES: Mapping[str, Probe] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What had to be tried, for one VM and one pair of hosts, to be known."""
+
+    cpu: Probe = Probe()
+    """Can the target's hypervisor provide the VM's CPU?"""
+    peer: Probe = Probe()
+    """Can the source's libvirt log in to the target's libvirt?"""
+    tls: Probe = Probe()
+    """Does encrypted migration work from source to target?"""
+    data_path: Probe = Probe()
+    """Does migration data get from source to target at all, encrypted or not?"""
+    shared: Mapping[str, Probe] = field(default_factory=lambda: _NO_PROBES)
+    """Disk target → do both hosts see the very same file?"""
+    files: Mapping[str, Probe] = field(default_factory=lambda: _NO_PROBES)
+    """Path (ISO, kernel, firmware, block device…) → is it there on the target?"""
+    occupied: Mapping[str, Probe] = field(default_factory=lambda: _NO_PROBES)
+    """Disk target → does a volume of the name we would create exist already? ``detail`` is its path."""
+    clock_offset: float | None = None
+    """Target's clock minus source's, in seconds."""
+    same_machine: bool = False
+    """Both names lead to one and the same host."""
+
+
+class Side(StrEnum):
+    """What one host says of one VM."""
+
+    ABSENT = "absent"
+    UNSEEN = "unseen"
+    """The host could not be asked."""
+    PRESENT = "present"
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """One host's answer to "what is with this VM?"."""
+
+    side: Side
+    state: VmState = VmState.NOSTATE
+    reason: str = ""
+    persistent: bool = False
+    job: str | None = None
+    """A libvirt job in flight on it there."""
+
+    @property
+    def running(self) -> bool:
+        """Its vCPUs run, or are about to."""
+        return self.side is Side.PRESENT and self.state in (VmState.RUNNING, VmState.BLOCKED)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A running migration's figures at one instant. Bytes, bytes per second, seconds.
+
+    Memory and disks are counted apart: their sum runs backwards when memory is sent again.
+    """
+
+    phase: str
+    elapsed: float
+    memory_total: int = 0
+    memory_sent: int = 0
+    memory_remaining: int = 0
+    memory_rate: float = 0.0
+    dirty_rate: float = 0.0
+    iteration: int = 0
+    disk_total: int = 0
+    disk_sent: int = 0
+    disk_remaining: int = 0
+    disk_rate: float = 0.0
+    downtime: float = 0.0
+    """What QEMU expects the downtime to be, or after the end has measured."""
+    setup_time: float = 0.0
+    postcopy: bool = False
+    auto_converge: int = 0
+    """By how many percent QEMU slows the guest's CPUs down."""
+    eta: float | None = None
+    """Seconds to go as far as the figures tell; None where they do not."""
+    outlook: str = ""
+    """One sentence: done in about N s, or will not converge because…"""
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationReport:
+    """How one migration ended. Seconds, bytes."""
+
+    vm: str
+    uuid: str
+    source: str
+    target: str
+    mode: str
+    """``live`` or ``cold``."""
+    total_time: float
+    downtime: float | None
+    """vCPUs stopped, as QEMU measured it; None where it could not be read."""
+    memory_bytes: int
+    disk_bytes: int
+    rate: float
+    iterations: int
+    tls: bool
+    transport: str
+    """What carried the data, and from where to where."""
+    blackout: float | None = None
+    """What a client outside saw, where somebody measured it."""
+    removed: tuple[str, ...] = ()
+    """Volumes deleted at the source."""
+    kept: tuple[str, ...] = ()
+    """Volumes left at the source."""
+    warnings: tuple[str, ...] = ()
