@@ -1,0 +1,100 @@
+"""All of preflight, in the order it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from mudanza.model.cluster import Cluster
+from mudanza.model.finding import Finding
+from mudanza.model.host import Host
+from mudanza.model.migration import Facts, MigrationOptions
+from mudanza.model.vm import Vm
+from mudanza.preflight import access, compute, devices, files, identity, memory, network, security, state, storage
+from mudanza.preflight.case import Case, Mode
+from mudanza.preflight.mapping import resolve
+
+Check = Callable[[Case], Iterable[Finding]]
+
+# What can be said of a VM without having seen the target…
+OF_THE_VM: tuple[Check, ...] = (
+    access.target_answers,
+    access.maintenance,
+    identity.on_third_host,
+    state.readable,
+    state.activity,
+    state.pause,
+    state.jobs,
+    state.snapshots,
+    state.checkpoints,
+    state.definition,
+    compute.unmovable_memory_or_clock,
+    devices.host_devices,
+    storage.transient_disks,
+)
+# …and what only makes sense against a target that has answered.
+OF_THE_TARGET: tuple[Check, ...] = (
+    identity.host_identity,
+    identity.already_there,
+    access.peer,
+    access.migration_address,
+    access.data_path,
+    access.encryption,
+    access.way_in_is_encrypted,
+    access.clocks,
+    compute.versions,
+    compute.architecture,
+    compute.domain_type,
+    compute.emulator,
+    compute.machine_type,
+    compute.cpu,
+    compute.cpu_count,
+    memory.free_memory,
+    memory.promised_memory,
+    memory.memory_growth,
+    memory.huge_pages,
+    memory.numa_nodes,
+    storage.places,
+    storage.free_space,
+    storage.occupied,
+    storage.host_cache,
+    storage.shared_by_pool,
+    files.needed_files,
+    files.host_drives,
+    files.backing_files,
+    files.firmware_variables,
+    network.cards,
+    network.switches,
+    network.packet_filters,
+    network.duplicate_macs,
+    devices.displays,
+    devices.tpm,
+    devices.vsock,
+    security.secrets,
+    security.static_labels,
+    security.confinement,
+    security.disk_owners,
+)
+
+
+def check(
+    vm: Vm,
+    source: Host,
+    target: Host,
+    cluster: Cluster,
+    options: MigrationOptions,
+    facts: Facts,
+    *,
+    mode: Mode = "live",
+) -> tuple[Finding, ...]:
+    """Return everything that speaks against moving the VM from source to target, blockers and warnings at once.
+
+    Never raises. The order is that of the checks, and within one that of the VM's definition: the same input gives
+    the same output. Where a host was not seen, only what can be said without it is said.
+    """
+    plan = resolve(vm, source, target, options, facts)
+    case = Case(vm, source, target, cluster, options, facts, mode, plan)
+    impossible = (*identity.same_host(case), *access.source_answers(case))
+    if impossible:
+        return impossible
+    checks = OF_THE_VM + OF_THE_TARGET if target.seen else OF_THE_VM
+    return tuple(finding for ask in checks for finding in ask(case))

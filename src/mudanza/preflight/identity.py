@@ -1,0 +1,109 @@
+"""Is the target another machine, and is the VM nowhere else already?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mudanza.model.finding import Finding
+from mudanza.preflight.case import Case
+from mudanza.preflight.wording import blocker, mudanza, virsh, vm_key, warning
+
+
+def same_host(case: Case) -> Iterator[Finding]:
+    """The target is where the VM is. Everything else preflight could say would be about the VM itself."""
+    if case.target.name == case.source.name:
+        yield blocker(
+            "target-is-source",
+            f"host {case.target.name}",
+            f"{case.vm.name} is on {case.source.name} already",
+            "name another host: --to HOST (mudanza hosts lists them)",
+        )
+    elif case.facts.same_machine:
+        yield blocker(
+            "same-machine",
+            f"host {case.target.name}",
+            f"{case.source.name} and {case.target.name} are two names for one and the same machine",
+            f"remove one of them: {mudanza('host', 'remove', case.target.name)}",
+        )
+
+
+def host_identity(case: Case) -> Iterator[Finding]:
+    """libvirt refuses to migrate between hosts that call themselves alike."""
+    source, target = case.source, case.target
+    if source.host_uuid and source.host_uuid == target.host_uuid:
+        yield blocker(
+            "host-uuid-same",
+            f"host {target.name}",
+            f"{source.name} and {target.name} both report the host UUID {target.host_uuid}, "
+            "and libvirt takes them for one machine",
+            f"set host_uuid in /etc/libvirt/libvirtd.conf (or virtqemud.conf) of {target.name} "
+            "to a value from uuidgen, then restart that daemon",
+        )
+    if source.hostname and source.hostname == target.hostname:
+        yield blocker(
+            "hostname-same",
+            f"host {target.name}",
+            f"{source.name} and {target.name} both call themselves {target.hostname}, "
+            "and libvirt takes them for one machine",
+            f"on {target.name}: hostnamectl set-hostname NAME, then restart libvirt",
+        )
+
+
+def already_there(case: Case) -> Iterator[Finding]:
+    """The VM's UUID or name is taken at the target."""
+    target, key = case.target, case.vm.uuid
+    for other in case.cluster.vms_on(target.name):
+        if other.uuid == case.vm.uuid and other.state.active:
+            yield _runs_elsewhere(case, target.name, str(other.state))
+        elif other.uuid == case.vm.uuid:
+            yield blocker(
+                "uuid-stale",
+                f"host {target.name}",
+                f"{target.name} lists {case.vm.name} already ({other.state}): an old copy, or left by a failed move",
+                f"compare it: {virsh(target, 'dumpxml', '--domain', key)}; if it is not needed: "
+                + virsh(target, "undefine", "--domain", key, "--keep-nvram"),
+            )
+        elif other.name == case.vm.name:
+            yield blocker(
+                "name-taken",
+                f"host {target.name}",
+                f"another VM on {target.name} has the name {case.vm.name} (UUID {other.uuid}, {other.state})",
+                "rename one of the two while it is shut off: "
+                + virsh(target, "domrename", "--domain", vm_key(other), "--new-name", "NEW-NAME"),
+            )
+
+
+def on_third_host(case: Case) -> Iterator[Finding]:
+    """The VM stands on a host that is neither source nor target."""
+    for host in case.cluster.hosts:
+        if host.name in (case.source.name, case.target.name):
+            continue
+        if not host.seen and not case.live:
+            yield warning(
+                "host-unseen",
+                f"host {host.name}",
+                f"{host.name} did not answer, so whether it runs {case.vm.name} too is not known",
+                f"make sure it does not before you start the VM anywhere: {mudanza('hosts')}",
+            )
+        for other in case.cluster.vms_on(host.name):
+            if other.uuid != case.vm.uuid:
+                continue
+            if other.state.active:
+                yield _runs_elsewhere(case, host.name, str(other.state))
+            else:
+                yield warning(
+                    "uuid-elsewhere",
+                    f"host {host.name}",
+                    f"{host.name} lists {case.vm.name} too ({other.state}): started there, it would run twice",
+                    f"if it is not needed: {virsh(host, 'undefine', '--domain', case.vm.uuid, '--keep-nvram')}",
+                )
+
+
+def _runs_elsewhere(case: Case, host: str, state: str) -> Finding:
+    return blocker(
+        "uuid-running",
+        f"host {host}",
+        f"DANGER: {host} has {case.vm.name} ({case.vm.uuid}) too, {state}: the VM may be running twice, "
+        "or a migration has not been settled",
+        f"start, resume or destroy nothing before you know which one is right: {mudanza('show', vm_key(case.vm))}",
+    )

@@ -1,0 +1,190 @@
+"""What the VM is doing right now, and what hangs on its definition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mudanza.model.finding import Finding
+from mudanza.model.vm import Vm, VmState
+from mudanza.preflight.case import Case
+from mudanza.preflight.wording import blocker, listed, mudanza, virsh, vm_key, warning
+
+# Reasons of "paused" that are not an operator's wish, in virsh's words.
+_UNSETTLED = frozenset(
+    {
+        "migrating",
+        "post-copy",
+        "post-copy failed",
+        "api error",
+        "starting up",
+        "shutting down",
+        "saving",
+        "dumping",
+        "creating snapshot",
+        "crashed",
+    }
+)
+_IO_ERROR = "I/O error"
+
+
+def _subject(vm: Vm) -> str:
+    return f"VM {vm.name}"
+
+
+def readable(case: Case) -> Iterator[Finding]:
+    """What the source could not tell of the VM must not be guessed."""
+    if case.vm.error is not None:
+        yield blocker(
+            "vm-unreadable",
+            _subject(case.vm),
+            f"{case.source.name} could not describe it fully: {case.vm.error}",
+            f"see what libvirt says: {virsh(case.source, 'dumpxml', '--domain', vm_key(case.vm))}",
+        )
+
+
+def activity(case: Case) -> Iterator[Finding]:
+    """A live move needs a running guest, a cold one a VM that is shut off."""
+    vm, key = case.vm, vm_key(case.vm)
+    if vm.state is VmState.CRASHED:
+        yield blocker(
+            "vm-crashed",
+            _subject(vm),
+            f"it has crashed ({vm.reason})",
+            f"look at its log on {case.source.name}, then {virsh(case.source, 'destroy', '--domain', key)}",
+        )
+    elif vm.state in (VmState.SHUTDOWN, VmState.NOSTATE):
+        yield blocker(
+            "vm-in-between",
+            _subject(vm),
+            f"its state is {vm.state!s}: neither running nor shut off",
+            f"wait until it has settled: {mudanza('show', key)}",
+        )
+    elif case.live and not vm.state.active:
+        yield blocker(
+            "vm-not-running",
+            _subject(vm),
+            "it is shut off, and only a running VM can be moved live",
+            mudanza("migrate", key, "--to", case.target.name, "--mode", "cold"),
+        )
+    elif not case.live and vm.state.active:
+        yield blocker(
+            "vm-running",
+            _subject(vm),
+            f"it is {vm.state!s}, and only a VM that is shut off can be moved cold",
+            f"{mudanza('shutdown', key)}, or move it live",
+        )
+
+
+def pause(case: Case) -> Iterator[Finding]:
+    """A pause may be a wish, an accident, or half a migration; a guest may even run with half its memory here."""
+    vm, key = case.vm, vm_key(case.vm)
+    if vm.state is VmState.PMSUSPENDED:
+        yield blocker(
+            "vm-suspended",
+            _subject(vm),
+            "the guest has suspended itself, a state that not every QEMU carries over",
+            f"wake it: {virsh(case.source, 'dompmwakeup', '--domain', key)}",
+        )
+    elif vm.reason == "post-copy failed" or (vm.state is VmState.PAUSED and vm.reason in _UNSETTLED):
+        yield blocker(
+            "vm-unsettled",
+            _subject(vm),
+            f"it is {vm.state!s} ({vm.reason}): something else has hold of it, maybe half a migration",
+            f"do not resume it before you know that it runs nowhere else: {mudanza('show', key)}",
+        )
+    elif vm.state is VmState.PAUSED and vm.reason == _IO_ERROR:
+        yield blocker(
+            "vm-io-error",
+            _subject(vm),
+            "it is paused by an I/O error on a disk, and libvirt refuses to move it so",
+            f"mend the disk ({virsh(case.source, 'domblkerror', '--domain', key)}), then "
+            + virsh(case.source, "resume", "--domain", key),
+        )
+    elif vm.state is VmState.PAUSED:
+        yield warning(
+            "vm-paused",
+            _subject(vm),
+            f"it is paused ({vm.reason}) and will be paused at the target",
+            f"resume it before or after: {virsh(case.source, 'resume', '--domain', key)}",
+        )
+
+
+def jobs(case: Case) -> Iterator[Finding]:
+    """libvirt runs one job on a domain at a time."""
+    vm, key = case.vm, vm_key(case.vm)
+    if vm.job is not None:
+        yield blocker(
+            "job-running",
+            _subject(vm),
+            f"another job is running on it: {vm.job}",
+            f"wait for its end, or see what it is: {virsh(case.source, 'domjobinfo', '--domain', key)}",
+        )
+    for disk in vm.disks:
+        if disk.mirror:
+            yield blocker(
+                "block-job",
+                f"disk {disk.target}",
+                f"a block job copies or commits disk {disk.target}",
+                f"wait for it, or end it: {virsh(case.source, 'blockjob', '--domain', key, '--path', disk.target)}",
+            )
+
+
+def snapshots(case: Case) -> Iterator[Finding]:
+    """libvirt refuses to migrate a domain that has snapshots."""
+    vm = case.vm
+    names = listed(snapshot.name for snapshot in vm.snapshots)
+    move_cold = mudanza("migrate", vm_key(vm), "--to", case.target.name, "--mode", "cold")
+    if vm.snapshots and case.live:
+        yield blocker(
+            "snapshots",
+            _subject(vm),
+            f"it has snapshots ({names}), and libvirt moves no running VM that has any",
+            f"shut it off and move it cold: {move_cold}; "
+            f"or delete them: {virsh(case.source, 'snapshot-delete', '--domain', vm_key(vm))} --snapshotname NAME",
+        )
+    external = [snapshot.name for snapshot in vm.snapshots if snapshot.external]
+    if external and not case.live:
+        yield blocker(
+            "snapshots-external",
+            _subject(vm),
+            f"it has external snapshots ({listed(external)}), whose chain of files would not survive the copy",
+            "merge them first: virsh blockcommit (or snapshot-delete with libvirt 9.9 or later)",
+        )
+
+
+def checkpoints(case: Case) -> Iterator[Finding]:
+    """libvirt forgets its checkpoints over a migration, whatever becomes of the bitmaps."""
+    if case.vm.checkpoints:
+        yield warning(
+            "checkpoints",
+            _subject(case.vm),
+            f"libvirt's record of its checkpoints ({listed(case.vm.checkpoints)}) does not travel with it",
+            "let the next backup be a full one",
+        )
+
+
+def definition(case: Case) -> Iterator[Finding]:
+    """Whether the VM outlives a power-off, and whether its memory lies in a file."""
+    vm, key = case.vm, vm_key(case.vm)
+    if not vm.persistent:
+        yield warning(
+            "vm-transient",
+            _subject(vm),
+            "it is transient: when it stops, no host knows it any more",
+            f"keep its definition: {virsh(case.source, 'dumpxml', '--domain', key)} > FILE, then virsh define FILE",
+        )
+    if vm.has_managed_save:
+        yield blocker(
+            "managed-save",
+            _subject(vm),
+            f"its memory is saved on {case.source.name} (managed save), and that file does not move",
+            f"start it and move it live: {mudanza('start', key)}; or give the memory up: "
+            + virsh(case.source, "managedsave-remove", "--domain", key),
+        )
+    if vm.qemu_arguments:
+        yield warning(
+            "qemu-arguments",
+            _subject(vm),
+            "it has QEMU arguments of its own (<qemu:commandline>), which libvirt passes on unchecked",
+            f"make sure that the files and devices they name are on {case.target.name} too",
+        )

@@ -1,0 +1,133 @@
+"""Do the copied disks fit, and are the shared ones safe to hand over?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mudanza.model.finding import Finding
+from mudanza.model.host import Pool
+from mudanza.model.migration import Answer, Probe
+from mudanza.model.units import format_size
+from mudanza.model.vm import Disk
+from mudanza.preflight.case import Case, blocks_live
+from mudanza.preflight.mapping import BLOCK_POOLS, DiskPlan
+from mudanza.preflight.wording import because, blocker, virsh, vm_key, warning
+
+DROPS_HOST_CACHE = 4_000_000
+"""The first QEMU that drops the host's page cache of an image at the switchover (``drop-cache`` of its file
+driver, since 4.0); from there on libvirt takes host-cached shared disks for safe."""
+_UNCACHED = frozenset({"none", "directsync"})
+_UNKNOWN = Probe()
+
+
+def places(case: Case) -> Iterator[Finding]:
+    """What stood in the way of giving each disk a place, and maps that led nowhere."""
+    yield from case.plan.findings
+
+
+def free_space(case: Case) -> Iterator[Finding]:
+    """All disks that go into one pool fit into it together."""
+    by_pool: dict[str, list[tuple[Disk, DiskPlan]]] = {}
+    for disk, plan in case.planned("copy"):
+        by_pool.setdefault(plan.pool, []).append((disk, plan))
+    for name, copies in by_pool.items():
+        pool = case.target.pool(name)
+        if pool is not None:
+            yield from _space_in(case, pool, copies)
+
+
+def _space_in(case: Case, pool: Pool, copies: list[tuple[Disk, DiskPlan]]) -> Iterator[Finding]:
+    names = ", ".join(plan.target for _, plan in copies)
+    virtual = sum(plan.size for _, plan in copies)
+    needed = sum(_least(disk, plan, pool) for disk, plan in copies)
+    room = f"pool {pool.name} of {case.target.name} has {format_size(pool.available)} free"
+    remedy = (
+        f"free space there ({virsh(case.target, 'vol-list', '--pool', pool.name, '--details')}), "
+        "or map to another pool: --map-storage A=B"
+    )
+    if needed > pool.available:
+        yield blocker("pool-space", f"pool {pool.name}", f"{room}; {names} take {format_size(needed)} at least", remedy)
+    elif virtual > pool.available:
+        yield warning(
+            "pool-space-virtual",
+            f"pool {pool.name}",
+            f"{room}: enough for the {format_size(needed)} in {names} now, not for the {format_size(virtual)} "
+            "that may come to be there",
+            remedy,
+        )
+
+
+def _least(disk: Disk, plan: DiskPlan, pool: Pool) -> int:
+    """Thin images take what is allocated; where that is not known, and in a volume group, the whole size."""
+    if pool.kind in BLOCK_POOLS or disk.allocation is None:
+        return plan.size
+    return disk.allocation
+
+
+def occupied(case: Case) -> Iterator[Finding]:
+    """We write into no volume that somebody else has made."""
+    for _, plan in case.planned("copy"):
+        probe = case.facts.occupied.get(plan.target, _UNKNOWN)
+        look = virsh(case.target, "vol-info", "--pool", plan.pool, "--vol", plan.volume)
+        if probe.answer is Answer.YES:
+            yield blocker(
+                "volume-occupied",
+                f"disk {plan.target}",
+                f"{case.target.name} already has {probe.detail or plan.path}",
+                f"see whose it is ({look}), then rename or delete it, or map to another pool: --map-storage A=B",
+            )
+        elif probe.answer is Answer.UNKNOWN:
+            yield blocker(
+                "volume-unknown",
+                f"disk {plan.target}",
+                f"whether {case.target.name} has {plan.path} already was not found out{because(probe.detail)}",
+                f"{virsh(case.target, 'pool-refresh', '--pool', plan.pool)}, then try again; look: {look}",
+            )
+
+
+def host_cache(case: Case) -> Iterator[Finding]:
+    """A shared image must not be half in the cache of the host the guest leaves. As in libvirt's own check,
+    except that ``unsafe`` never passes: there the guest's flushes do not reach the storage."""
+    for disk, _ in case.planned("shared"):
+        if disk.kind == "network" or disk.shareable or disk.cache in _UNCACHED:
+            continue
+        drops = min(case.source.qemu_version, case.target.qemu_version) >= DROPS_HOST_CACHE
+        if disk.cache != "unsafe" and drops:
+            continue
+        yield blocks_live(
+            case,
+            "cache-mode",
+            f"disk {disk.target}",
+            f"it is shared and cached by the host (cache={disk.cache}): the target could read old data",
+            f"set cache='none' or 'directsync' (virsh edit {vm_key(case.vm)}) and restart the VM, or move it cold",
+        )
+
+
+def shared_by_pool(case: Case) -> Iterator[Finding]:
+    """A disk that names pool and volume is found through the target's pool of that name."""
+    for disk, _ in case.planned("shared"):
+        if disk.kind != "volume" or disk.pool is None or case.target.pools is None:
+            continue
+        pool = case.target.pool(disk.pool)
+        if pool is None or not pool.active:
+            yield blocker(
+                "shared-pool-missing",
+                f"disk {disk.target}",
+                f"its definition names pool {disk.pool}, which {case.target.name} "
+                + ("does not have" if pool is None else "has not started"),
+                f"define it as on {case.source.name} ({virsh(case.source, 'pool-dumpxml', '--pool', disk.pool)}) "
+                f"and start it: {virsh(case.target, 'pool-start', '--pool', disk.pool)}",
+            )
+
+
+def transient_disks(case: Case) -> Iterator[Finding]:
+    """libvirt moves no disk whose writes it would have to throw away."""
+    for disk in case.vm.disks:
+        if disk.transient:
+            yield blocks_live(
+                case,
+                "disk-transient",
+                f"disk {disk.target}",
+                "it is transient, and libvirt refuses to move a running VM with such a disk",
+                "shut the VM off (its writes are thrown away then) and move it cold, or detach it: virsh detach-disk",
+            )
