@@ -1,0 +1,191 @@
+"""What can be done with a host's domains: thin, typed, bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import libvirt
+
+from mudanza.hypervisor.connection import CALL_TIMEOUT, HostConnection
+from mudanza.hypervisor.console import Console
+from mudanza.hypervisor.jobs import job_name
+from mudanza.hypervisor.states import reason_name, state_name
+from mudanza.model.errors import HostUnreachableError, HypervisorError, UsageError
+from mudanza.model.migration import Side, Sighting
+
+SIGHTING_TIMEOUT = 10.0
+"""Seconds a host may take to say what is with one VM."""
+JOB_TIMEOUT = 5.0
+"""Seconds QEMU may take to give a job's figures."""
+START_TIMEOUT = 120.0
+"""Seconds that starting or ending a guest's QEMU may take."""
+
+Result = TypeVar("Result")
+Parameters = Mapping[str, int | str | list[str]]
+"""Migration parameters by libvirt's names: ``migrate_uri``, ``destination_xml``, ``migrate_disks``…"""
+
+
+class Domains:
+    """The domains of one host. Every call raises HostUnreachableError or HypervisorError when it fails."""
+
+    def __init__(self, host: HostConnection) -> None:
+        self._host = host
+
+    @property
+    def host(self) -> str:
+        """The name of the host."""
+        return self._host.name
+
+    def names(self) -> Mapping[str, str]:
+        """Return UUID → name of every domain the host lists."""
+        return self._host.ask(lambda raw: {d.UUIDString(): d.name() for d in raw.listAllDomains()})
+
+    def sighting(self, uuid: str, *, timeout: float = SIGHTING_TIMEOUT) -> Sighting:
+        """Return what the host says of a VM, asked within ``timeout`` seconds; never raises.
+
+        ABSENT only if the host answered that it has no such domain. The job is asked for before the state: a
+        state read after the end of a job is final. A job QEMU does not tell of in time counts as one.
+        """
+        try:
+            job = self._job(uuid, min(timeout / 2, JOB_TIMEOUT))
+            return self._of(uuid, lambda domain: _sight(domain, job), timeout)
+        except HypervisorError as error:
+            return Sighting(Side.ABSENT if _means_no_domain(error) else Side.UNSEEN, reason=error.reason)
+        except HostUnreachableError as error:
+            return Sighting(Side.UNSEEN, reason=str(error))
+
+    def _job(self, uuid: str, timeout: float) -> str | None:
+        try:
+            return self._of(uuid, job_name, timeout)
+        except HostUnreachableError:
+            if not self._host.alive:
+                raise
+            return "unknown"
+
+    def describe(self, uuid: str, *, inactive: bool = False, secure: bool = True, migratable: bool = False) -> str:
+        """Return a domain's XML: as it runs, or as it will start next; as another host would take it."""
+        flags = inactive * libvirt.VIR_DOMAIN_XML_INACTIVE
+        flags |= secure * libvirt.VIR_DOMAIN_XML_SECURE
+        flags |= migratable * libvirt.VIR_DOMAIN_XML_MIGRATABLE
+        return self._of(uuid, lambda domain: str(domain.XMLDesc(flags)))
+
+    def define(self, xml: str) -> str:
+        """Make or change a persistent definition and return its UUID."""
+        return self._host.ask(lambda raw: str(raw.defineXML(xml).UUIDString()))
+
+    def undefine(self, uuid: str, *, keep_nvram: bool = True, with_snapshots: bool = False) -> None:
+        """Take a persistent definition away; no disk is touched.
+
+        ``with_snapshots``: also libvirt's records of snapshots and checkpoints, without which it refuses.
+        """
+        flags = libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM if keep_nvram else libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+        if with_snapshots:
+            flags |= libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+            flags |= libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+        self._of(uuid, lambda domain: domain.undefineFlags(flags))
+
+    def start(self, uuid: str, *, paused: bool = False) -> None:
+        """Start a VM."""
+        flags = libvirt.VIR_DOMAIN_START_PAUSED if paused else 0
+        self._of(uuid, lambda domain: domain.createWithFlags(flags), START_TIMEOUT)
+
+    def shutdown(self, uuid: str) -> None:
+        """Ask the guest to shut down; it may take its time, or ignore it."""
+        self._of(uuid, lambda domain: domain.shutdown())
+
+    def destroy(self, uuid: str) -> None:
+        """End a VM's QEMU at once, as if the power had failed."""
+        self._of(uuid, lambda domain: domain.destroy(), START_TIMEOUT)
+
+    def suspend(self, uuid: str) -> None:
+        """Stop the vCPUs."""
+        self._of(uuid, lambda domain: domain.suspend())
+
+    def resume(self, uuid: str) -> None:
+        """Let the vCPUs run again."""
+        self._of(uuid, lambda domain: domain.resume())
+
+    def autostart(self, uuid: str) -> bool:
+        """Return whether the host starts the VM when it boots."""
+        return self._of(uuid, lambda domain: bool(domain.autostart()))
+
+    def set_autostart(self, uuid: str, on: bool) -> None:
+        """Have the host start the VM when it boots, or not."""
+        self._of(uuid, lambda domain: domain.setAutostart(int(on)))
+
+    def job_stats(self, uuid: str, *, timeout: float = JOB_TIMEOUT) -> Mapping[str, int | str]:
+        """Return the figures of the running job by libvirt's names; ``type`` 0: there is none."""
+        return self._of(uuid, lambda domain: dict(domain.jobStats()), timeout)
+
+    def completed_job_stats(self, uuid: str) -> Mapping[str, int | str]:
+        """Return the figures of the last job that ended well; they stay there to be read again."""
+        flags = libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED | libvirt.VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED
+        return self._of(uuid, lambda domain: dict(domain.jobStats(flags)), JOB_TIMEOUT)
+
+    def abort_job(self, uuid: str) -> None:
+        """Cancel the running job."""
+        self._of(uuid, lambda domain: domain.abortJob())
+
+    def set_max_downtime(self, uuid: str, milliseconds: int) -> None:
+        """Tell a running migration how long the vCPUs may stand still."""
+        self._of(uuid, lambda domain: domain.migrateSetMaxDowntime(milliseconds, 0))
+
+    def set_bandwidth(self, uuid: str, mib_per_second: int) -> None:
+        """Limit a migration's memory stream, in MiB per second."""
+        self._of(uuid, lambda domain: domain.migrateSetMaxSpeed(mib_per_second, 0))
+
+    def migrate_p2p(self, uuid: str, peer_uri: str, parameters: Parameters, flags: Iterable[str]) -> None:
+        """Have this host carry the VM to the one at ``peer_uri``; returns when libvirt says it is done.
+
+        Runs in the caller's thread for as long as it takes. Goes on without us if the connection breaks, so what
+        is returned or raised here is a hint and no verdict: ask both hosts. ``flags`` by name, such as ``LIVE``;
+        PEER2PEER is always set. Raises UsageError for a flag that the installed libvirt does not have.
+        """
+        number = migration_flags(["PEER2PEER", *flags])
+        self._host.call(
+            lambda raw: _done(raw.lookupByUUIDString(uuid).migrateToURI3(peer_uri, dict(parameters), number))
+        )
+
+    def console(self, uuid: str, *, force: bool = False) -> Console:
+        """Open the guest's console; ``force`` disconnects whoever has it open."""
+        flags = libvirt.VIR_DOMAIN_CONSOLE_FORCE if force else libvirt.VIR_DOMAIN_CONSOLE_SAFE
+
+        def attach(raw: Any) -> Console:
+            stream = raw.newStream(0)
+            raw.lookupByUUIDString(uuid).openConsole(None, stream, flags)
+            return Console(self._host, stream)
+
+        return self._host.ask(attach)
+
+    def _of(self, uuid: str, function: Callable[[Any], Result], timeout: float = CALL_TIMEOUT) -> Result:
+        return self._host.ask(lambda raw: function(raw.lookupByUUIDString(uuid)), timeout=timeout)
+
+
+def migration_flags(names: Iterable[str]) -> int:
+    """Return the sum of ``VIR_MIGRATE_*`` flags. Raises UsageError for one the installed libvirt lacks."""
+    total = 0
+    for name in names:
+        value = getattr(libvirt, f"VIR_MIGRATE_{name}", None)
+        if value is None:
+            version = libvirt.getVersion()
+            raise UsageError(
+                f"the controller's libvirt {version // 10**6}.{version // 1000 % 1000} knows no migration flag {name}",
+                remedy="install a newer libvirt and libvirt-python on the controller",
+            )
+        total |= int(value)
+    return total
+
+
+def _sight(domain: Any, job: str | None) -> Sighting:
+    number, reason = domain.state()
+    state = state_name(number)
+    return Sighting(Side.PRESENT, state, reason_name(state, reason), bool(domain.isPersistent()), job)
+
+
+def _means_no_domain(error: HypervisorError) -> bool:
+    return bool(error.code == libvirt.VIR_ERR_NO_DOMAIN)
+
+
+def _done(_result: object) -> None:
+    """Drop what libvirt returns for success."""

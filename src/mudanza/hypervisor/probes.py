@@ -1,0 +1,177 @@
+"""Everything that has to be tried to be known about one VM and one pair of hosts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import libvirt
+
+from mudanza.hypervisor.bounded import Task, all_of
+from mudanza.hypervisor.clock_probe import probe_clock
+from mudanza.hypervisor.connection import HostConnection
+from mudanza.hypervisor.connections import Connections
+from mudanza.hypervisor.cpu_probe import probe_cpu
+from mudanza.hypervisor.file_probes import probe_files, probe_shared
+from mudanza.hypervisor.ghost import ghost, sweep
+from mudanza.hypervisor.rehearsal import rehearse as rehearse_migration
+from mudanza.hypervisor.uris import peer_uri
+from mudanza.model.errors import HostUnreachableError, HypervisorError, MudanzaError
+from mudanza.model.host import Host
+from mudanza.model.migration import Answer, Facts, MigrationOptions, Probe, Tls
+from mudanza.model.vm import Vm
+from mudanza.preflight.files import files_needed
+from mudanza.preflight.mapping import DiskPlan, resolve, shared_candidates
+
+PEER_TIMEOUT = 10.0
+"""Seconds the source's libvirt may take to log in to the target's."""
+GATHER_TIMEOUT = 120.0
+"""Seconds all probes together may take; each has a shorter limit of its own."""
+_SWEEP_TIMEOUT = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seats:
+    """Both hosts: how they are asked, and what is known of them."""
+
+    source: HostConnection
+    target: HostConnection
+    here: Host
+    there: Host
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    peer: Probe
+    tls: Probe
+    data_path: Probe
+
+
+@dataclass(frozen=True, slots=True)
+class _Storage:
+    shared: Mapping[str, Probe]
+    files: Mapping[str, Probe]
+    occupied: Mapping[str, Probe]
+
+
+def gather_facts(
+    connections: Connections, vm: Vm, source: Host, target: Host, options: MigrationOptions, *, rehearse: bool
+) -> Facts:
+    """Return what preflight needs to know beyond what can be read, every probe at once and each with a limit.
+
+    ``rehearse``: also send a tiny paused guest the way the VM would go (about two seconds), without which it stays
+    unknown whether data gets through and whether encrypted. Nothing is left behind, and no VM is touched. What
+    could not be found out is UNKNOWN with the reason. Raises HostUnreachableError for a host that cannot be reached.
+    """
+    if source.host_uuid and source.host_uuid == target.host_uuid:
+        return Facts(same_machine=True)
+    connections.open_all([source.name, target.name])
+    seats = _Seats(connections.get(source.name), connections.get(target.name), source, target)
+    all_of([lambda: _sweep(seats.source), lambda: _sweep(seats.target)], timeout=_SWEEP_TIMEOUT)
+    cpu = Task(lambda: probe_cpu(seats.target, vm, source))
+    link = Task(lambda: _probe_link(seats, vm, options, rehearse=rehearse))
+    storage = Task(lambda: _probe_storage(seats, vm, options))
+    clock = Task(lambda: probe_clock(seats.source, seats.target, source, target))
+    told, kept = link.wait(GATHER_TIMEOUT), storage.wait(GATHER_TIMEOUT)
+    return Facts(
+        cpu=cpu.wait(GATHER_TIMEOUT),
+        peer=told.peer,
+        tls=told.tls,
+        data_path=told.data_path,
+        shared=kept.shared,
+        files=kept.files,
+        occupied=kept.occupied,
+        clock_offset=clock.wait(GATHER_TIMEOUT),
+    )
+
+
+def _sweep(host: HostConnection) -> None:
+    try:
+        host.ask(sweep, timeout=_SWEEP_TIMEOUT)
+    except MudanzaError as error:
+        _log.warning("left-over throw-away domains could not be removed: %s", error)
+
+
+def _probe_link(seats: _Seats, vm: Vm, options: MigrationOptions, *, rehearse: bool) -> _Link:
+    peer = probe_peer(seats.source, seats.here, seats.there)
+    if peer.answer is Answer.NO or not rehearse:
+        untried = Probe(Answer.UNKNOWN, "it was not tried" if not rehearse else "without a login it cannot be tried")
+        return _Link(peer, untried, untried)
+
+    def attempt(*, tls: bool) -> Probe:
+        return rehearse_migration(seats.source, seats.target, seats.here, seats.there, vm, tls=tls)
+
+    if options.tls is Tls.OFF:
+        return _Link(peer, Probe(Answer.UNKNOWN, "it was not tried"), attempt(tls=False))
+    encrypted = attempt(tls=True)
+    return _Link(peer, encrypted, encrypted if encrypted.answer is Answer.YES else attempt(tls=False))
+
+
+def _probe_storage(seats: _Seats, vm: Vm, options: MigrationOptions) -> _Storage:
+    shared = probe_shared(seats.source, seats.target, seats.here, seats.there, shared_candidates(vm))
+    files = probe_files(
+        seats.target,
+        seats.there,
+        files_needed(vm, seats.there),
+        devices=frozenset(d.source for d in vm.disks if d.kind == "block" and d.device == "disk" and d.source),
+        unopened=frozenset(d.path for d in vm.host_devices if d.path and d.kind not in ("virtiofs", "9p", "nvdimm")),
+    )
+    known = Facts(shared=shared, files=files)
+    copies = resolve(vm, seats.here, seats.there, options, known).copies
+    return _Storage(shared, files, probe_occupied(seats.target, seats.there, copies))
+
+
+def probe_occupied(target: HostConnection, about: Host, copies: Iterable[DiskPlan]) -> Mapping[str, Probe]:
+    """Return for each disk to be copied (by its target name) whether its place is taken; ``detail`` is the path.
+
+    The place itself is looked at, for a pool's list knows nothing of files that came there behind its back.
+    """
+    plans = list(copies)
+    devices = frozenset(plan.path for plan in plans if plan.pool_is_block)
+    seen = probe_files(target, about, [plan.path for plan in plans], devices=devices)
+    taken = {path: Probe(Answer.YES, path) for path, probe in seen.items() if probe.answer is Answer.YES}
+    return {plan.target: taken.get(plan.path, seen[plan.path]) for plan in plans}
+
+
+def probe_peer(source: HostConnection, here: Host, there: Host) -> Probe:
+    """Return whether the source's libvirt can log in to the target's.
+
+    The source is asked to migrate a ghost: libvirt first logs in to the target, then refuses, for a migration of a
+    definition alone (OFFLINE) has to be made persistent there (PERSIST_DEST) and this one is not. So nothing of it
+    reaches the target, and no VM's job lock is held while a login hangs.
+    """
+    uri = peer_uri(there.entry)
+    if uri is None:
+        return Probe(Answer.UNKNOWN, f"no URI is known by which {here.name} reaches {there.name}")
+    try:
+        return source.ask(lambda raw: _try_login(raw, here, uri), timeout=PEER_TIMEOUT)
+    except HypervisorError as error:
+        return Probe(Answer.UNKNOWN, str(error))
+    except HostUnreachableError as error:
+        if source.alive:
+            return Probe(Answer.NO, f"no login from {here.name} to {uri} within {PEER_TIMEOUT:g} s")
+        return Probe(Answer.UNKNOWN, str(error))
+
+
+def _try_login(raw: Any, here: Host, uri: str) -> Probe:
+    # TLS only so that a source that insists on it (migrate_tls_force) does not refuse before the login.
+    flags = libvirt.VIR_MIGRATE_PEER2PEER | libvirt.VIR_MIGRATE_OFFLINE | libvirt.VIR_MIGRATE_TLS
+    with ghost(raw, here) as domain:
+        try:
+            domain.migrateToURI3(uri, {}, flags)
+        except libvirt.libvirtError as error:
+            return _read_login(error, uri)
+    return Probe(Answer.UNKNOWN, f"{here.name} did not refuse what it should have refused")
+
+
+def _read_login(error: libvirt.libvirtError, uri: str) -> Probe:
+    place = error.get_error_code(), error.get_error_domain()
+    if place == (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_FROM_QEMU):
+        return Probe(Answer.YES, f"logged in to {uri}")
+    if place[0] in (libvirt.VIR_ERR_ACCESS_DENIED, libvirt.VIR_ERR_OPERATION_TIMEOUT):
+        return Probe(Answer.UNKNOWN, error.get_error_message())
+    return Probe(Answer.NO, error.get_error_message())

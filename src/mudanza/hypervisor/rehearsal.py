@@ -1,0 +1,94 @@
+"""A rehearsal: a migration of next to nothing, for what only a migration can tell.
+
+No call of libvirt's says whether migration data gets from one host to another, or whether it does so encrypted. So a
+tiny guest without disks, started paused and never run, goes the way the VM would go: same login, address, ports and
+certificates. It is ended afterwards wherever it is.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import libvirt
+
+from mudanza.hypervisor.bounded import Deadline, all_of
+from mudanza.hypervisor.connection import HostConnection
+from mudanza.hypervisor.domains import migration_flags
+from mudanza.hypervisor.ghost import domain_xml, remove, throwaway_name
+from mudanza.hypervisor.uris import migration_uri, peer_uri
+from mudanza.model.errors import HostUnreachableError, HypervisorError, MudanzaError
+from mudanza.model.host import Host
+from mudanza.model.migration import Answer, Probe
+from mudanza.model.vm import Vm
+
+REHEARSAL_TIMEOUT = 30.0
+"""Seconds the whole rehearsal may take: start, migrate, end."""
+_CLEANUP_TIMEOUT = 15.0
+"""Seconds that ending the guest may take on each host."""
+
+_log = logging.getLogger(__name__)
+
+
+class RehearsalImpossibleError(MudanzaError):
+    """It could not even begin."""
+
+
+def rehearse(source: HostConnection, target: HostConnection, here: Host, there: Host, vm: Vm, *, tls: bool) -> Probe:
+    """Return whether migration data gets from source to target, encrypted if ``tls``.
+
+    NO is what libvirt said when it tried. UNKNOWN: it could not be tried. ``vm`` lends its architecture, its machine
+    type and its kind of virtualization.
+    """
+    uri = peer_uri(there.entry)
+    if uri is None:
+        return Probe(Answer.UNKNOWN, f"no URI is known by which {here.name} reaches {there.name}")
+    if vm.domain_type not in there.domain_types or vm.machine not in there.machines:
+        return Probe(Answer.UNKNOWN, f"{there.name} cannot run a guest like it ({vm.domain_type}, {vm.machine})")
+    name = throwaway_name("rehearsal")
+    xml = domain_xml(name, vm.domain_type, vm.arch, machine=vm.machine)
+    deadline = Deadline(REHEARSAL_TIMEOUT)
+    try:
+        source.ask(lambda raw: _start(raw, xml), timeout=deadline.left)
+        source.ask(lambda raw: _migrate(raw, name, uri, there, tls=tls), timeout=deadline.left)
+        return Probe(Answer.YES, f"a rehearsal went from {here.name} to {there.name}{', encrypted' if tls else ''}")
+    except RehearsalImpossibleError as error:
+        return Probe(Answer.UNKNOWN, str(error))
+    except HypervisorError as error:
+        return Probe(Answer.NO, error.reason)
+    except HostUnreachableError as error:
+        # The source answers and its migration does not end: the data gets nowhere.
+        return Probe(Answer.NO if source.alive and deadline.left == 0 else Answer.UNKNOWN, str(error))
+    finally:
+        all_of([lambda: _end(source, name), lambda: _end(target, name)], timeout=_CLEANUP_TIMEOUT)
+
+
+def _start(raw: Any, xml: str) -> None:
+    try:
+        raw.createXML(xml, libvirt.VIR_DOMAIN_START_PAUSED)
+    except libvirt.libvirtError as error:
+        message = error.get_error_message()
+    else:
+        return
+    raise RehearsalImpossibleError(f"no guest could be started for a rehearsal: {message}")
+
+
+def _migrate(raw: Any, name: str, uri: str, there: Host, *, tls: bool) -> None:
+    parameters: dict[str, str] = {}
+    address = migration_uri(there.entry)
+    if address is not None:
+        parameters[libvirt.VIR_MIGRATE_PARAM_URI] = address
+    if tls and there.entry.tls_name is not None:
+        parameters[libvirt.VIR_MIGRATE_PARAM_TLS_DESTINATION] = there.entry.tls_name
+    flags = migration_flags(["PEER2PEER", "LIVE", "PAUSED", *(["TLS"] if tls else [])])
+    raw.lookupByName(name).migrateToURI3(uri, parameters, flags)
+
+
+def _end(host: HostConnection, name: str) -> None:
+    try:
+        host.ask(lambda raw: remove(raw.lookupByName(name)), timeout=_CLEANUP_TIMEOUT)
+    except HypervisorError as error:
+        if error.code != libvirt.VIR_ERR_NO_DOMAIN:
+            _log.warning("the rehearsal guest %s on %s could not be ended: %s", name, host.name, error)
+    except HostUnreachableError as error:
+        _log.warning("the rehearsal guest %s on %s could not be ended: %s", name, host.name, error)
