@@ -1,0 +1,84 @@
+"""Opening the database: SQLite with every write on the disk before it is reported, or PostgreSQL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Float, cast, create_engine, event, func, insert, literal_column, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.sql.elements import ColumnElement
+
+from mudanza.journal import schema
+from mudanza.model.errors import UsageError
+
+Database = Engine
+"""An open database; what is in it is the journal's own business."""
+
+BUSY_TIMEOUT = 30.0
+"""Seconds that one writer waits for another one of the same SQLite file."""
+
+
+def open_database(database: str) -> Database:
+    """Open, and where it is new create, the database at a path or an SQLAlchemy URL.
+
+    Raises UsageError when it cannot be opened or was written by a newer mudanza.
+    """
+    try:
+        engine = _engine(database)
+        with engine.begin() as connection:
+            schema.metadata.create_all(connection)
+            _check_version(connection, database)
+    except (DBAPIError, ArgumentError, OSError, ModuleNotFoundError) as error:
+        reason = str(getattr(error, "orig", None) or error)
+        raise UsageError(
+            f"the database {_shown(database)} cannot be opened: {reason}",
+            remedy="check `database` in the configuration and the rights on its directory",
+        ) from error
+    return engine
+
+
+def _engine(database: str) -> Engine:
+    if "://" in database:
+        return create_engine(database)
+    path = Path(database).expanduser()
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT})
+
+    @event.listens_for(engine, "connect")
+    def _durable(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # SQLAlchemy's BEGIN below is the only one
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    @event.listens_for(engine, "begin")
+    def _write_lock_first(connection: Connection) -> None:
+        # A read that turns into a write may fail as "locked" in the middle; taking the lock first cannot.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _check_version(connection: Connection, database: str) -> None:
+    version = connection.scalar(select(schema.about.c.version))
+    if version is None:
+        connection.execute(insert(schema.about).values(version=schema.VERSION))
+    elif version != schema.VERSION:
+        raise UsageError(
+            f"the database {_shown(database)} has schema {version}; this mudanza knows {schema.VERSION}",
+            remedy="use the mudanza that wrote it, or another database",
+        )
+
+
+def _shown(database: str) -> str:
+    """Return the database's name without a password in it."""
+    return make_url(database).render_as_string(hide_password=True) if "://" in database else database
+
+
+def now(connection: Connection) -> ColumnElement[float]:
+    """Return the database's own clock as an SQL expression, in seconds since the epoch."""
+    if connection.dialect.name == "sqlite":
+        return literal_column("((julianday('now') - 2440587.5) * 86400.0)")
+    return cast(func.extract("epoch", func.clock_timestamp()), Float)

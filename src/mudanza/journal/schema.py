@@ -1,0 +1,87 @@
+"""The tables. Times are the database's own clock, in seconds since the epoch."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+VERSION = 1
+
+metadata = MetaData()
+
+about = Table("about", metadata, Column("version", Integer, nullable=False))
+
+host = Table(
+    "host",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("uri", String, nullable=False),
+    Column("peer_uri", String),
+    Column("migration_address", String),
+    Column("tls_name", String),
+    Column("maintenance", Boolean, nullable=False, default=False),
+    Column("tags", Text, nullable=False, default="[]"),
+)
+
+pair = Table(
+    "pair",
+    metadata,
+    Column("source", String, primary_key=True),
+    Column("target", String, primary_key=True),
+    Column("tls", String, nullable=False),
+    Column("detail", Text, nullable=False, default=""),
+    Column("seen_at", Float, nullable=False),
+)
+
+job = Table(
+    "job",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("vm_uuid", String, nullable=False),
+    Column("vm_name", String, nullable=False),
+    Column("source", String, nullable=False),
+    Column("target", String, nullable=False),
+    Column("asked", Text, nullable=False),  # JSON: the options
+    Column("asked_by", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("epoch", Integer, nullable=False, default=1),
+    Column("owner", String, nullable=False),
+    Column("lease_until", Float, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("ended_at", Float),
+    Column("outcome", Text, nullable=False, default=""),  # one sentence
+    Column("exit_code", Integer),
+    Column("report", Text, nullable=False, default=""),  # JSON
+)
+# The database itself holds the promise of one job per VM: an unfinished one keeps every other out.
+Index(
+    "one_job_per_vm",
+    job.c.vm_uuid,
+    unique=True,
+    sqlite_where=text("ended_at IS NULL"),
+    postgresql_where=text("ended_at IS NULL"),
+)
+
+step = Table(
+    "step",
+    metadata,
+    Column("job", Integer, ForeignKey("job.id", ondelete="CASCADE"), primary_key=True),
+    Column("n", Integer, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("intent", Text, nullable=False),  # JSON, written before the act
+    Column("outcome", Text),  # JSON, written after it; NULL: nobody knows whether it was done
+    Column("at", Float, nullable=False),
+    Column("ended_at", Float),
+)

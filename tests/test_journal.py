@@ -1,0 +1,131 @@
+"""The journal: one job per VM, nothing done before it is written, and who lost a job writes no more."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, update
+
+from mudanza.journal.database import open_database
+from mudanza.journal.inventory import Inventory
+from mudanza.journal.jobs import Jobs, LeaseLostError, NewJob
+from mudanza.journal.schema import about, job
+from mudanza.model.errors import BlockedError, UsageError
+from mudanza.model.host import HostEntry
+from mudanza.model.migration import Answer, Probe
+
+NEW = NewJob("live", "u-1", "db", "h1", "h2", {"bandwidth": None}, "ana@laptop")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "m.db"
+
+
+@pytest.fixture
+def engine(path: Path) -> Engine:
+    return open_database(str(path))
+
+
+def test_a_vm_has_one_unfinished_job(engine: Engine) -> None:
+    jobs = Jobs(engine)
+    handle = jobs.begin(NEW)
+    with pytest.raises(BlockedError, match="unfinished job: number 1"):
+        Jobs(engine).begin(NEW)
+    handle.finish("done", "moved", 0)
+    assert jobs.begin(NEW).id == 2
+
+
+def test_an_intent_without_outcome_is_told_from_a_done_step(engine: Engine) -> None:
+    jobs = Jobs(engine)
+    handle = jobs.begin(NEW)
+    handle.done(handle.intend("create volume", {"volume": "a"}), {"made": True})
+    handle.intend("create volume", {"volume": "b"})
+    first, second = jobs.get(handle.id).steps_named("create volume")
+    assert first.outcome == {"made": True}
+    assert second.outcome is None
+    assert (first.n, second.n) == (1, 2)
+
+
+def test_what_was_written_survives_another_process(engine: Engine, path: Path) -> None:
+    Jobs(engine).begin(NEW).intend("transfer", {"flags": ["LIVE"]})
+    raw = sqlite3.connect(path)
+    assert raw.execute("select name, outcome from step").fetchall() == [("transfer", None)]
+    assert raw.execute("pragma journal_mode").fetchone() == ("wal",)
+
+
+def test_a_living_controller_keeps_its_job(engine: Engine) -> None:
+    handle = Jobs(engine).begin(NEW)
+    with pytest.raises(BlockedError, match="lives"):
+        Jobs(engine).take_over(handle.id)
+
+
+def test_an_abandoned_job_is_taken_over_and_its_old_owner_writes_no_more(engine: Engine) -> None:
+    jobs = Jobs(engine)
+    old = jobs.begin(NEW)
+    step = old.intend("transfer", {})
+    with engine.begin() as connection:
+        connection.execute(update(job).values(lease_until=0))
+    assert jobs.get(old.id).abandoned
+    new = Jobs(engine).take_over(old.id)
+    for write in (
+        old.renew,
+        lambda: old.done(step, {}),
+        lambda: old.finish("done", "", 0),
+        lambda: old.enter("x"),
+    ):
+        with pytest.raises(LeaseLostError):
+            write()
+    new.finish("done", "settled", 0)
+    assert jobs.get(old.id).outcome == "settled"
+
+
+def test_an_ended_job_is_not_taken_over(engine: Engine) -> None:
+    jobs = Jobs(engine)
+    jobs.begin(NEW).finish("done", "moved", 0)
+    with pytest.raises(UsageError, match="has ended: moved"):
+        jobs.take_over(1)
+    with pytest.raises(UsageError, match="no job 7"):
+        jobs.get(7)
+
+
+def test_hosts_are_kept_as_told(engine: Engine) -> None:
+    inventory = Inventory(engine)
+    entry = HostEntry("h1", "qemu:///system", tls_name="h1.example", tags=("rack a",))
+    inventory.add_host(entry)
+    assert inventory.hosts() == (entry,)
+    with pytest.raises(UsageError, match="already"):
+        inventory.add_host(entry)
+    assert inventory.put_hosts([entry]) == ()
+    assert inventory.put_hosts([HostEntry("h1", "qemu:///session")]) == ("h1",)
+    inventory.remove_host("h1")
+    with pytest.raises(UsageError, match="no host 'h1'"):
+        inventory.remove_host("h1")
+
+
+def test_what_was_learnt_of_a_pair_goes_with_a_changed_host(engine: Engine) -> None:
+    inventory = Inventory(engine)
+    inventory.put_hosts([HostEntry("h1", "a:///"), HostEntry("h2", "b:///")])
+    inventory.learn_tls("h1", "h2", Probe(Answer.YES))
+    inventory.learn_tls("h1", "h2", Probe(Answer.NO, "no certificate"))
+    assert inventory.tls_between("h1", "h2") == Probe(Answer.NO, "no certificate")
+    assert inventory.tls_between("h2", "h1").answer is Answer.UNKNOWN
+    inventory.put_hosts([HostEntry("h2", "c:///")])
+    assert inventory.tls_between("h1", "h2").answer is Answer.UNKNOWN
+
+
+def test_a_database_of_another_version_is_refused(engine: Engine, path: Path) -> None:
+    with engine.begin() as connection:
+        connection.execute(update(about).values(version=99))
+    with pytest.raises(UsageError, match="schema 99"):
+        open_database(str(path))
+
+
+def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "letter.txt"
+    path.write_text("dear reader " * 100)
+    with pytest.raises(UsageError, match="cannot be opened"):
+        open_database(str(path))
+    assert path.read_text().startswith("dear reader")
