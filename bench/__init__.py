@@ -1,0 +1,1 @@
+"""Benchmarks: each one measures mudanza and its peer in the same run, by turns."""

@@ -1,0 +1,95 @@
+"""The command ``mudanza``: its verbs, and what becomes of errors."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import click
+import typer
+
+from mudanza import __version__
+from mudanza.cli import cluster, hosts, jobs, lab, migrate, power
+from mudanza.cli.context import App
+from mudanza.cli.output import say
+from mudanza.model.errors import BlockedError, MudanzaError
+from mudanza.model.finding import Level
+
+app = typer.Typer(
+    name="mudanza",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Moves virtual machines between plain libvirt/QEMU hosts while they run.",
+    epilog="New here? Try it without touching a real host: sudo mudanza lab up",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"mudanza {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    context: typer.Context,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings file (else $MUDANZA_CONFIG and the usual places).")
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+    _show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    context.obj = App(config, debug=debug)
+
+
+for room in (cluster, hosts, migrate, power, jobs, lab):
+    room.register(app)
+
+
+def show_error(error: MudanzaError) -> None:
+    """Tell a person what happened, where the VM is and what to do."""
+    say(f"error: {error}")
+    if isinstance(error, BlockedError):
+        for finding in error.findings:
+            mark = "✗" if finding.level is Level.BLOCKER else "!"
+            say(f"  {mark} {finding.subject}: {finding.message} [{finding.code}]")
+            say(f"      → {finding.remedy}")
+    if error.vm_state:
+        say(f"  the VM: {error.vm_state}")
+    if error.remedy:
+        say(f"  what to do: {error.remedy}")
+
+
+def main() -> NoReturn:
+    """Run the command line and leave with the exit code DESIGN promises."""
+    context_debug = "--debug" in sys.argv
+    try:
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except MudanzaError as error:
+        if context_debug:
+            raise
+        show_error(error)
+        sys.exit(error.exit_code)
+    except click.exceptions.Abort:
+        say("stopped")
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2 if isinstance(error, click.UsageError) else 1)
+    except KeyboardInterrupt:
+        say("stopped")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except Exception as error:
+        if context_debug:
+            raise
+        say(f"unexpected error: {type(error).__name__}: {error}")
+        say("  what to do: run it again with `mudanza --debug …` and report what it prints")
+        sys.exit(1)

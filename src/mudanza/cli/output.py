@@ -1,0 +1,106 @@
+"""Rendering: the same rows as a table for people, or as JSON, YAML or bare names for scripts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Row = Mapping[str, Any]
+
+
+class Format(StrEnum):
+    """The value of ``-o``."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+    NAME = "name"
+
+
+def plain(value: Any) -> Any:
+    """Turn dataclasses, sets and tuples into what JSON knows, XML texts left out."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value) if field.repr}
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, frozenset | set):
+        return sorted(plain(entry) for entry in value)
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    return value
+
+
+def print_data(value: Any, output: Format) -> None:
+    """Print one value as JSON or YAML."""
+    if output is Format.YAML:
+        import yaml
+
+        sys.stdout.write(yaml.safe_dump(plain(value), sort_keys=False, allow_unicode=True))
+    else:
+        sys.stdout.write(json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def print_rows(
+    rows: Sequence[Row], output: Format, *, columns: Sequence[str], data: Any = None, empty: str = ""
+) -> None:
+    """Print rows in the wanted form.
+
+    ``columns`` are the keys shown in the table, the first one being the name; ``data`` is what JSON and YAML show
+    where that is more than the rows; ``empty`` is what a person reads when there is nothing.
+    """
+    if output in (Format.JSON, Format.YAML):
+        print_data(rows if data is None else data, output)
+    elif output is Format.NAME:
+        for row in rows:
+            sys.stdout.write(f"{row[columns[0]]}\n")
+    elif not rows:
+        sys.stderr.write(f"{empty}\n" if empty else "")
+    else:
+        _print_table(rows, columns)
+
+
+def _print_table(rows: Sequence[Row], columns: Sequence[str]) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in columns:
+        right = all(str(row.get(column, ""))[:1].isdigit() for row in rows)
+        table.add_column(column.upper(), justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        # Text, never markup: a VM may be called "[bold]".
+        table.add_row(*(Text(_cell(row.get(column))) for column in columns))
+    console().print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple | set | frozenset):
+        return ", ".join(str(entry) for entry in value) or "-"
+    return str(value)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console for people; wide enough when it is a file or a pipe."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else 200
+    return Console(stderr=stderr, highlight=False, width=width, emoji=False, markup=False)
+
+
+def say(message: str) -> None:
+    """Tell the person something on stderr, where it never mixes with data."""
+    sys.stderr.write(message + "\n")
+    sys.stderr.flush()

@@ -1,0 +1,173 @@
+"""Showing migrations while they run: a live picture on a terminal, lines elsewhere, JSON events for scripts."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from mudanza.cli.output import Format, console, plain, say
+from mudanza.model.migration import MigrationReport, Progress
+from mudanza.model.units import format_duration, format_rate, format_size
+
+LINE_EVERY = 5.0
+"""Seconds between two lines about one VM where there is no terminal to draw on."""
+
+
+class View(Protocol):
+    """Somewhere to show how several migrations go; safe to call from their threads."""
+
+    def on_progress(self, vm: str, way: str, progress: Progress) -> None:
+        """Show one sample."""
+
+    def on_end(self, vm: str) -> None:
+        """The VM's migration is over: stop showing it."""
+
+    def __enter__(self) -> View:
+        """Begin showing."""
+
+    def __exit__(self, *_: object) -> None:
+        """Stop showing."""
+
+
+def line(vm: str, way: str, progress: Progress) -> str:
+    """Return one line about one sample: phase, bytes left, rates, pass and what to expect."""
+    parts = [f"{vm}  {way}", progress.phase]
+    if progress.disk_total and progress.disk_remaining:
+        parts.append(f"{format_size(progress.disk_remaining)} of disk left")
+        if progress.disk_rate:
+            parts.append(format_rate(progress.disk_rate))
+    if progress.memory_total:
+        parts.append(f"{format_size(progress.memory_remaining)} of memory left")
+        parts.append(format_rate(progress.memory_rate))
+        if progress.dirty_rate:
+            parts.append(f"guest dirties {format_rate(progress.dirty_rate)}")
+        if progress.iteration:
+            parts.append(f"pass {progress.iteration}")
+    if progress.outlook:
+        parts.append(progress.outlook)
+    parts.append(format_duration(progress.elapsed))
+    return "  ".join(parts)
+
+
+class LineView:
+    """A line when the phase changes, and every few seconds."""
+
+    def __init__(self, write: Callable[[str], None] = say) -> None:
+        self._write = write
+        self._shown: dict[str, tuple[str, float]] = {}
+
+    def __enter__(self) -> LineView:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def on_progress(self, vm: str, way: str, progress: Progress) -> None:
+        phase, at = self._shown.get(vm, ("", 0.0))
+        if progress.phase != phase or progress.elapsed - at >= LINE_EVERY:
+            self._shown[vm] = (progress.phase, progress.elapsed)
+            self._write(line(vm, way, progress))
+
+    def on_end(self, vm: str) -> None:
+        self._shown.pop(vm, None)
+
+
+class TerminalView:
+    """One line for each VM, redrawn in place."""
+
+    def __init__(self) -> None:
+        from rich.live import Live
+
+        self._lines: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._live = Live(console=console(stderr=True), refresh_per_second=8, transient=True)
+
+    def __enter__(self) -> TerminalView:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def on_progress(self, vm: str, way: str, progress: Progress) -> None:
+        self._show(vm, line(vm, way, progress))
+
+    def on_end(self, vm: str) -> None:
+        self._show(vm, None)
+
+    def _show(self, vm: str, text: str | None) -> None:
+        from rich.text import Text
+
+        with self._lock:
+            if text is None:
+                self._lines.pop(vm, None)
+            else:
+                self._lines[vm] = text
+            self._live.update(Text("\n".join(self._lines.values())))
+
+
+class EventView:
+    """Newline-delimited JSON on stdout."""
+
+    def __enter__(self) -> EventView:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def on_progress(self, vm: str, way: str, progress: Progress) -> None:
+        emit("progress", vm=vm, way=way, **plain(progress))
+
+    def on_end(self, vm: str) -> None:
+        emit("end", vm=vm)
+
+
+_EMIT = threading.Lock()
+
+
+def emit(event: str, **fields: Any) -> None:
+    """Print one event as a line of JSON on stdout."""
+    text = json.dumps({"event": event, "at": time.time(), **fields}, ensure_ascii=False)
+    with _EMIT:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+
+def view_for(output: Format) -> View:
+    """Return the view that fits the wanted output and the terminal."""
+    if output is Format.JSON:
+        return EventView()
+    return TerminalView() if sys.stderr.isatty() else LineView()
+
+
+def report_text(report: MigrationReport) -> str:
+    """Write a report for people."""
+    encrypted = "" if report.tls else "  (not encrypted)"
+    facts = [
+        (
+            "downtime",
+            f"{report.downtime * 1000:.0f} ms (vCPUs stopped, as QEMU measured)" if report.downtime else "unknown",
+        ),
+        (
+            "blackout",
+            f"{report.blackout * 1000:.0f} ms (seen by a client)" if report.blackout is not None else "",
+        ),
+        (
+            "memory",
+            f"{format_size(report.memory_bytes)} in {report.iterations or 'an unknown number of'} passes",
+        ),
+        ("disks", format_size(report.disk_bytes) if report.disk_bytes else "nothing to copy"),
+        ("rate", format_rate(report.rate)),
+        ("way", report.transport + encrypted if "encrypted" not in report.transport else report.transport),
+        ("removed", "\n".join(report.removed)),
+        ("kept", "\n".join(report.kept)),
+        ("warning", "\n".join(report.warnings)),
+    ]
+    lines = [f"{report.vm} moved from {report.source} to {report.target} in {format_duration(report.total_time)}"]
+    for label, value in facts:
+        lines += [f"  {label:<10}{entry}" for entry in value.split("\n") if entry]
+    return "\n".join(lines)

@@ -1,0 +1,202 @@
+"""Guests of a lab: what one is like, how it comes to be, and how to talk to it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import uuid
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mudanza.lab import client, layout, state
+from mudanza.lab.cell import Cell
+from mudanza.lab.domain import BootFiles, GuestSpec, domain_xml, mac_of, volume_xml
+from mudanza.lab.image import guest_image
+from mudanza.lab.lab import Lab
+from mudanza.lab.process import LabError
+from mudanza.model.errors import UsageError
+
+BOOT_LIMIT = 120.0
+"""Seconds a guest may take from its start to its first beat; software emulation on a loaded machine is slow."""
+COMMAND_LIMIT = 60.0
+"""Seconds the agent may take to answer; reading a whole disk takes about 10 s a GiB."""
+PROGRAM_START = 10.0
+"""Seconds a helper program in the client seat may take beyond the limit given to it."""
+
+UNDEFINE_WITH = ("--nvram", "--managed-save", "--snapshots-metadata", "--checkpoints-metadata")
+"""What libvirt keeps beside a definition, and would otherwise refuse to undefine for."""
+
+RECORD = "guests.json"
+"""In the lab's directory: address → name and UUID of every guest made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A handle on a guest, wherever in the lab it runs."""
+
+    lab: Lab
+    name: str
+    uuid: str
+    address: str
+
+    def command(self, question: str, *, limit: float = COMMAND_LIMIT) -> str:
+        """Put one command to the agent, from the client seat, and return its answer.
+
+        ``mem RATE``, ``workingset BYTES``, ``disk RATE`` and ``burn THREADS`` set; ``quiet`` stops all writers
+        and returns when they stand still; ``sync``, ``verify``, ``sum OFFSET LENGTH``, ``stats``, ``poweroff``.
+        Raises LabError when it does not answer or answers anything but ``ok``.
+        """
+        argv, environment = client.command("ask", self.address, question, "--limit", str(limit))
+        seat = self.lab.cell(layout.CLIENT)
+        answer = seat.run(argv, env=environment, timeout=limit + PROGRAM_START).stdout.strip()
+        verdict, _, rest = answer.partition(" ")
+        if verdict != "ok":
+            raise LabError(f"{self.name} answered {question!r} with: {answer}")
+        return rest
+
+    def stats(self) -> dict[str, int]:
+        """Return the agent's figures: bytes, bytes per second, ``_ns`` nanoseconds."""
+        return {key: int(value) for key, _, value in (word.partition("=") for word in self.command("stats").split())}
+
+    def verify(self) -> tuple[int, int]:
+        """Have the guest read its ring back; return the first and last number. Raises LabError for a bad ring."""
+        first, last, _ = self.command("verify").split()
+        return int(first), int(last)
+
+    def sum(self, offset: int, length: int) -> int:
+        """Return the CRC-32 of a part of the disk as the guest reads it. Bytes, whole sectors."""
+        return int(self.command(f"sum {offset} {length}"), 16)
+
+    def await_answer(self, limit: float = BOOT_LIMIT) -> None:
+        """Wait until it answers ping and beats at the client seat. Raises LabError after ``limit`` seconds."""
+        argv, environment = client.command("await", self.address, "--limit", str(limit))
+        self.lab.cell(layout.CLIENT).run(argv, env=environment, timeout=limit + PROGRAM_START)
+
+    def states(self) -> dict[str, str]:
+        """Return host → state in virsh's words, of every live host that knows this guest."""
+        live = (name for name in self.lab.hosts if self.lab.cell(name).alive)
+        answers = {host: virsh(self.lab.cell(host), "domstate", self.uuid, check=False) for host in live}
+        return {host: answer.strip() for host, answer in answers.items() if answer.strip()}
+
+    def remove(self) -> None:
+        """Destroy and undefine it wherever it is, delete its volumes there and give its address back."""
+        for host, domain_state in self.states().items():
+            cell = self.lab.cell(host)
+            if domain_state not in ("shut off", "crashed"):
+                virsh(cell, "destroy", self.uuid)
+            # A transient domain is gone with its QEMU.
+            if self.uuid in virsh(cell, "list", "--all", "--uuid"):
+                virsh(cell, "undefine", self.uuid, *UNDEFINE_WITH, "--remove-all-storage")
+        _forget(self.lab, self.address)
+
+
+def create_guest(lab: Lab, spec: GuestSpec, on: str = "h1", *, limit: float = BOOT_LIMIT) -> Guest:
+    """Create the volume, define and start the guest, and return it once it answers ping and beats.
+
+    With a working set, it is filled by then. Raises UsageError for a spec that cannot be, LabError when
+    something fails or ``limit`` seconds are over; nothing of it is left then.
+    """
+    cell = lab.cell(on)
+    boot = _boot_files(lab)
+    spec = replace(spec, uuid=spec.uuid or str(uuid.uuid4()))
+    with ExitStack() as undo:
+        address = _reserve(lab, spec)
+        undo.callback(_forget, lab, address)
+        spec = replace(spec, address=address, mac=spec.mac or mac_of(address))
+        path = _create_volume(cell, spec, undo)
+        virsh(cell, "define", "/dev/stdin", stdin=domain_xml(spec, boot, path))
+        undo.callback(virsh, cell, "undefine", str(spec.uuid), *UNDEFINE_WITH)
+        virsh(cell, "start", str(spec.uuid))
+        undo.callback(virsh, cell, "destroy", str(spec.uuid), check=False)
+        guest = Guest(lab, spec.name, str(spec.uuid), address)
+        guest.await_answer(limit)
+        _await_working_set(guest, spec)
+        undo.pop_all()
+    return guest
+
+
+def find_guest(lab: Lab, name: str) -> Guest:
+    """Return the guest of that name or UUID. Raises UsageError naming the known ones."""
+    known = guests(lab)
+    for guest in known:
+        if name in (guest.name, guest.uuid):
+            return guest
+    names = ", ".join(guest.name for guest in known) or "none"
+    raise UsageError(f"the lab {lab.name} has no guest {name!r} (known: {names})")
+
+
+def guests(lab: Lab) -> tuple[Guest, ...]:
+    """Return every guest made in the lab and not removed."""
+    return tuple(Guest(lab, entry["name"], entry["uuid"], address) for address, entry in _load(lab).items())
+
+
+def virsh(cell: Cell, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
+    """Run virsh on a host and return what it printed. Raises LabError if it fails and ``check`` is set."""
+    return cell.run(["virsh", "-q", "-c", "qemu:///system", *arguments], stdin=stdin, check=check).stdout
+
+
+def _boot_files(lab: Lab) -> BootFiles:
+    """Put the guest image where the lab's hosts see it, and return the paths there."""
+    image = guest_image()
+    name = image.kernel.parent.name
+    place = lab.directory / "boot" / name
+    with state.locked(lab.directory):
+        if not place.is_dir():
+            draft = Path(tempfile.mkdtemp(dir=place.parent, prefix=".draft-"))
+            shutil.copy(image.kernel, draft)
+            shutil.copy(image.initrd, draft)
+            draft.rename(place)
+    inside = Path(layout.BOOT_DIRECTORY) / name
+    return BootFiles(kernel=str(inside / image.kernel.name), initrd=str(inside / image.initrd.name))
+
+
+def _create_volume(cell: Cell, spec: GuestSpec, undo: ExitStack) -> str | None:
+    """Create the guest's data disk and return its path on the host; None for a guest without."""
+    if not spec.disk:
+        return None
+    virsh(cell, "vol-create", "--pool", spec.pool, "--file", "/dev/stdin", stdin=volume_xml(spec))
+    path = virsh(cell, "vol-path", "--pool", spec.pool, "--vol", spec.volume).strip()
+    undo.callback(virsh, cell, "vol-delete", "--vol", path)
+    return path
+
+
+def _await_working_set(guest: Guest, spec: GuestSpec) -> None:
+    if not spec.working_set:
+        return
+    # The agent answers this one only once that much is filled.
+    guest.command(f"workingset {spec.working_set}")
+
+
+def _load(lab: Lab) -> dict[str, dict[str, str]]:
+    try:
+        record: dict[str, dict[str, str]] = json.loads((lab.directory / RECORD).read_text())
+    except FileNotFoundError:
+        return {}
+    return record
+
+
+def _save(lab: Lab, record: dict[str, dict[str, str]]) -> None:
+    draft = lab.directory / f"{RECORD}.new"
+    draft.write_text(json.dumps(record, indent=2))
+    draft.replace(lab.directory / RECORD)
+
+
+def _reserve(lab: Lab, spec: GuestSpec) -> str:
+    """Write the guest down under the address it asks for, or the next free one, and return that."""
+    with state.locked(lab.directory):
+        record = _load(lab)
+        if any(entry["name"] == spec.name for entry in record.values()):
+            raise UsageError(f"the lab {lab.name} has a guest {spec.name!r} already", remedy="choose another name")
+        free = (layout.guest_address(number) for number in range(1, layout.MAX_GUESTS + 2))
+        address = spec.address or next(candidate for candidate in free if candidate not in record)
+        if address in record:
+            raise UsageError(f"the address {address} belongs to {record[address]['name']!r}")
+        _save(lab, {**record, address: {"name": spec.name, "uuid": str(spec.uuid)}})
+    return address
+
+
+def _forget(lab: Lab, address: str) -> None:
+    with state.locked(lab.directory):
+        _save(lab, {known: entry for known, entry in _load(lab).items() if known != address})

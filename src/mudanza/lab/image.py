@@ -1,0 +1,222 @@
+"""The guest image: Debian's cloud kernel and a busybox initramfs with our agent, built once and kept.
+
+Nothing is installed: the kernel package is downloaded and unpacked into a scratch directory.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from mudanza.lab import state
+from mudanza.lab.cell import BASE_ENVIRONMENT
+from mudanza.lab.process import LabError, run
+
+CACHE = Path("/var/cache/mudanza/lab")
+"""Every lab host sees it at this path, as a direct kernel boot needs."""
+
+SCRATCH = ".build-"
+
+KERNEL_PACKAGE = "linux-image-cloud-amd64"
+DOWNLOAD_LIMIT = 300.0
+"""Seconds for the kernel package to arrive."""
+BUILD_LIMIT = 600.0
+"""Seconds to wait for another process that is building."""
+STEP_LIMIT = 120.0
+"""Seconds for any other single step of the build."""
+
+MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_balloon", "virtio_console", "evdev", "button")
+
+AGENT_SOURCE = Path(__file__).with_name("agent.c")
+COMPILE = ("gcc", "-O2", "-static", "-pthread", "-Wall", "-Wextra", "-Werror")
+
+NEEDED = {
+    "apt-get": "apt",
+    "busybox": "busybox-static",
+    "cpio": "cpio",
+    "depmod": "kmod",
+    "dpkg": "dpkg",
+    "gcc": "gcc libc6-dev",
+    "modprobe": "kmod",
+}
+"""Program → the Debian packages it comes with."""
+
+INIT = """\
+#!/bin/busybox sh
+/bin/busybox mkdir -p /proc /sys /dev /tmp
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+for module in /modules/*.ko; do insmod "$module"; done
+address=$(sed -n 's|.*mudanza\\.ip=\\([0-9./]*\\).*|\\1|p' /proc/cmdline)
+host=${address%/*}
+hostname "guest-${host##*.}"
+ip link set lo up
+[ -n "$address" ] && ip addr add "$address" dev eth0
+ip link set eth0 up
+exec /bin/init
+"""
+
+INITTAB = """\
+::once:/agent
+ttyS0::respawn:-/bin/sh
+::ctrlaltdel:/bin/poweroff -f
+"""
+
+PROFILE = """\
+PS1='\\h:\\w# '
+echo
+echo "mudanza lab guest $(hostname): heartbeat on TCP port 7000, control on port 7001."
+echo
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class GuestImage:
+    """What a lab guest boots from, at the same paths on every lab host."""
+
+    kernel: Path
+    initrd: Path
+
+
+def guest_image(cache: Path = CACHE) -> GuestImage:
+    """Return the guest image, building it first if there is none of this kernel and agent yet.
+
+    Safe when several processes ask at once: one builds, the others wait for it. A kernel once downloaded is
+    kept; remove the cache directory to get a newer one. Raises LabError naming what is missing.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    with state.locked(cache, limit=BUILD_LIMIT):
+        _remove_leftovers(cache)
+        package = _kernel_package(cache)
+        home = cache / f"guest-{_kernel_version(package)}-{_content_hash(package)}"
+        if not home.is_dir():
+            _require_programs()
+            with tempfile.TemporaryDirectory(dir=cache, prefix=SCRATCH) as scratch:
+                _build(package, Path(scratch)).rename(home)
+    return GuestImage(kernel=home / "vmlinuz", initrd=home / "initrd.gz")
+
+
+def _remove_leftovers(cache: Path) -> None:
+    """Remove what killed builds left; whoever holds the lock is the only one building."""
+    for scratch in cache.glob(f"{SCRATCH}*"):
+        shutil.rmtree(scratch)
+
+
+def _require_programs() -> None:
+    missing = sorted({packages for program, packages in NEEDED.items() if not _which(program)})
+    if missing:
+        raise LabError(
+            "the lab's guest image cannot be built: programs are missing",
+            remedy=f"apt-get install --no-install-recommends {' '.join(missing)}",
+        )
+
+
+def _which(program: str) -> str | None:
+    return shutil.which(program, path=BASE_ENVIRONMENT["PATH"])
+
+
+def _run(
+    argv: list[str],
+    *,
+    directory: Path = Path("/"),
+    stdin: str | None = None,
+    limit: float = STEP_LIMIT,
+    remedy: str = "",
+) -> str:
+    """Run one step in a directory, in English, with the caller's proxies. Raises LabError with the remedy."""
+    environment = {**os.environ, "PATH": BASE_ENVIRONMENT["PATH"], "LC_ALL": "C"}
+    step = ["env", f"--chdir={directory}", "--", *argv]
+    try:
+        return run(step, stdin=stdin, timeout=limit, env=environment).stdout
+    except LabError as error:
+        raise LabError(str(error), remedy=remedy) from error
+
+
+def _kernel_package(cache: Path) -> Path:
+    """Return the newest kernel package in the cache, downloading one if there is none."""
+    known = sorted(cache.glob("linux-image-*.deb"), key=lambda path: path.stat().st_mtime)
+    if known:
+        return known[-1]
+    _require_programs()
+    name = _real_package_name()
+    with tempfile.TemporaryDirectory(dir=cache, prefix=SCRATCH) as scratch:
+        _run(
+            ["apt-get", "-o", "APT::Sandbox::User=root", "download", name],
+            directory=Path(scratch),
+            limit=DOWNLOAD_LIMIT,
+            remedy="check the network and /etc/apt/sources.list, then run: apt-get update",
+        )
+        (package,) = Path(scratch).glob("*.deb")
+        return package.replace(cache / package.name)
+
+
+def _real_package_name() -> str:
+    """Return the package the meta package stands for, such as ``linux-image-6.1.0-56-cloud-amd64``."""
+    listing = _run(["apt-cache", "depends", KERNEL_PACKAGE], remedy="run: apt-get update")
+    match = re.search(r"Depends: (linux-image-\d\S*)", listing)
+    if not match:
+        raise LabError(
+            f"apt knows no kernel behind {KERNEL_PACKAGE}",
+            remedy="the lab's guests need Debian's amd64 archive in /etc/apt/sources.list; then run: apt-get update",
+        )
+    return match[1]
+
+
+def _kernel_version(package: Path) -> str:
+    return package.name.split("_")[0].removeprefix("linux-image-")
+
+
+def _content_hash(package: Path) -> str:
+    parts = (package.name, AGENT_SOURCE.read_text(), INIT, INITTAB, PROFILE, *COMPILE, *MODULES)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _build(package: Path, scratch: Path) -> Path:
+    """Build kernel and initramfs below ``scratch`` and return the directory that holds both."""
+    unpacked, root, result = scratch / "kernel", scratch / "root", scratch / "result"
+    _run(["dpkg", "-x", str(package), str(unpacked)])
+    for directory in (root / "bin", root / "etc", root / "modules", result):
+        directory.mkdir(parents=True)
+    busybox = _which("busybox")
+    assert busybox, "looked for before"
+    shutil.copy(busybox, root / "bin/busybox")
+    for number, module in enumerate(_modules_in_order(unpacked, _kernel_version(package))):
+        shutil.copy(module, root / f"modules/{number:02}-{module.name}")
+    _run([*COMPILE, "-o", str(root / "agent"), str(AGENT_SOURCE)])
+    (root / "init").write_text(INIT)
+    (root / "init").chmod(0o755)
+    (root / "etc/inittab").write_text(INITTAB)
+    (root / "etc/profile").write_text(PROFILE)
+    _pack(root, result / "initrd.gz")
+    shutil.copy(next((unpacked / "boot").glob("vmlinuz-*")), result / "vmlinuz")
+    return result
+
+
+def _modules_in_order(unpacked: Path, version: str) -> list[Path]:
+    """Return the module files in an order that satisfies every dependency."""
+    _run(["depmod", "-b", str(unpacked), version])
+    ordered: dict[Path, None] = {}
+    for name in MODULES:
+        listing = _run(["modprobe", "-d", str(unpacked), "-S", version, "--show-depends", name])
+        for line in listing.splitlines():
+            verb, _, path = line.strip().partition(" ")
+            if verb == "insmod":
+                ordered[Path(path)] = None
+    return list(ordered)
+
+
+def _pack(root: Path, target: Path) -> None:
+    names = [".", *sorted(str(path.relative_to(root)) for path in root.rglob("*"))]
+    archive = target.with_suffix(".cpio")
+    packing = ["cpio", "--quiet", "--create", "--format=newc", "--owner=0:0", f"--file={archive}"]
+    _run(packing, directory=root, stdin="\n".join(names))
+    target.write_bytes(gzip.compress(archive.read_bytes(), compresslevel=6, mtime=0))
+    archive.unlink()

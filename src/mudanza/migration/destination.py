@@ -1,0 +1,103 @@
+"""The definition a VM gets at its destination, and the volumes made for it there: pure, XML in, XML out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from lxml import etree
+
+from mudanza.hypervisor.xml import parse
+from mudanza.model.errors import MudanzaError
+from mudanza.preflight.mapping import DiskPlan
+
+if TYPE_CHECKING:
+    from lxml.etree import _Element as Element
+
+# What a volume keeps of its source besides size and format; the rest (owner, path, allocation) is the destination's.
+_QCOW2_TRAITS = ("compat", "features", "clusterSize")
+
+
+def _read(xml: str) -> Element:
+    return parse(xml, "source")
+
+
+def _text(root: Element) -> str:
+    return etree.tostring(root, encoding="unicode")
+
+
+def destination_xml(xml: str, disks: Sequence[DiskPlan], nics: Mapping[str, str]) -> str:
+    """Return the domain XML with disks and NICs pointing at what the destination has.
+
+    ``nics`` maps a NIC's MAC address to the name of its network, bridge or device at the destination.
+    """
+    root = _read(xml)
+    copied = {plan.target: plan for plan in disks if plan.action == "copy"}
+    for disk in root.iterfind("devices/disk"):
+        target = disk.find("target")
+        plan = copied.get(target.get("dev", "")) if target is not None else None
+        if plan is not None:
+            _point_at(disk, plan)
+    for nic in root.iterfind("devices/interface"):
+        mac = nic.find("mac")
+        wanted = nics.get(mac.get("address", "")) if mac is not None else None
+        if wanted is not None:
+            _reconnect(nic, wanted)
+    return _text(root)
+
+
+def _point_at(disk: Element, plan: DiskPlan) -> None:
+    source = disk.find("source")
+    if source is None:
+        raise MudanzaError(f"disk {plan.target} has no source to replace")
+    kind = "block" if plan.pool_is_block else "file"
+    # An image copied live is flattened, and a chain or a mirror of the source means nothing at the destination.
+    for stale in ("backingStore", "mirror"):
+        for element in disk.findall(stale):
+            disk.remove(element)
+    for name in ("file", "dev", "pool", "volume", "mode", "startupPolicy", "index"):
+        _drop(source, name)
+    disk.set("type", kind)
+    source.set("file" if kind == "file" else "dev", plan.path)
+    driver = disk.find("driver")
+    if driver is not None:
+        driver.set("type", plan.format)
+
+
+def _drop(element: Element, name: str) -> None:
+    if name in element.attrib:
+        del element.attrib[name]
+
+
+def _reconnect(nic: Element, wanted: str) -> None:
+    source = nic.find("source")
+    if source is None:
+        return
+    key = {"network": "network", "bridge": "bridge", "direct": "dev"}.get(nic.get("type", ""))
+    if key is None or source.get(key) == wanted:
+        return
+    source.set(key, wanted)
+    # What libvirt noted of the source's port does not exist over there.
+    for name in ("portid", "bridge" if key != "bridge" else "network"):
+        _drop(source, name)
+
+
+def volume_xml(plan: DiskPlan, source_volume: str | None) -> str:
+    """Return the XML of the empty volume that a disk will be copied into.
+
+    ``source_volume`` is the XML of the volume it comes from, where the source could tell: a qcow2 file keeps its
+    version, features and cluster size.
+    """
+    root = etree.Element("volume")
+    etree.SubElement(root, "name").text = plan.volume
+    etree.SubElement(root, "capacity", unit="bytes").text = str(plan.size)
+    etree.SubElement(root, "allocation", unit="bytes").text = "0"
+    target = etree.SubElement(root, "target")
+    etree.SubElement(target, "format", type=plan.format)
+    if plan.format == "qcow2" and source_volume:
+        origin = _read(source_volume).find("target")
+        for trait in _QCOW2_TRAITS:
+            element = origin.find(trait) if origin is not None else None
+            if element is not None:
+                target.append(element)
+    return _text(root)

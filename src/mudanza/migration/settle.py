@@ -1,0 +1,174 @@
+"""What to believe and do after a transfer, however it ended: pure, from what both hosts say.
+
+The last word never comes from a return code. A migration that reported an error may have succeeded, and one that
+reported success may have left a second, resumable copy behind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mudanza.model.migration import Side, Sighting
+from mudanza.model.vm import VmState
+
+
+class Verdict(StrEnum):
+    """What both hosts' words amount to."""
+
+    MOVED = "moved"
+    """It is at the target, and only there (the source may list a definition that is off)."""
+    STAYED = "stayed"
+    """It is at the source as before, and nowhere else."""
+    WAIT = "wait"
+    """libvirt is still at work on it: look again."""
+    DOWN = "down"
+    """It runs nowhere; its disks are whole at the source."""
+    PERSON = "person"
+    """No action is safe: a person must look."""
+
+
+class Act(StrEnum):
+    """What brings both hosts in line with the verdict."""
+
+    DROP_SOURCE_COPY = "end the stopped copy at the source, without its disks"
+    RESUME_SOURCE = "resume the VM at the source"
+    RESUME_TARGET = "resume the VM at the target"
+    END_TARGET_COPY = "end the incoming copy at the target, which never ran"
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """A verdict, the acts it needs in their order, and why in one sentence."""
+
+    verdict: Verdict
+    why: str
+    acts: tuple[Act, ...] = ()
+
+
+# A copy in one of these states has never run a guest instruction at the target.
+_INCOMING = frozenset({"migrating", "starting up", "migration"})
+# libvirt stopped the source's vCPUs for the switchover, not somebody who wanted it paused.
+_SWITCHOVER = frozenset({"migrating", "migration", "migrated", "post-copy", "unknown"})
+_POSTCOPY = frozenset({"post-copy", "post-copy failed"})
+
+
+def settle(source: Sighting, target: Sighting, *, was_paused: bool = False) -> Settlement:
+    """Decide from what the source and the target say of the VM.
+
+    ``was_paused``: its vCPUs stood still, wanted so, before the migration began.
+    """
+    if source.running and target.running:
+        return Settlement(Verdict.PERSON, "it runs on BOTH hosts: stop one of them before its disks are damaged")
+    if _POSTCOPY & {source.reason, target.reason} and not _is_off(source):
+        return _settle_postcopy(source, target)
+    if source.job or target.job:
+        return Settlement(Verdict.WAIT, "libvirt still works on it")
+    if Side.UNSEEN in (source.side, target.side):
+        return _settle_half_seen(source, target, was_paused=was_paused)
+    if target.running or (was_paused and _rests_at(target)):
+        return _settle_at_target(source, was_paused=was_paused)
+    if target.side is Side.PRESENT and target.state is VmState.PAUSED:
+        return _settle_paused_target(source, target, was_paused=was_paused)
+    return _settle_at_source(source, target, was_paused=was_paused)
+
+
+def _is_off(side: Sighting) -> bool:
+    return side.side is Side.ABSENT or (side.side is Side.PRESENT and not side.state.active)
+
+
+def _rests_at(side: Sighting) -> bool:
+    """Whether it stands there paused, arrived, and not as a half-received copy."""
+    return side.side is Side.PRESENT and side.state is VmState.PAUSED and side.reason not in _INCOMING
+
+
+def _settle_postcopy(source: Sighting, target: Sighting) -> Settlement:
+    if source.job or target.job:
+        return Settlement(Verdict.WAIT, "post-copy is under way")
+    return Settlement(
+        Verdict.PERSON,
+        "its memory is on two hosts (failed post-copy): end neither copy, the migration must be resumed",
+    )
+
+
+def _settle_half_seen(source: Sighting, target: Sighting, *, was_paused: bool) -> Settlement:
+    if target.side is Side.UNSEEN and source.running:
+        return Settlement(Verdict.STAYED, "it runs at the source; the target cannot be asked")
+    if target.side is Side.UNSEEN and was_paused and source.state is VmState.PAUSED and source.reason == "user":
+        return Settlement(Verdict.STAYED, "it rests paused at the source; the target cannot be asked")
+    if target.running:
+        return Settlement(
+            Verdict.PERSON,
+            "it runs at the target; the source cannot be asked and may hold a stopped copy: never resume that one",
+        )
+    return Settlement(Verdict.PERSON, "one host cannot be asked, and the other one alone does not tell where it lives")
+
+
+def _settle_at_target(source: Sighting, *, was_paused: bool) -> Settlement:
+    if _is_off(source):
+        return Settlement(Verdict.MOVED, "it is at the target and no longer active at the source")
+    if source.state is VmState.PAUSED and (source.reason in _SWITCHOVER or not was_paused):
+        return Settlement(
+            Verdict.MOVED,
+            "it is at the target; the source still holds its stopped copy, which must never be resumed",
+            (Act.DROP_SOURCE_COPY,),
+        )
+    return Settlement(
+        Verdict.PERSON, f"it is at the target, and the source says {source.state} ({source.reason}) of it"
+    )
+
+
+def _settle_paused_target(source: Sighting, target: Sighting, *, was_paused: bool) -> Settlement:
+    if _is_off(source):
+        if source.side is Side.ABSENT or source.reason == "migrated":
+            return Settlement(
+                Verdict.MOVED, "its memory is at the target, where it was left paused", (Act.RESUME_TARGET,)
+            )
+        return Settlement(
+            Verdict.PERSON,
+            f"the source says {source.state} ({source.reason}) and the target holds a paused copy ({target.reason})",
+        )
+    if target.reason not in _INCOMING:
+        return Settlement(Verdict.PERSON, f"both hosts hold an active copy; the target's is paused ({target.reason})")
+    resume = source.state is VmState.PAUSED and not was_paused
+    return Settlement(
+        Verdict.STAYED,
+        "it is at the source; the target holds an incoming copy that never ran",
+        (Act.END_TARGET_COPY, Act.RESUME_SOURCE) if resume else (Act.END_TARGET_COPY,),
+    )
+
+
+def _settle_at_source(source: Sighting, target: Sighting, *, was_paused: bool) -> Settlement:
+    if source.running:
+        return Settlement(Verdict.STAYED, "it runs at the source")
+    if target.side is Side.PRESENT:
+        return _settle_known_to_target(source, target)
+    if source.side is Side.PRESENT and source.state is VmState.PAUSED:
+        if was_paused:
+            return Settlement(Verdict.STAYED, "it rests paused at the source")
+        if source.reason in _SWITCHOVER:
+            return Settlement(
+                Verdict.STAYED,
+                "it was stopped for the switchover and is not at the target",
+                (Act.RESUME_SOURCE,),
+            )
+        return Settlement(Verdict.STAYED, f"it is at the source, paused ({source.reason})")
+    if source.side is Side.PRESENT and source.reason == "migrated":
+        return Settlement(
+            Verdict.PERSON,
+            "the source says it moved away, and the target does not run it: look at the target's log",
+        )
+    if source.side is Side.PRESENT:
+        return Settlement(Verdict.DOWN, f"it is {source.state} ({source.reason}) at the source")
+    return Settlement(Verdict.PERSON, "neither host lists it; its definition is kept in the journal")
+
+
+def _settle_known_to_target(source: Sighting, target: Sighting) -> Settlement:
+    """The target lists it, neither running nor paused: it may have run there, so the source's copy may be old."""
+    if target.state is VmState.SHUTDOWN:
+        return Settlement(Verdict.WAIT, "it is shutting down at the target")
+    at_source = "does not list it" if source.side is Side.ABSENT else f"says {source.state} ({source.reason})"
+    return Settlement(
+        Verdict.PERSON,
+        f"the target says {target.state} ({target.reason}) of it and may have run it; the source {at_source}",
+    )

@@ -1,0 +1,106 @@
+"""Running mudanza as a user does: as a command, with its exit code, its events and what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mudanza.cli.lab import CONFIG
+from mudanza.lab.lab import Lab
+
+COMMAND_LIMIT = 180.0
+"""Seconds a command may take in these tests."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def data(self) -> Any:
+        """What it printed with ``-o json``."""
+        return json.loads(self.out)
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The events it printed with ``-o json`` while something ran."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The report among its events."""
+        return next(event for event in self.events if event["event"] == "report")
+
+
+class Mudanza:
+    """The command, using the hosts of a lab."""
+
+    def __init__(self, lab: Lab, config: Path | None = None) -> None:
+        self.lab = lab
+        self.config = config or lab.directory / CONFIG
+
+    def argv(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "mudanza", *arguments]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "MUDANZA_CONFIG": str(self.config)}
+
+    def __call__(self, *arguments: str, expect: int | None = 0) -> Result:
+        """Run a command to its end; ``expect`` None: any exit code."""
+        done = subprocess.run(
+            self.argv(*arguments),
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_LIMIT,
+            check=False,
+        )
+        assert expect is None or done.returncode == expect, f"exit {done.returncode}: {done.stdout}{done.stderr}"
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *arguments: str) -> Running:
+        """Start a command and return while it runs."""
+        return Running(self.argv(*arguments), self.environment)
+
+
+class Running:
+    """A command on its way, its events read as they come."""
+
+    def __init__(self, argv: Sequence[str], environment: dict[str, str]) -> None:
+        self._process = subprocess.Popen(
+            argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        self._lines: list[str] = []
+
+    def until(self, phase: str) -> dict[str, Any]:
+        """Read events until one of that phase has come; fail if the command ends first."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.append(line)
+            event: dict[str, Any] = json.loads(line)
+            if event.get("phase") == phase:
+                return event
+        raise AssertionError(f"it ended without {phase!r}: {self._lines} {self.end(None).err}")
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def end(self, expect: int | None = 0) -> Result:
+        """Wait for its end."""
+        out, err = self._process.communicate(timeout=COMMAND_LIMIT)
+        result = Result(self._process.returncode, "".join(self._lines) + out, err)
+        assert expect is None or result.code == expect, f"exit {result.code}: {result.out}{result.err}"
+        return result

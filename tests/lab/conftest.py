@@ -1,0 +1,42 @@
+"""What all lab tests share: one lab for the session, and waiting for a condition instead of for a time."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from mudanza.lab import requirements
+from mudanza.lab.lab import Lab
+from mudanza.model.errors import UsageError
+
+AWAIT_LIMIT = 30.0
+"""Seconds a condition may take to come true."""
+_AWAIT_INTERVAL = 0.05
+
+
+@pytest.fixture(scope="session")
+def needs_lab() -> None:
+    """Skip where no lab can be built, saying why."""
+    try:
+        requirements.check()
+    except UsageError as error:
+        pytest.skip(f"{error} ({error.remedy})")
+
+
+@pytest.fixture(scope="session")
+def lab(needs_lab: None) -> Iterator[Lab]:
+    """Three hosts with TLS. Whoever breaks something in it mends it; it dies with the test run, however that ends."""
+    built = Lab.up(f"t{os.getpid()}", hosts=3, tied=True)
+    yield built
+    built.down()
+
+
+def await_true(condition: Callable[[], bool], what: str) -> None:
+    """Wait until a condition holds; fail after AWAIT_LIMIT, naming it."""
+    deadline = time.monotonic() + AWAIT_LIMIT
+    while not condition():
+        assert time.monotonic() < deadline, f"still not so after {AWAIT_LIMIT:g} s: {what}"
+        time.sleep(_AWAIT_INTERVAL)

@@ -1,0 +1,119 @@
+"""Where is the VM after a transfer? Every combination of what two hosts can say."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from mudanza.migration.settle import Act, Verdict, settle
+from mudanza.model.migration import Side, Sighting
+from mudanza.model.vm import VmState
+
+
+def seen(state: VmState, reason: str = "", job: str | None = None) -> Sighting:
+    return Sighting(Side.PRESENT, state, reason, persistent=True, job=job)
+
+
+ABSENT = Sighting(Side.ABSENT)
+UNSEEN = Sighting(Side.UNSEEN)
+RUNNING = seen(VmState.RUNNING, "booted")
+SWITCHING = seen(VmState.PAUSED, "migrating")
+USER_PAUSED = seen(VmState.PAUSED, "user")
+OFF = seen(VmState.SHUTOFF, "shutdown")
+MIGRATED = seen(VmState.SHUTOFF, "migrated")
+INCOMING = seen(VmState.PAUSED, "migrating")
+
+EVERYTHING = [ABSENT, UNSEEN] + [
+    seen(state, reason, job)
+    for state in VmState
+    for reason in (
+        "",
+        "booted",
+        "user",
+        "migrating",
+        "migrated",
+        "starting up",
+        "I/O error",
+        "post-copy",
+        "post-copy failed",
+    )
+    for job in (None, "migration out")
+]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "verdict", "acts"),
+    [
+        (ABSENT, seen(VmState.RUNNING, "migrated"), Verdict.MOVED, ()),
+        (MIGRATED, seen(VmState.RUNNING, "migrated"), Verdict.MOVED, ()),
+        (SWITCHING, seen(VmState.RUNNING, "migrated"), Verdict.MOVED, (Act.DROP_SOURCE_COPY,)),
+        (RUNNING, ABSENT, Verdict.STAYED, ()),
+        (RUNNING, UNSEEN, Verdict.STAYED, ()),
+        (SWITCHING, ABSENT, Verdict.STAYED, (Act.RESUME_SOURCE,)),
+        (RUNNING, INCOMING, Verdict.STAYED, (Act.END_TARGET_COPY,)),
+        (SWITCHING, INCOMING, Verdict.STAYED, (Act.END_TARGET_COPY, Act.RESUME_SOURCE)),
+        (MIGRATED, INCOMING, Verdict.MOVED, (Act.RESUME_TARGET,)),
+        (ABSENT, seen(VmState.PAUSED, "migrating"), Verdict.MOVED, (Act.RESUME_TARGET,)),
+        (seen(VmState.PAUSED, "I/O error"), ABSENT, Verdict.STAYED, ()),
+        (OFF, ABSENT, Verdict.DOWN, ()),
+        (seen(VmState.CRASHED, "crashed"), ABSENT, Verdict.DOWN, ()),
+        (RUNNING, RUNNING, Verdict.PERSON, ()),
+        (SWITCHING, UNSEEN, Verdict.PERSON, ()),
+        (UNSEEN, RUNNING, Verdict.PERSON, ()),
+        (UNSEEN, ABSENT, Verdict.PERSON, ()),
+        (UNSEEN, UNSEEN, Verdict.PERSON, ()),
+        (ABSENT, ABSENT, Verdict.PERSON, ()),
+        (MIGRATED, ABSENT, Verdict.PERSON, ()),
+        (OFF, INCOMING, Verdict.PERSON, ()),
+        # Pages may still be on their way: a copy that holds them is never dropped.
+        (SWITCHING, seen(VmState.RUNNING, "post-copy"), Verdict.PERSON, ()),
+        (seen(VmState.PAUSED, "post-copy"), seen(VmState.RUNNING, "post-copy"), Verdict.PERSON, ()),
+        (
+            seen(VmState.PAUSED, "post-copy failed"),
+            seen(VmState.PAUSED, "post-copy failed"),
+            Verdict.PERSON,
+            (),
+        ),
+        (seen(VmState.RUNNING, "booted", "migration out"), INCOMING, Verdict.WAIT, ()),
+    ],
+)
+def test_one_answer(source: Sighting, target: Sighting, verdict: Verdict, acts: tuple[Act, ...]) -> None:
+    found = settle(source, target)
+    assert (found.verdict, found.acts) == (verdict, acts)
+
+
+def test_a_vm_paused_on_purpose_stays_paused() -> None:
+    assert settle(USER_PAUSED, ABSENT, was_paused=True).acts == ()
+    assert settle(ABSENT, USER_PAUSED, was_paused=True).verdict is Verdict.MOVED
+    assert settle(ABSENT, USER_PAUSED, was_paused=True).acts == ()
+    assert settle(USER_PAUSED, INCOMING, was_paused=True).acts == (Act.END_TARGET_COPY,)
+
+
+def test_no_combination_leads_to_two_copies_or_none() -> None:
+    for source, target, was_paused in product(EVERYTHING, EVERYTHING, (False, True)):
+        found = settle(source, target, was_paused=was_paused)
+        assert found.why
+        if found.verdict in (Verdict.PERSON, Verdict.WAIT, Verdict.DOWN):
+            assert not found.acts, (source, target)
+        if Act.RESUME_SOURCE in found.acts:
+            assert target.side is Side.ABSENT or not target.state.active or Act.END_TARGET_COPY in found.acts
+            assert not target.running
+        if Act.RESUME_TARGET in found.acts or Act.DROP_SOURCE_COPY in found.acts:
+            assert target.side is Side.PRESENT
+            assert not source.running
+        if Act.END_TARGET_COPY in found.acts:
+            assert not target.running
+            assert source.side is Side.PRESENT
+            assert source.state.active
+        if found.verdict is Verdict.MOVED:
+            assert target.side is Side.PRESENT
+            assert not source.running
+        if Side.UNSEEN in (source.side, target.side):
+            assert not found.acts, "a host that cannot be asked proves nothing"
+
+
+@pytest.mark.parametrize("side", [UNSEEN])
+def test_not_seen_is_never_read_as_not_there(side: Sighting) -> None:
+    assert settle(side, RUNNING).verdict is Verdict.PERSON
+    assert settle(SWITCHING, side).verdict is Verdict.PERSON
