@@ -57,7 +57,7 @@ def _with_virsh(lab: Lab, guest: Guest, source: str, target: str) -> float:
     argv = ["virsh", "-c", lab.uri(source), "migrate", guest.uuid, lab.peer_uri(target), "--live", "--p2p", "--tls"]
     argv += ["--persistent", "--undefinesource", "--copy-storage-all", "--migrateuri", f"tcp://{target}"]
     took = _timed(argv, dict(os.environ))
-    for volume in virsh(lab.cell(source), "vol-list", "default").splitlines()[2:]:
+    for volume in virsh(lab.cell(source), "vol-list", "default").splitlines():
         if volume.strip():
             virsh(lab.cell(source), "vol-delete", "--pool", "default", volume.split()[0])
     return took

@@ -50,7 +50,7 @@ EXAMPLES: list[tuple[str, Level, Change]] = [
     # Who and where
     ("target-is-source", B, lambda s: replace(s, target=s.source)),
     ("same-machine", B, facts(same_machine=True)),
-    ("host-uuid-same", B, lambda s: target(host_uuid=s.source.host_uuid)(s)),
+    ("same-machine", B, lambda s: target(host_uuid=s.source.host_uuid)(s)),
     ("hostname-same", B, target(hostname="h1.example")),
     ("source-unreachable", B, source(error="connection refused")),
     ("target-unreachable", B, target(error="no route to host")),
@@ -117,6 +117,7 @@ EXAMPLES: list[tuple[str, Level, Change]] = [
     ("cpu-pin-taken", W, all_of(vm(pinned_cpus=frozenset({1, 2})), neighbour(pinned_cpus=frozenset({2, 3})))),
     # Memory
     ("memory", B, target(memory_free=1 * GIB)),
+    ("memory", B, target(memory_free=GIB + 100 * MIB + 2 * 8 * MIB + GIB // 512 + 16 * GIB // 20 - 1)),
     ("memory", W, all_of(target(memory_free=1 * GIB), cold)),
     ("memory-overcommitted", W, neighbour(memory=15 * GIB)),
     ("memory-hotplug", W, vm(memory_limit=16 * GIB)),
@@ -150,6 +151,7 @@ EXAMPLES: list[tuple[str, Level, Change]] = [
     ("pool-space", B, target(pools=(make.pool(available=2 * GIB - 1),))),
     ("pool-space", B, all_of(disk(allocation=None), target(pools=(make.pool(available=10 * GIB - 1),)))),
     ("pool-space", B, target(pools=(make.pool(kind="logical", available=10 * GIB - 1),))),
+    ("pool-space-virtual", W, target(pools=(make.pool(available=2 * GIB),))),
     ("pool-space-virtual", W, target(pools=(make.pool(available=10 * GIB - 1),))),
     ("volume-occupied", B, facts(occupied={"vda": YES})),
     ("volume-unknown", B, facts(occupied={"vda": UNKNOWN})),

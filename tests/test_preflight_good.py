@@ -34,6 +34,9 @@ from tests.preflight_scenes import (
     vm,
 )
 
+# Memory, QEMU's own need (100 MiB, 8 MiB a vCPU, 1/512) and what stays with a host of 16 GiB (1/20).
+NEEDED = GIB + 100 * MIB + 2 * 8 * MIB + GIB // 512 + 16 * GIB // 20
+
 GOOD_CHANGES: dict[str, Change] = {
     "a shared disk": SHARED,
     "a shared disk without host cache under an old QEMU": all_of(
@@ -69,6 +72,20 @@ GOOD_CHANGES: dict[str, Change] = {
     "software emulation": vm(domain_type="qemu"),
     "host-passthrough between equal CPUs": vm(cpu_mode="host-passthrough"),
     "newer software at the target": target(libvirt_version=10_000_000, qemu_version=9_000_000),
+    "memory that fits exactly": target(memory_free=NEEDED),
+    "memory all guests may just use": all_of(target(memory_total=8 * GIB), neighbour(memory=6 * GIB, vcpus=1)),
+    "memory that may just grow to fit": vm(memory_limit=16 * GIB - 16 * GIB // 20),
+    "another VM in huge pages": neighbour(memory=15 * GIB, hugepages=(0,)),
+    "a pool that takes even the virtual size exactly": target(pools=(make.pool(available=10 * GIB),)),
+    "as many vCPUs as the target has CPUs": vm(vcpus=8),
+    "clocks one second apart": facts(clock_offset=1.0),
+    "the first QEMU that drops the host's cache": all_of(
+        SHARED, source(qemu_version=4_000_000), target(qemu_version=4_000_000)
+    ),
+    "root opens any image": all_of(SHARED, target(qemu_owner=(0, 0))),
+    "the vsock address of a VM that is shut off": all_of(
+        vm(vsock_cid=3), neighbour(vsock_cid=3, state=VmState.SHUTOFF)
+    ),
     "encryption not wanted": all_of(facts(tls=NO), options(tls=Tls.OFF)),
     "a controller connection in the clear": target(encrypted=False),
     "an address of IP version 6": target_entry(uri="qemu+ssh://root@[2001:db8::2]:22/system"),

@@ -57,6 +57,14 @@ def test_late_replies_count_by_their_arrival_not_by_their_request() -> None:
     assert analyse(darkness_before).blackout == pytest.approx(0.299, abs=1e-6)
 
 
+def test_replies_that_overtake_each_other_are_put_in_the_order_of_their_arrival() -> None:
+    sent = pings([0, STEP, 2 * STEP])
+    replies = (Ping(at=60 * MS, number=1), Ping(at=50 * MS, number=2), Ping(at=90 * MS, number=3))
+    series = analyse(Recording(sent=sent, replies=replies))
+    assert series.blackout == 0.03
+    assert series.blackout_at == 0.06
+
+
 def test_no_reply_after_some_time_is_dark_at_the_end() -> None:
     recording = answered([STEP * turn for turn in range(100)])
     silent = replace(recording, replies=recording.replies[:50])

@@ -27,10 +27,20 @@ pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("needs_lab")]
 
 SMALL = 64 * MIB
 """Pool size, bytes, of labs that hold no guests."""
+NAMESPACES = ("net", "mnt", "pid", "uts")
 
 
 def name(suffix: str) -> str:
     return f"t{os.getpid()}-{suffix}"
+
+
+@pytest.fixture(autouse=True)
+def sweep() -> Iterator[None]:
+    """Take down what a failed test has left: the next one is not to suffer from it."""
+    yield
+    for status in Lab.list():
+        if status.name.startswith(name("")):
+            take_down(status.name)
 
 
 @pytest.fixture
@@ -52,19 +62,19 @@ def root_network() -> tuple[object, ...]:
 
 def namespaces(lab: Lab) -> set[str]:
     cells = [lab.cell(cell) for cell in (*lab.hosts, *layout.SEATS, layout.SWITCH)]
-    kinds = ("net", "mnt", "pid", "uts")
-    return {str(Path(f"/proc/{cell.pid}/ns/{kind}").readlink()) for cell in cells for kind in kinds}
+    return {str(Path(f"/proc/{cell.pid}/ns/{kind}").readlink()) for cell in cells for kind in NAMESPACES}
 
 
 def members(wanted: set[str]) -> list[str]:
-    """Return the processes that are in any of these namespaces, or have children there."""
+    """Return the processes that are in any of these namespaces, by process number and kind."""
     found = []
-    for link in Path("/proc").glob("[0-9]*/ns/*"):
-        try:
-            if str(link.readlink()) in wanted:
-                found.append(str(link))
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue
+    for process in Path("/proc").iterdir():
+        for kind in NAMESPACES if process.name.isdecimal() else ():
+            try:
+                if str((process / "ns" / kind).readlink()) in wanted:
+                    found.append(f"{process.name} {kind}")
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                continue
     return found
 
 
@@ -371,12 +381,16 @@ def test_pools_and_networks(lab: Lab) -> None:
 
 
 def test_both_bridges_of_a_host_lead_to_the_switch(lab: Lab) -> None:
-    h1 = lab.cell("h1")
-    h1.run(["ip", "address", "add", "10.77.0.250/32", "dev", "br1"])
+    h1, address = lab.cell("h1"), "10.77.0.250"
+    # Without this Linux answers for any of its addresses on any of its interfaces.
+    strict = ["sh", "-c", 'echo "$1" >/proc/sys/net/ipv4/conf/all/arp_ignore', "sh"]
+    h1.run([*strict, "1"])
+    h1.run(["ip", "address", "add", f"{address}/32", "dev", "br1"])
     try:
-        assert pings(lab.cell("client"), "10.77.0.250")
+        assert pings(lab.cell("client"), address)
     finally:
-        h1.run(["ip", "address", "delete", "10.77.0.250/32", "dev", "br1"])
+        h1.run(["ip", "address", "delete", f"{address}/32", "dev", "br1"])
+        h1.run([*strict, "0"])
 
 
 def test_a_guest_moves_between_hosts_encrypted(lab: Lab) -> None:
@@ -436,6 +450,27 @@ def test_kill_and_boot_a_host(own_lab: Lab) -> None:
     assert virsh(own_lab.cell("controller"), "hostname", uri=own_lab.uri("h1", Via.SSH)) == "h1"
     with pytest.raises(UsageError, match="is up"):
         faults.boot_host(own_lab, "h1")
+
+
+def test_a_host_that_does_not_come_up_is_dead_and_can_be_mended(own_lab: Lab) -> None:
+    settings = own_lab.directory / "h1/etc/libvirt/libvirtd.conf"
+    good = settings.read_text()
+    faults.kill_host(own_lab, "h1")
+    settings.write_text(f"{good}nonsense = ]\n")
+    with pytest.raises(LabError, match="libvirtd"):
+        faults.boot_host(own_lab, "h1")
+    assert not own_lab.cell("h1").alive
+    await_true(lambda: len(loop_files(own_lab.directory)) == 2, "only the disks of h2 are in use")
+    await_true(lambda: cells_within(own_lab) == 3, "only h2 and the seats are there")
+
+    settings.write_text(good)
+    faults.boot_host(own_lab, "h1")
+
+    assert daemon(own_lab) == "running"
+
+
+def cells_within(lab: Lab) -> int:
+    return sum(process.argv[:1] == ("unshare",) for process in lab.cell("switch").processes())
 
 
 @pytest.mark.parametrize("place", ["h2", "client"])

@@ -54,8 +54,8 @@ def make_guest(lab: Lab) -> Iterator[MakeGuest]:
 def volumes(lab: Lab, host: str, pool: str = "default") -> set[str]:
     cell = lab.cell(host)
     virsh(cell, "pool-refresh", pool)
-    lines = virsh(cell, "vol-list", pool).splitlines()[2:]
-    return {line.rsplit(maxsplit=1)[0].strip() for line in lines if line.strip()}
+    lines = virsh(cell, "vol-list", pool).splitlines()
+    return {line.rsplit(maxsplit=1)[0].strip() for line in lines if line.strip()} - {"lost+found"}
 
 
 def content(lab: Lab, host: str, path: str) -> bytes:
@@ -105,6 +105,7 @@ def test_there_and_back_under_load(lab: Lab, mudanza: Mudanza, make_guest: MakeG
         assert report["downtime"] is not None
         assert report["removed"]
     guest.verify()
+    guest.verify_memory()
     assert read_ring(lab.cell("h1"), f"{IMAGES}/busy.qcow2", "qcow2").whole
 
 

@@ -160,7 +160,7 @@ def report_text(report: MigrationReport) -> str:
             "memory",
             f"{format_size(report.memory_bytes)} in {report.iterations or 'an unknown number of'} passes",
         ),
-        ("disks", format_size(report.disk_bytes) if report.disk_bytes else "nothing to copy"),
+        ("disks", f"{format_size(report.disk_bytes)}, holes left out" if report.disk_bytes else "nothing to copy"),
         ("rate", format_rate(report.rate)),
         ("way", report.transport + encrypted if "encrypted" not in report.transport else report.transport),
         ("removed", "\n".join(report.removed)),

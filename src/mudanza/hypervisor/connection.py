@@ -1,8 +1,9 @@
-"""One open connection to a host's libvirt, with a limit on every call and errors in words for people."""
+"""The way to one host's libvirt, with a limit on every call and errors in words for people."""
 
 from __future__ import annotations
 
 import atexit
+import re
 import shlex
 import threading
 import weakref
@@ -12,39 +13,53 @@ from typing import Any, TypeVar
 
 import libvirt
 
-from mudanza.hypervisor.bounded import Task, all_of
+from mudanza.hypervisor.bounded import Deadline, Task, all_of
 from mudanza.hypervisor.uris import controller_uri
-from mudanza.model.errors import HostUnreachableError, HypervisorError, MudanzaError
+from mudanza.model.errors import HostUnreachableError, HypervisorError
 from mudanza.model.host import HostEntry
 
 CONNECT_TIMEOUT = 10.0
 """Seconds that reaching a host and logging in may take."""
 CALL_TIMEOUT = 20.0
 """Seconds that one ordinary call may take."""
+ANSWER_TIMEOUT = 3.0
+"""Seconds a host may take to say that it is there at all."""
 CLOSE_TIMEOUT = 2.0
 """Seconds that saying good-bye may take; the connection is dropped after them."""
 KEEPALIVE_INTERVAL = 5
 """Seconds between two signs of life."""
 KEEPALIVE_COUNT = 3
-"""Signs of life a host may miss before the connection counts as lost."""
+"""Signs of life a host may miss before a connection counts as lost."""
+MAX_LINES = 8
+"""Connections to one host at a time: as many calls may hang before further ones are turned away."""
 
 Result = TypeVar("Result")
 Raw = Any
-"""libvirt-python comes without types: a ``virConnect``, which no caller outside this room gets to see."""
+"""libvirt-python comes without types: a ``virConnect``, which nobody outside this room gets to see."""
 
-_loop_lock = threading.Lock()
+_TIME_AND_PROGRAM = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z (qemu-system-\S+: )?")
+
+_process_lock = threading.Lock()
 _loop_started = False
 _open: weakref.WeakSet[HostConnection] = weakref.WeakSet()
 
 
 class HostConnection:
-    """An open connection. It may be used from several threads at once."""
+    """The way to a host. It may be used from several threads at once.
 
-    def __init__(self, entry: HostEntry, raw: Raw) -> None:
+    Each call has a connection of libvirt's (a *line*) to itself while it lasts: several threads on one line can crash
+    libvirt clients before 10.4 (CVE-2024-4418). Lines are opened as calls need them, used again, and replaced when
+    lost.
+    """
+
+    def __init__(self, entry: HostEntry) -> None:
         self.entry = entry
         self.name = entry.name
-        self._raw: Raw | None = raw
-        with _loop_lock:
+        self._changed = threading.Condition()
+        self._idle: list[Raw] = []
+        self._lines = 0
+        self._closed = False
+        with _process_lock:
             _open.add(self)
 
     def __enter__(self) -> HostConnection:
@@ -55,78 +70,145 @@ class HostConnection:
     ) -> None:
         self.close()
 
-    @property
-    def alive(self) -> bool:
-        """Whether the connection stands, as far as this side knows: nothing is asked over it."""
-        raw = self._raw
-        try:
-            return raw is not None and raw.isAlive() == 1
-        except libvirt.libvirtError:
-            return False
-
     def ask(self, function: Callable[[Raw], Result], *, timeout: float = CALL_TIMEOUT) -> Result:
         """Return what ``function`` gets from libvirt, within ``timeout`` seconds.
 
         ``function`` must return plain data: a libvirt object would be freed by whoever drops it last, and freeing
-        may wait for a host that does not answer. Raises HostUnreachableError (no answer, or none in time; the call
-        is then left to itself and may still take effect) and HypervisorError (libvirt refuses).
+        may wait for a host that does not answer. Raises HostUnreachableError (no way to it, or no answer in time; a
+        call that has begun is then left to itself and may still take effect) and HypervisorError (libvirt refuses).
         """
+        deadline = Deadline(timeout)
         try:
-            return Task(lambda: self.call(function)).wait(timeout)
+            return Task(lambda: self._call(function, deadline)).wait(timeout)
         except TimeoutError:
-            raise HostUnreachableError(
-                self.name,
-                f"libvirt did not answer within {timeout:.3g} s",
-                remedy="look at its daemon there: systemctl status libvirtd (or virtqemud)",
-            ) from None
+            raise self._silent(timeout) from None
 
-    def call(self, function: Callable[[Raw], Result]) -> Result:
-        """Like ``ask``, but in the caller's own thread and for as long as it takes."""
-        raw = self._raw
-        if raw is None:
-            raise HostUnreachableError(self.name, "the connection is closed")
+    def carry_out(self, function: Callable[[Raw], Result]) -> Result:
+        """Like ``ask``, but in the caller's own thread and, once it has a line, for as long as it takes."""
         try:
-            return function(raw)
+            line = Task(lambda: self._take_line(Deadline(CONNECT_TIMEOUT))).wait(CONNECT_TIMEOUT)
+        except TimeoutError:
+            raise self._silent(CONNECT_TIMEOUT) from None
+        return self._use(line, function)
+
+    def open_line(self, timeout: float) -> None:
+        """Open a line, in the caller's own thread; one that takes longer than ``timeout`` seconds is given up."""
+        self._give_back(self._take_line(Deadline(timeout)))
+
+    def open_own_line(self) -> Raw:
+        """Return a line that no call uses and its owner closes. Raises HostUnreachableError."""
+        try:
+            return Task(lambda: _connect(self.entry)).wait(CONNECT_TIMEOUT)
+        except TimeoutError:
+            raise self._silent(CONNECT_TIMEOUT) from None
+
+    def answers(self) -> bool:
+        """Return whether the host answers now, within ANSWER_TIMEOUT seconds."""
+        try:
+            self.ask(lambda raw: int(raw.getLibVersion()), timeout=ANSWER_TIMEOUT)
+        except (HostUnreachableError, HypervisorError):
+            return False
+        return True
+
+    def close(self) -> None:
+        """Say good-bye on all lines, for CLOSE_TIMEOUT seconds at most; one that is in use closes after its call."""
+        with self._changed:
+            self._closed = True
+            idle, self._idle = self._idle, []
+            self._changed.notify_all()
+        with _process_lock:
+            _open.discard(self)
+        farewells = [line.close for line in idle]
+        del idle  # The threads hold the last references then, so that freeing a line cannot block this one.
+        all_of(farewells, timeout=CLOSE_TIMEOUT)
+
+    def _call(self, function: Callable[[Raw], Result], deadline: Deadline) -> Result:
+        return self._use(self._take_line(deadline), function)
+
+    def _use(self, line: Raw, function: Callable[[Raw], Result]) -> Result:
+        try:
+            return function(line)
         except libvirt.libvirtError as error:
-            failure = self._in_words(error)
+            failure = self._in_words(line, error)
+        finally:
+            self._give_back(line)
         # Raised out here, it does not keep the frames, and with them the libvirt objects, of the failed call.
         raise failure
 
-    def _in_words(self, error: libvirt.libvirtError) -> MudanzaError:
-        if self.alive:
+    def _take_line(self, deadline: Deadline) -> Raw:
+        line = self._idle_line(deadline)
+        if line is None:
+            line = self._new_line()
+        if not deadline.left:
+            # Nobody waits any more: what was asked must not be done behind everybody's back.
+            self._give_back(line)
+            raise self._silent(deadline.timeout)
+        return line
+
+    def _idle_line(self, deadline: Deadline) -> Raw | None:
+        """Return a line that is free, or None when a new one may be opened. Waits where there are too many."""
+        with self._changed:
+            while True:
+                if self._closed:
+                    raise HostUnreachableError(self.name, "the connection is closed")
+                while self._idle:
+                    line = self._idle.pop()
+                    if _stands(line):
+                        return line
+                    self._lines -= 1
+                if self._lines < MAX_LINES:
+                    self._lines += 1
+                    return None
+                if not self._changed.wait(deadline.left):
+                    raise HostUnreachableError(self.name, f"{self._lines} calls to its libvirt are unanswered")
+
+    def _new_line(self) -> Raw:
+        try:
+            return _connect(self.entry)
+        except BaseException:
+            with self._changed:
+                self._lines -= 1
+                self._changed.notify()
+            raise
+
+    def _give_back(self, line: Raw) -> None:
+        with self._changed:
+            self._changed.notify()
+            if not self._closed and _stands(line):
+                self._idle.append(line)
+                return
+            self._lines -= 1
+        hang_up(line.close)
+
+    def _in_words(self, line: Raw, error: libvirt.libvirtError) -> HostUnreachableError | HypervisorError:
+        if _stands(line):
             return refusal(self.name, error)
         return HostUnreachableError(
-            self.name, f"the connection was lost: {_message(error)}", remedy=_by_hand(self.entry.uri)
+            self.name, f"the connection was lost: {message(error)}", remedy=_by_hand(self.entry.uri)
         )
 
-    def close(self) -> None:
-        """Say good-bye, for CLOSE_TIMEOUT seconds at most."""
-        raw, self._raw = self._raw, None
-        with _loop_lock:
-            _open.discard(self)
-        if raw is None:
-            return
-        farewell = Task(raw.close)
-        del raw  # The thread holds the last reference now, so that freeing it cannot block this one.
-        try:
-            farewell.wait(CLOSE_TIMEOUT)
-        except (TimeoutError, libvirt.libvirtError):
-            return
-
-
-def refusal(host: str, error: libvirt.libvirtError) -> HypervisorError:
-    """Return libvirt's refusal as ours."""
-    return HypervisorError(host, _message(error), code=error.get_error_code(), domain=error.get_error_domain())
+    def _silent(self, timeout: float) -> HostUnreachableError:
+        return HostUnreachableError(
+            self.name,
+            f"libvirt did not answer within {timeout:.3g} s",
+            remedy="look at its daemon there: systemctl status libvirtd (or virtqemud)",
+        )
 
 
 def open_host(entry: HostEntry, *, timeout: float = CONNECT_TIMEOUT) -> HostConnection:
     """Connect to a host within ``timeout`` seconds. Raises HostUnreachableError saying why not."""
-    return await_opening(entry, start_opening(entry), timeout)
+    return await_opening(entry, start_opening(entry, timeout), timeout)
 
 
-def start_opening(entry: HostEntry) -> Task[HostConnection]:
-    """Begin to connect, in a thread of its own."""
-    return Task(lambda: _connect(entry))
+def start_opening(entry: HostEntry, timeout: float) -> Task[HostConnection]:
+    """Begin to connect, in a thread of its own. What takes longer than ``timeout`` seconds is given up."""
+
+    def connect() -> HostConnection:
+        host = HostConnection(entry)
+        host.open_line(timeout)
+        return host
+
+    return Task(connect)
 
 
 def await_opening(entry: HostEntry, opening: Task[HostConnection], timeout: float) -> HostConnection:
@@ -139,15 +221,26 @@ def await_opening(entry: HostEntry, opening: Task[HostConnection], timeout: floa
         ) from None
 
 
-def _connect(entry: HostEntry) -> HostConnection:
+def refusal(host: str, error: libvirt.libvirtError) -> HypervisorError:
+    """Return libvirt's refusal as ours."""
+    return HypervisorError(host, message(error), code=error.get_error_code(), domain=error.get_error_domain())
+
+
+def message(error: libvirt.libvirtError) -> str:
+    """Return what libvirt said in one line, without the time and program name of what QEMU said."""
+    said = (error.get_error_message() or str(error)).strip()
+    return _TIME_AND_PROGRAM.sub("", said).replace("\n", "; ")
+
+
+def _connect(entry: HostEntry) -> Raw:
     _start_event_loop()
     try:
-        raw = libvirt.openAuth(controller_uri(entry.uri), [[], _never_prompt, None], 0)
-        _keep_alive(raw)
-        return HostConnection(entry, raw)
+        line = libvirt.openAuth(controller_uri(entry.uri), [[], _never_prompt, None], 0)
+        _keep_alive(line)
+        return line
     except libvirt.libvirtError as error:
         failure = HostUnreachableError(
-            entry.name, f"cannot connect to {entry.uri}: {_message(error)}", remedy=_by_hand(entry.uri)
+            entry.name, f"cannot connect to {entry.uri}: {message(error)}", remedy=_by_hand(entry.uri)
         )
     raise failure
 
@@ -157,19 +250,32 @@ def _never_prompt(_credentials: object, _data: object) -> int:
     return -1
 
 
-def _keep_alive(raw: Raw) -> None:
+def _keep_alive(line: Raw) -> None:
     try:
-        raw.setKeepAlive(KEEPALIVE_INTERVAL, KEEPALIVE_COUNT)
+        line.setKeepAlive(KEEPALIVE_INTERVAL, KEEPALIVE_COUNT)
     except libvirt.libvirtError as error:
         # Drivers that live inside this process (test:///) have no connection to keep alive.
         if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
             raise
 
 
+def _stands(line: Raw) -> bool:
+    """Whether a line is open as far as this side knows: nothing is asked over it."""
+    try:
+        return bool(line.isAlive() == 1)
+    except libvirt.libvirtError:
+        return False
+
+
+def hang_up(farewell: Callable[[], object]) -> None:
+    """Say good-bye on a line or a stream, for CLOSE_TIMEOUT seconds at most; it is dropped, whatever it answers."""
+    all_of([farewell], timeout=CLOSE_TIMEOUT)
+
+
 def _start_event_loop() -> None:
     """Keepalive needs an event loop, and libvirt wants it registered before the first connection is opened."""
     global _loop_started  # noqa: PLW0603 - libvirt knows one loop in a process
-    with _loop_lock:
+    with _process_lock:
         if _loop_started:
             return
         libvirt.registerErrorHandler(_print_nothing, None)
@@ -190,13 +296,9 @@ def _print_nothing(_context: object, _error: object) -> None:
 
 def _close_all() -> None:
     """Close what is open when the program ends: freed later, it could hold up the end."""
-    with _loop_lock:
+    with _process_lock:
         still_open = list(_open)
-    all_of([connection.close for connection in still_open], timeout=CLOSE_TIMEOUT)
-
-
-def _message(error: libvirt.libvirtError) -> str:
-    return (error.get_error_message() or str(error)).strip()
+    all_of([host.close for host in still_open], timeout=CLOSE_TIMEOUT)
 
 
 def _by_hand(uri: str) -> str:

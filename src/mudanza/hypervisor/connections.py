@@ -35,7 +35,7 @@ class Connections:
         self.close()
 
     def get(self, name: str, *, timeout: float | None = None) -> HostConnection:
-        """Return the connection to a host, opening it where there is none or the last one was lost.
+        """Return the connection to a host, opening it where there is none.
 
         Raises HostUnreachableError. Somebody else's attempt that is still under way is waited for, so that a host
         that hangs costs one thread and not one a call.
@@ -68,8 +68,8 @@ class Connections:
             raise UsageError(f"there is no host {name!r}", remedy="add it: mudanza host add NAME URI")
         with self._lock:
             opening = self._openings.get(name)
-            if opening is None or (opening.ended and not _stands(opening)):
-                opening = self._openings[name] = start_opening(self._entries[name])
+            if opening is None or (opening.ended and _opened(opening) is None):
+                opening = self._openings[name] = start_opening(self._entries[name], self._timeout)
             return opening
 
 
@@ -78,8 +78,3 @@ def _opened(opening: Task[HostConnection]) -> HostConnection | None:
         return opening.wait(0) if opening.ended else None
     except MudanzaError:
         return None
-
-
-def _stands(opening: Task[HostConnection]) -> bool:
-    connection = _opened(opening)
-    return connection is not None and connection.alive

@@ -15,8 +15,9 @@ _LONGEST_CHAIN = 200
 """libvirt itself follows no longer one."""
 
 
-def with_volumes(raw: Any, domain: Any, vm: Vm) -> Vm:
-    """Fill in what the host's storage tells of every image. Raises libvirtError when the connection breaks."""
+def with_volumes(raw: Any, vm: Vm) -> Vm:
+    """Fill in what the host's storage tells of every image. Raises libvirtError where there is no storage driver."""
+    domain = raw.lookupByUUIDString(vm.uuid)
     return replace(vm, disks=tuple(_with_volume(raw, domain, vm, disk) for disk in vm.disks))
 
 

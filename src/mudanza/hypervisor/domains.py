@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 import libvirt
 
-from mudanza.hypervisor.connection import CALL_TIMEOUT, HostConnection
+from mudanza.hypervisor.bounded import bounded
+from mudanza.hypervisor.connection import CALL_TIMEOUT, HostConnection, Raw, hang_up, refusal
 from mudanza.hypervisor.console import Console
 from mudanza.hypervisor.jobs import job_name
 from mudanza.hypervisor.states import reason_name, state_name
@@ -59,7 +60,7 @@ class Domains:
         try:
             return self._of(uuid, job_name, timeout)
         except HostUnreachableError:
-            if not self._host.alive:
+            if not self._host.answers():
                 raise
             return "unknown"
 
@@ -143,20 +144,22 @@ class Domains:
         PEER2PEER is always set. Raises UsageError for a flag that the installed libvirt does not have.
         """
         number = migration_flags(["PEER2PEER", *flags])
-        self._host.call(
+        self._host.carry_out(
             lambda raw: _done(raw.lookupByUUIDString(uuid).migrateToURI3(peer_uri, dict(parameters), number))
         )
 
     def console(self, uuid: str, *, force: bool = False) -> Console:
         """Open the guest's console; ``force`` disconnects whoever has it open."""
         flags = libvirt.VIR_DOMAIN_CONSOLE_FORCE if force else libvirt.VIR_DOMAIN_CONSOLE_SAFE
-
-        def attach(raw: Any) -> Console:
-            stream = raw.newStream(0)
-            raw.lookupByUUIDString(uuid).openConsole(None, stream, flags)
-            return Console(self._host, stream)
-
-        return self._host.ask(attach)
+        line = self._host.open_own_line()
+        try:
+            return bounded(lambda: _attach(self._host.name, line, uuid, flags), CALL_TIMEOUT)
+        except TimeoutError:
+            hang_up(line.close)
+            raise HostUnreachableError(self._host.name, f"no console within {CALL_TIMEOUT:g} s") from None
+        except HypervisorError:
+            hang_up(line.close)
+            raise
 
     def _of(self, uuid: str, function: Callable[[Any], Result], timeout: float = CALL_TIMEOUT) -> Result:
         return self._host.ask(lambda raw: function(raw.lookupByUUIDString(uuid)), timeout=timeout)
@@ -181,6 +184,16 @@ def _sight(domain: Any, job: str | None) -> Sighting:
     number, reason = domain.state()
     state = state_name(number)
     return Sighting(Side.PRESENT, state, reason_name(state, reason), bool(domain.isPersistent()), job)
+
+
+def _attach(host: str, line: Raw, uuid: str, flags: int) -> Console:
+    try:
+        stream = line.newStream(libvirt.VIR_STREAM_NONBLOCK)
+        line.lookupByUUIDString(uuid).openConsole(None, stream, flags)
+        return Console(host, line, stream)
+    except libvirt.libvirtError as error:
+        failure = refusal(host, error)
+    raise failure
 
 
 def _means_no_domain(error: HypervisorError) -> bool:

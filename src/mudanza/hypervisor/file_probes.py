@@ -14,7 +14,7 @@ from typing import Any
 
 import libvirt
 
-from mudanza.hypervisor.connection import HostConnection
+from mudanza.hypervisor.connection import HostConnection, message
 from mudanza.hypervisor.ghost import disk_name, ghost
 from mudanza.hypervisor.marker import NoMarkerError, marker
 from mudanza.model.errors import MudanzaError
@@ -146,7 +146,7 @@ def _inspected(domain: Any, disk: str, path: str, about: Host, inspect: Callable
     except libvirt.libvirtError as error:
         if error.get_error_code() == libvirt.VIR_ERR_SYSTEM_ERROR and error.get_int1() in _NOT_THERE:
             return Probe(Answer.NO, f"{about.name} has no {path}")
-        return Probe(Answer.UNKNOWN, f"{about.name}: {error.get_error_message()}")
+        return Probe(Answer.UNKNOWN, f"{about.name}: {message(error)}")
 
 
 def _size(domain: Any, disk: str) -> str:

@@ -8,38 +8,58 @@ from typing import Any, TypeVar
 
 import libvirt
 
+from mudanza.hypervisor.bounded import Deadline
 from mudanza.hypervisor.capabilities_xml import free_of, with_capabilities, with_domain_capabilities
+from mudanza.hypervisor.connection import HostConnection, Raw
 from mudanza.hypervisor.resource_xml import parse_network, parse_pool
 from mudanza.hypervisor.uris import ENCRYPTED_TRANSPORTS, transport
+from mudanza.hypervisor.xml import every, parse
+from mudanza.model.errors import HostUnreachableError, HypervisorError
 from mudanza.model.host import Host, HostEntry, Network, Pool
 
 Result = TypeVar("Result")
 
+SECONDARY_TIMEOUT = 3.0
+"""Seconds each of the host's other drivers may take to tell what there is."""
 _KIB = 1024
 
 
-def read_resources(raw: Any, entry: HostEntry) -> Host:
-    """Return the host as it is now. Raises libvirtError when what matters cannot be read.
+def read_resources(host: HostConnection, deadline: Deadline) -> Host:
+    """Return the host as it is now. Raises HostUnreachableError or HypervisorError if what matters cannot be read.
 
-    Whatever a secondary driver (storage, network, interfaces, filters, secrets) does not tell is None, not empty:
-    a modular daemon's own socket reaches only some of them.
+    What a secondary driver (storage, network, interfaces, filters, secrets) does not tell in time is None, not
+    empty: a modular daemon's own socket reaches only some of them, and storage may hang.
     """
-    name = entry.name
+    name = host.name
+    seen = host.ask(lambda raw: _read_core(raw, host.entry), timeout=deadline.left)
+
+    def told(read: Callable[[Raw], Result]) -> Result | None:
+        try:
+            return host.ask(read, timeout=min(SECONDARY_TIMEOUT, deadline.left))
+        except (HostUnreachableError, HypervisorError):
+            return None
+
+    return replace(
+        seen,
+        pools=told(lambda raw: _pools(raw, name)),
+        networks=told(lambda raw: _networks(raw, name)),
+        interfaces=told(lambda raw: frozenset(interface.name() for interface in raw.listAllInterfaces())),
+        nwfilters=told(lambda raw: frozenset(nwfilter.name() for nwfilter in raw.listAllNWFilters())),
+        secrets=told(lambda raw: _secrets(raw, safe=seen.encrypted)),
+    )
+
+
+def _read_core(raw: Raw, entry: HostEntry) -> Host:
     host = with_capabilities(
         Host(entry, hostname=raw.getHostname(), encrypted=_is_safe(raw, entry)), raw.getCapabilities()
     )
-    host = _with_memory(raw, _with_domain_capabilities(raw, host))
+    host = _with_memory(raw, _with_domain_capabilities(raw, _with_all_features(raw, host)))
     return replace(
         host,
         cpus=int(raw.getInfo()[2]),
         libvirt_version=int(raw.getLibVersion()),
         qemu_version=int(raw.getVersion()),
         daemon=_daemon(entry),
-        pools=_or_none(lambda: _pools(raw, name)),
-        networks=_or_none(lambda: _networks(raw, name)),
-        interfaces=_or_none(lambda: frozenset(interface.name() for interface in raw.listAllInterfaces())),
-        nwfilters=_or_none(lambda: frozenset(nwfilter.name() for nwfilter in raw.listAllNWFilters())),
-        secrets=_or_none(lambda: _secrets(raw, safe=host.encrypted)),
     )
 
 
@@ -50,7 +70,7 @@ def _or_none(read: Callable[[], Result]) -> Result | None:
         return None
 
 
-def _is_safe(raw: Any, entry: HostEntry) -> bool:
+def _is_safe(raw: Raw, entry: HostEntry) -> bool:
     """Whether nobody on the way can read along: encrypted, or never leaving the machine."""
     return transport(entry.uri) in ENCRYPTED_TRANSPORTS or raw.isSecure() == 1
 
@@ -60,13 +80,23 @@ def _daemon(entry: HostEntry) -> str:
     return "virtqemud" if "virtqemud-sock" in entry.uri else ""
 
 
-def _with_domain_capabilities(raw: Any, host: Host) -> Host:
+def _with_all_features(raw: Raw, host: Host) -> Host:
+    """Add the CPU features that the model stands for: the capabilities name only those beyond it."""
+    expand = libvirt.VIR_CONNECT_BASELINE_CPU_EXPAND_FEATURES
+    expanded = _or_none(lambda: str(raw.baselineCPU([host.cpu_xml], expand)))
+    if expanded is None:
+        return host
+    features = (feature.get("name") or "" for feature in every(parse(expanded, host.name), "feature"))
+    return replace(host, cpu_features=host.cpu_features | frozenset(features))
+
+
+def _with_domain_capabilities(raw: Raw, host: Host) -> Host:
     kind = "kvm" if "kvm" in host.domain_types else "qemu"
     offer = _or_none(lambda: str(raw.getDomainCapabilities(None, host.arch or None, None, kind, 0)))
     return host if offer is None else with_domain_capabilities(host, offer)
 
 
-def _with_memory(raw: Any, host: Host) -> Host:
+def _with_memory(raw: Raw, host: Host) -> Host:
     memory = raw.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)
     reclaimable = memory.get("buffers", 0) + memory.get("cached", 0)
     host = replace(
@@ -82,7 +112,7 @@ def _with_memory(raw: Any, host: Host) -> Host:
     return free_of(host, free)
 
 
-def _pools(raw: Any, host: str) -> tuple[Pool, ...]:
+def _pools(raw: Raw, host: str) -> tuple[Pool, ...]:
     active = libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE
     inactive = libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_INACTIVE
     return tuple(
@@ -92,7 +122,7 @@ def _pools(raw: Any, host: str) -> tuple[Pool, ...]:
     )
 
 
-def _networks(raw: Any, host: str) -> tuple[Network, ...]:
+def _networks(raw: Raw, host: str) -> tuple[Network, ...]:
     active = libvirt.VIR_CONNECT_LIST_NETWORKS_ACTIVE
     inactive = libvirt.VIR_CONNECT_LIST_NETWORKS_INACTIVE
     return tuple(
@@ -102,7 +132,7 @@ def _networks(raw: Any, host: str) -> tuple[Network, ...]:
     )
 
 
-def _secrets(raw: Any, *, safe: bool) -> frozenset[str]:
+def _secrets(raw: Raw, *, safe: bool) -> frozenset[str]:
     """Return UUIDs and usages of the secrets that have a value, as far as that may be asked over this connection."""
     secrets = [secret for secret in raw.listAllSecrets() if not safe or _has_value(secret)]
     return frozenset(name for secret in secrets for name in (secret.UUIDString(), secret.usageID()) if name)

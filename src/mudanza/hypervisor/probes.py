@@ -11,11 +11,12 @@ import libvirt
 
 from mudanza.hypervisor.bounded import Task, all_of
 from mudanza.hypervisor.clock_probe import probe_clock
-from mudanza.hypervisor.connection import HostConnection
+from mudanza.hypervisor.connection import HostConnection, message
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.cpu_probe import probe_cpu
 from mudanza.hypervisor.file_probes import probe_files, probe_shared
 from mudanza.hypervisor.ghost import ghost, sweep
+from mudanza.hypervisor.rehearsal import CLEANUP_TIMEOUT, REHEARSAL_TIMEOUT
 from mudanza.hypervisor.rehearsal import rehearse as rehearse_migration
 from mudanza.hypervisor.uris import peer_uri
 from mudanza.model.errors import HostUnreachableError, HypervisorError, MudanzaError
@@ -27,8 +28,8 @@ from mudanza.preflight.mapping import DiskPlan, resolve, shared_candidates
 
 PEER_TIMEOUT = 10.0
 """Seconds the source's libvirt may take to log in to the target's."""
-GATHER_TIMEOUT = 120.0
-"""Seconds all probes together may take; each has a shorter limit of its own."""
+LINK_TIMEOUT = PEER_TIMEOUT + 2 * (REHEARSAL_TIMEOUT + CLEANUP_TIMEOUT) + 5.0
+"""Seconds that trying the way between the hosts may take: a login, and a rehearsal with and without TLS."""
 _SWEEP_TIMEOUT = 10.0
 
 _log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class _Storage:
 def gather_facts(
     connections: Connections, vm: Vm, source: Host, target: Host, options: MigrationOptions, *, rehearse: bool
 ) -> Facts:
-    """Return what preflight needs to know beyond what can be read, every probe at once and each with a limit.
+    """Return what preflight needs to know beyond what can be read, each probe with a limit of its own.
 
     ``rehearse``: also send a tiny paused guest the way the VM would go (about two seconds), without which it stays
     unknown whether data gets through and whether encrypted. Nothing is left behind, and no VM is touched. What
@@ -72,20 +73,21 @@ def gather_facts(
     connections.open_all([source.name, target.name])
     seats = _Seats(connections.get(source.name), connections.get(target.name), source, target)
     all_of([lambda: _sweep(seats.source), lambda: _sweep(seats.target)], timeout=_SWEEP_TIMEOUT)
-    cpu = Task(lambda: probe_cpu(seats.target, vm, source))
     link = Task(lambda: _probe_link(seats, vm, options, rehearse=rehearse))
-    storage = Task(lambda: _probe_storage(seats, vm, options))
-    clock = Task(lambda: probe_clock(seats.source, seats.target, source, target))
-    told, kept = link.wait(GATHER_TIMEOUT), storage.wait(GATHER_TIMEOUT)
+    # One after the other, for each takes milliseconds, and a further connection over ssh takes longer.
+    storage = _probe_storage(seats, vm, options)
+    cpu = probe_cpu(seats.target, vm, source)
+    clock_offset = probe_clock(seats.source, seats.target, source, target)
+    told = link.wait(LINK_TIMEOUT)
     return Facts(
-        cpu=cpu.wait(GATHER_TIMEOUT),
+        cpu=cpu,
         peer=told.peer,
         tls=told.tls,
         data_path=told.data_path,
-        shared=kept.shared,
-        files=kept.files,
-        occupied=kept.occupied,
-        clock_offset=clock.wait(GATHER_TIMEOUT),
+        shared=storage.shared,
+        files=storage.files,
+        occupied=storage.occupied,
+        clock_offset=clock_offset,
     )
 
 
@@ -152,7 +154,7 @@ def probe_peer(source: HostConnection, here: Host, there: Host) -> Probe:
     except HypervisorError as error:
         return Probe(Answer.UNKNOWN, str(error))
     except HostUnreachableError as error:
-        if source.alive:
+        if source.answers():
             return Probe(Answer.NO, f"no login from {here.name} to {uri} within {PEER_TIMEOUT:g} s")
         return Probe(Answer.UNKNOWN, str(error))
 
@@ -173,5 +175,5 @@ def _read_login(error: libvirt.libvirtError, uri: str) -> Probe:
     if place == (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_FROM_QEMU):
         return Probe(Answer.YES, f"logged in to {uri}")
     if place[0] in (libvirt.VIR_ERR_ACCESS_DENIED, libvirt.VIR_ERR_OPERATION_TIMEOUT):
-        return Probe(Answer.UNKNOWN, error.get_error_message())
-    return Probe(Answer.NO, error.get_error_message())
+        return Probe(Answer.UNKNOWN, message(error))
+    return Probe(Answer.NO, message(error))

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
-from mudanza.hypervisor.bounded import Deadline, Task, for_each
+from mudanza.hypervisor.bounded import Deadline, for_each
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.host_reader import read_resources
 from mudanza.hypervisor.vm_reader import read_vms
 from mudanza.model.cluster import Cluster
-from mudanza.model.errors import HostUnreachableError, MudanzaError
+from mudanza.model.errors import MudanzaError
 from mudanza.model.host import Host, HostEntry
 from mudanza.model.vm import Vm
 
 READ_TIMEOUT = 10.0
 """Seconds one host may take to be reached and read."""
 _GRACE = 0.5
-"""Seconds kept back of them to put together what is there when some of it does not come."""
+"""Seconds more until a host is given up that has kept none of its limits."""
 
 Reading = tuple[Host, tuple[Vm, ...]]
 
@@ -56,21 +55,10 @@ def read_host(entry: HostEntry, timeout: float = READ_TIMEOUT, *, connections: C
     deadline = Deadline(timeout)
     try:
         connection = connections.get(entry.name, timeout=deadline.left)
-        return connection.ask(lambda raw: _read(raw, entry, Deadline(deadline.left - _GRACE)), timeout=deadline.left)
+        return read_resources(connection, deadline), read_vms(connection, deadline)
     except Exception as error:
         # Whatever is the matter with one host is said of that host, and hides no other.
         return _unseen(entry, error)
-
-
-def _read(raw: Any, entry: HostEntry, deadline: Deadline) -> Reading:
-    resources = Task(lambda: read_resources(raw, entry))
-    vms = Task(lambda: read_vms(raw, entry.name, deadline))
-    try:
-        return resources.wait(deadline.left), vms.wait(deadline.left)
-    except TimeoutError:
-        raise HostUnreachableError(
-            entry.name, f"libvirt did not tell everything within {deadline.timeout:.3g} s"
-        ) from None
 
 
 def _unseen(entry: HostEntry, why: BaseException) -> Reading:

@@ -13,7 +13,7 @@ from typing import Any
 import libvirt
 
 from mudanza.hypervisor.bounded import Deadline, all_of
-from mudanza.hypervisor.connection import HostConnection
+from mudanza.hypervisor.connection import HostConnection, message
 from mudanza.hypervisor.domains import migration_flags
 from mudanza.hypervisor.ghost import domain_xml, remove, throwaway_name
 from mudanza.hypervisor.uris import migration_uri, peer_uri
@@ -24,8 +24,17 @@ from mudanza.model.vm import Vm
 
 REHEARSAL_TIMEOUT = 30.0
 """Seconds the whole rehearsal may take: start, migrate, end."""
-_CLEANUP_TIMEOUT = 15.0
+CLEANUP_TIMEOUT = 15.0
 """Seconds that ending the guest may take on each host."""
+
+_BAD_HANDSHAKE = "the two QEMUs did not accept each other's certificates"
+_MEANINGS = (
+    ("Unable to access credentials", "TLS for migration is not set up on one of the hosts"),
+    ("does not match the hostname", "the target's certificate does not name the address that data is sent to"),
+    # What the target says when the source has hung up on it during the handshake.
+    ("TLS channel", _BAD_HANDSHAKE),
+    ("TLS handshake failed", _BAD_HANDSHAKE),
+)
 
 _log = logging.getLogger(__name__)
 
@@ -55,22 +64,31 @@ def rehearse(source: HostConnection, target: HostConnection, here: Host, there: 
     except RehearsalImpossibleError as error:
         return Probe(Answer.UNKNOWN, str(error))
     except HypervisorError as error:
-        return Probe(Answer.NO, error.reason)
+        return Probe(Answer.NO, _explained(error.reason))
     except HostUnreachableError as error:
         # The source answers and its migration does not end: the data gets nowhere.
-        return Probe(Answer.NO if source.alive and deadline.left == 0 else Answer.UNKNOWN, str(error))
+        hangs = deadline.left == 0 and source.answers()
+        return Probe(Answer.NO if hangs else Answer.UNKNOWN, str(error))
     finally:
-        all_of([lambda: _end(source, name), lambda: _end(target, name)], timeout=_CLEANUP_TIMEOUT)
+        all_of([lambda: _end(source, name), lambda: _end(target, name)], timeout=CLEANUP_TIMEOUT)
+
+
+def _explained(said: str) -> str:
+    """Put what is known to be behind it before what libvirt said."""
+    for sign, meaning in _MEANINGS:
+        if sign in said:
+            return f"{meaning}: {said}"
+    return said
 
 
 def _start(raw: Any, xml: str) -> None:
     try:
         raw.createXML(xml, libvirt.VIR_DOMAIN_START_PAUSED)
     except libvirt.libvirtError as error:
-        message = error.get_error_message()
+        why = message(error)
     else:
         return
-    raise RehearsalImpossibleError(f"no guest could be started for a rehearsal: {message}")
+    raise RehearsalImpossibleError(f"no guest could be started for a rehearsal: {why}")
 
 
 def _migrate(raw: Any, name: str, uri: str, there: Host, *, tls: bool) -> None:
@@ -86,7 +104,7 @@ def _migrate(raw: Any, name: str, uri: str, there: Host, *, tls: bool) -> None:
 
 def _end(host: HostConnection, name: str) -> None:
     try:
-        host.ask(lambda raw: remove(raw.lookupByName(name)), timeout=_CLEANUP_TIMEOUT)
+        host.ask(lambda raw: remove(raw.lookupByName(name)), timeout=CLEANUP_TIMEOUT)
     except HypervisorError as error:
         if error.code != libvirt.VIR_ERR_NO_DOMAIN:
             _log.warning("the rehearsal guest %s on %s could not be ended: %s", name, host.name, error)

@@ -5,31 +5,28 @@ A guest whose QEMU hangs, or an image on storage that hangs, costs its own VM so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import libvirt
 
-from mudanza.hypervisor.bounded import Deadline, for_each
+from mudanza.hypervisor.bounded import Deadline
+from mudanza.hypervisor.connection import HostConnection
 from mudanza.hypervisor.disk_reader import with_volumes
 from mudanza.hypervisor.domain_xml import parse_vm
 from mudanza.hypervisor.ghost import is_throwaway
 from mudanza.hypervisor.jobs import job_name
 from mudanza.hypervisor.resource_xml import parse_snapshot
 from mudanza.hypervisor.states import reason_name, state_name
+from mudanza.model.errors import HostUnreachableError, HypervisorError
 from mudanza.model.vm import Disk, Snapshot, Vm, VmState
 
-MONITOR_TIMEOUT = 3.0
-"""Seconds all QEMUs of a host together may take to tell sizes and jobs."""
+MONITOR_TIMEOUT = 2.0
+"""Seconds one VM's QEMU may take to tell sizes and jobs."""
 STORAGE_TIMEOUT = 3.0
-"""Seconds the storage of a host may take to tell owners and sizes."""
-_AT_ONCE = 4
-"""libvirtd works on five calls of one client at a time by default (max_client_requests): one stays free."""
+"""Seconds the storage of one VM may take to tell owners and sizes."""
 _KIB = 1024
-
-Found = tuple[Any, Vm]
-"""libvirt's domain and what is known of it so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +41,53 @@ class _Listing:
     with_checkpoints: frozenset[str]
 
 
-def read_vms(raw: Any, host: str, deadline: Deadline) -> tuple[Vm, ...]:
-    """Return every domain the host lists. Raises libvirtError when it cannot even list them.
+def read_vms(host: HostConnection, deadline: Deadline) -> tuple[Vm, ...]:
+    """Return every domain the host lists. Raises HostUnreachableError or HypervisorError when it lists none.
 
     A domain that vanishes meanwhile is left out; one that cannot be read has ``error`` set.
     """
+    vms = host.ask(lambda raw: _describe_all(raw, host.name), timeout=deadline.left)
+    return tuple(_with_storage(host, _with_figures(host, vm, deadline), deadline) for vm in vms)
+
+
+def _with_figures(host: HostConnection, vm: Vm, deadline: Deadline) -> Vm:
+    if vm.error is not None or not vm.state.active:
+        return vm
+    try:
+        return host.ask(lambda raw: _ask_qemu(raw, vm), timeout=min(MONITOR_TIMEOUT, deadline.left))
+    except HypervisorError as error:
+        return (
+            vm if error.code == libvirt.VIR_ERR_NO_DOMAIN else replace(vm, error=f"QEMU told nothing: {error.reason}")
+        )
+    except HostUnreachableError as error:
+        return replace(vm, error=f"its QEMU could not be asked: {error}")
+
+
+def _with_storage(host: HostConnection, vm: Vm, deadline: Deadline) -> Vm:
+    if not any(disk.is_local_image for disk in vm.disks):
+        return vm
+    try:
+        return host.ask(lambda raw: with_volumes(raw, vm), timeout=min(STORAGE_TIMEOUT, deadline.left))
+    except (HypervisorError, HostUnreachableError):
+        # No storage driver, or storage that hangs: sizes and owners that are None say so.
+        return vm
+
+
+def _describe_all(raw: Any, host: str) -> list[Vm]:
     stated = raw.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE)
-    domains = [domain for domain, _ in stated if not is_throwaway(domain.name())]
     listing = _list(raw, {domain.UUIDString(): stats for domain, stats in stated})
-    outcomes = for_each(
-        lambda domain: _describe(domain, host, listing), domains, workers=_AT_ONCE, timeout=deadline.left
-    )
-    found = [
-        (domain, outcome if isinstance(outcome, Vm) else _unreadable(domain, host, listing, outcome))
-        for domain, outcome in zip(domains, outcomes, strict=True)
-        if not _vanished(outcome)
-    ]
-    found = _refine(lambda one: _ask_qemu(raw, *one), found, min(MONITOR_TIMEOUT, deadline.left), _qemu_failed)
-    found = _refine(lambda one: with_volumes(raw, *one), found, min(STORAGE_TIMEOUT, deadline.left), _unchanged)
-    return tuple(vm for _, vm in found)
+    described = [_described(domain, host, listing) for domain, _ in stated if not is_throwaway(domain.name())]
+    return [vm for vm in described if vm is not None]
+
+
+def _described(domain: Any, host: str, listing: _Listing) -> Vm | None:
+    try:
+        return _describe(domain, host, listing)
+    except Exception as error:
+        # Whatever is the matter with one definition hides no other VM.
+        if isinstance(error, libvirt.libvirtError) and error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            return None
+        return _unreadable(domain, host, listing, error)
 
 
 def _list(raw: Any, stats: Mapping[str, Mapping[str, int]]) -> _Listing:
@@ -120,10 +145,6 @@ def _checkpoints(domain: Any) -> tuple[str, ...]:
     return tuple(str(checkpoint.getName()) for checkpoint in listed)
 
 
-def _vanished(outcome: Vm | BaseException) -> bool:
-    return isinstance(outcome, libvirt.libvirtError) and outcome.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN
-
-
 def _unreadable(domain: Any, host: str, listing: _Listing, why: BaseException) -> Vm:
     """Return what is known of a domain without its XML, so that it is at least seen."""
     uuid = domain.UUIDString()
@@ -146,33 +167,8 @@ def _unreadable(domain: Any, host: str, listing: _Listing, why: BaseException) -
     )
 
 
-def _refine(
-    improve: Callable[[Found], Vm],
-    found: list[Found],
-    timeout: float,
-    failed: Callable[[Vm, BaseException], Vm],
-) -> list[Found]:
-    readable = [one for one in found if one[1].error is None]
-    outcomes = for_each(improve, readable, workers=_AT_ONCE, timeout=timeout)
-    better = {
-        vm.uuid: outcome if isinstance(outcome, Vm) else failed(vm, outcome)
-        for (_, vm), outcome in zip(readable, outcomes, strict=True)
-    }
-    return [(domain, better.get(vm.uuid, vm)) for domain, vm in found]
-
-
-def _qemu_failed(vm: Vm, why: BaseException) -> Vm:
-    return vm if _vanished(why) else replace(vm, error=f"its QEMU could not be asked: {why}")
-
-
-def _unchanged(vm: Vm, _why: BaseException) -> Vm:
-    """Keep a VM without what the storage did not tell: sizes that are None say so."""
-    return vm
-
-
-def _ask_qemu(raw: Any, domain: Any, vm: Vm) -> Vm:
-    if not vm.state.active:
-        return vm
+def _ask_qemu(raw: Any, vm: Vm) -> Vm:
+    domain = raw.lookupByUUIDString(vm.uuid)
     groups = libvirt.VIR_DOMAIN_STATS_BLOCK | libvirt.VIR_DOMAIN_STATS_BALLOON | libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
     answer = raw.domainListGetStats([domain], groups, libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT)
     figures = answer[0][1] if answer else {}

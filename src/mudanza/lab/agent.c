@@ -429,31 +429,50 @@ static uint64_t await_work(struct writer *writer, uint64_t *since)
     return rate;
 }
 
-struct working_set {
+/* Every page is made from a number of its own, kept apart from it: a page that went back to an older
+   content, or to none, does not fit its number any more. Guarded by memory.idle. */
+static struct {
     uint8_t *start;
+    uint64_t *numbers;
     uint64_t size, at, seed;
-};
+} set;
+
+static void write_page(uint64_t page)
+{
+    uint64_t number = set.numbers[page] = next_random(&set.seed);
+    fill_random(set.start + page * PAGE, PAGE, &number);
+}
+
+static void *pages_of(uint64_t bytes)
+{
+    void *start = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (start == MAP_FAILED) {
+        say("no memory for a working set of %" PRIu64 " bytes", bytes);
+        abort();
+    }
+    return start;
+}
 
 /* Gives the working set the size asked for, full of incompressible data. */
-static void resize_if_asked(struct working_set *set)
+static void resize_if_asked(void)
 {
     pthread_mutex_lock(&lock);
     uint64_t wanted = set_wanted;
     pthread_mutex_unlock(&lock);
-    if (wanted == set->size)
+    if (wanted == set.size)
         return;
-    if (set->size)
-        munmap(set->start, set->size);
-    if (wanted) {
-        set->start = mmap(NULL, wanted, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (set->start == MAP_FAILED) {
-            say("no memory for a working set of %" PRIu64 " bytes", wanted);
-            abort();
-        }
-        fill_random(set->start, wanted, &set->seed);
+    if (set.size) {
+        munmap(set.start, set.size);
+        munmap(set.numbers, set.size / PAGE * sizeof *set.numbers);
     }
-    set->size = wanted;
-    set->at = 0;
+    set.size = wanted;
+    set.at = 0;
+    if (wanted) {
+        set.start = pages_of(wanted);
+        set.numbers = pages_of(wanted / PAGE * sizeof *set.numbers);
+    }
+    for (uint64_t page = 0; page < wanted / PAGE; page++)
+        write_page(page);
     pthread_mutex_lock(&lock);
     set_size = wanted;
     pthread_cond_broadcast(&changed);
@@ -463,13 +482,13 @@ static void resize_if_asked(struct working_set *set)
 static void *write_memory_forever(void *unused)
 {
     (void)unused;
-    struct working_set set = {.seed = now_ns() | 1};
     uint64_t credit = 0, since = now_ns();
+    set.seed = now_ns() | 1;
     for (;;) {
         uint64_t rate = await_work(&memory, &since);
-        resize_if_asked(&set);
-        for (uint64_t pages = units_due(rate, PAGE, &since, &credit); pages && set.size; pages--) {
-            fill_random(set.start + set.at, PAGE, &set.seed);
+        resize_if_asked();
+        for (uint64_t due = units_due(rate, PAGE, &since, &credit); due && set.size; due--) {
+            write_page(set.at / PAGE);
             set.at = (set.at + PAGE) % set.size;
             atomic_fetch_add(&memory.written, PAGE);
         }
@@ -546,7 +565,7 @@ static bool set_working_set(uint64_t bytes)
 {
     bytes = bytes / PAGE * PAGE;
     pthread_mutex_lock(&lock);
-    bool fits = bytes + MEMORY_RESERVE <= available_memory() + set_size;
+    bool fits = bytes == set_wanted || bytes + MEMORY_RESERVE <= available_memory() + set_size;
     if (fits) {
         set_wanted = bytes;
         pthread_cond_broadcast(&changed);
@@ -557,9 +576,13 @@ static bool set_working_set(uint64_t bytes)
     return fits;
 }
 
+/* Without a working set there is nothing to rewrite: half of what is free becomes one then. */
 static bool set_memory_rate(uint64_t rate)
 {
-    if (rate && !set_wanted && !set_working_set(available_memory() / 2))
+    pthread_mutex_lock(&lock);
+    uint64_t bytes = set_wanted;
+    pthread_mutex_unlock(&lock);
+    if (rate && !set_working_set(bytes ? bytes : available_memory() / 2))
         return false;
     set_rate(&memory, rate);
     return true;
@@ -607,6 +630,37 @@ static void verify(int out)
         dprintf(out, "bad %" PRIu64 " of %" PRIu64 " records, first at %" PRIu64 "\n", bad, last - first + 1, first_bad);
     else
         dprintf(out, "ok %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", first, last, last - first + 1);
+}
+
+static bool page_is_whole(uint64_t page)
+{
+    uint64_t number = set.numbers[page];
+    const uint64_t *word = (const uint64_t *)(set.start + page * PAGE);
+    for (size_t i = 0; i < PAGE / sizeof *word; i++)
+        if (word[i] != next_random(&number))
+            return false;
+    return true;
+}
+
+/* Holds the memory writer still while it looks. */
+static void verify_memory(int out)
+{
+    pthread_mutex_lock(&lock);
+    uint64_t rate = memory.rate, bad = 0, first_bad = 0;
+    memory.rate = 0;
+    while (!memory.idle)
+        pthread_cond_wait(&changed, &lock);
+    uint64_t pages = set.size / PAGE;
+    for (uint64_t page = 0; page < pages; page++)
+        if (!page_is_whole(page) && !bad++)
+            first_bad = page;
+    memory.rate = rate;
+    pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&lock);
+    if (bad)
+        dprintf(out, "bad %" PRIu64 " of %" PRIu64 " pages, first at %" PRIu64 "\n", bad, pages, first_bad);
+    else
+        dprintf(out, "ok %" PRIu64 "\n", pages);
 }
 
 static void sum(int out, uint64_t offset, uint64_t length)
@@ -681,6 +735,8 @@ static void answer(int out, const char *line)
     sscanf(line, "%15s %" SCNu64 " %" SCNu64, word, &first, &second);
     if (strcmp(word, "stats") == 0)
         stats(out);
+    else if (strcmp(word, "memverify") == 0)
+        verify_memory(out);
     else if ((strcmp(word, "verify") == 0 || strcmp(word, "sum") == 0) && no_disk())
         dprintf(out, "%s\n", no_disk());
     else if (strcmp(word, "verify") == 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shlex
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -106,7 +107,9 @@ class Cell:
         Raises LabError if the cell is dead, if the program does not end in time (it is killed then), and with
         ``check`` if it fails.
         """
-        return run(self._enter(argv), check=check, stdin=stdin, timeout=timeout, env=self._environment(env))
+        shown = f"{self.name}: {shlex.join(argv)}"
+        environment = self._environment(env)
+        return run(self._enter(argv), check=check, stdin=stdin, timeout=timeout, env=environment, shown=shown)
 
     def popen(
         self,
@@ -139,7 +142,8 @@ class Cell:
         Process numbers outside are valid there, which moving an interface to another cell needs.
         """
         self._require_alive()
-        return run(["nsenter", "--target", str(self.pid), "--net", "--", *argv], stdin=stdin).stdout
+        enter = ["nsenter", "--target", str(self.pid), "--net", "--"]
+        return run([*enter, *argv], stdin=stdin, shown=f"{self.name}: {shlex.join(argv)}").stdout
 
     def kill(self) -> None:
         """Kill the init and with it everything inside, and wait until it is gone. Raises LabError if it stays."""

@@ -90,6 +90,11 @@ def mac_of(address: str) -> str:
     return f"52:54:00:6d:{low >> 8:02x}:{low & 0xFF:02x}"
 
 
+def console_log(uuid: str) -> str:
+    """Return the file, on the host it runs on, that keeps what the guest of that UUID says on its console."""
+    return f"/var/log/libvirt/console-{uuid}.log"
+
+
 def command_line(spec: GuestSpec) -> str:
     """Return the kernel command line, which carries the agent's settings."""
     settings = {
@@ -132,7 +137,10 @@ def domain_xml(spec: GuestSpec, boot: BootFiles, disk_path: str | None) -> str:
     if disk_path:
         _add_disk(devices, spec, disk_path)
     _add_interface(devices, spec)
-    _add(_add(devices, "serial", type="pty"), "target", port="0")
+    serial = _add(devices, "serial", type="pty")
+    # What a dying guest says on its way is kept on the host it died on.
+    _add(serial, "log", file=console_log(str(spec.uuid)), append="on")
+    _add(serial, "target", port="0")
     _add(_add(devices, "console", type="pty"), "target", type="serial", port="0")
     _add(devices, "memballoon", model="virtio")
     if spec.vnc:

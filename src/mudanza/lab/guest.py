@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mudanza.lab import client, layout, state
 from mudanza.lab.cell import Cell
-from mudanza.lab.domain import BootFiles, GuestSpec, domain_xml, mac_of, volume_xml
+from mudanza.lab.domain import BootFiles, GuestSpec, console_log, domain_xml, mac_of, volume_xml
 from mudanza.lab.image import guest_image
 from mudanza.lab.lab import Lab
 from mudanza.lab.process import LabError
@@ -45,7 +45,8 @@ class Guest:
         """Put one command to the agent, from the client seat, and return its answer.
 
         ``mem RATE``, ``workingset BYTES``, ``disk RATE`` and ``burn THREADS`` set; ``quiet`` stops all writers
-        and returns when they stand still; ``sync``, ``verify``, ``sum OFFSET LENGTH``, ``stats``, ``poweroff``.
+        and returns when they stand still; ``sync``, ``verify``, ``memverify``, ``sum OFFSET LENGTH``,
+        ``stats``, ``poweroff``.
         Raises LabError when it does not answer or answers anything but ``ok``.
         """
         argv, environment = client.command("ask", self.address, question, "--limit", str(limit))
@@ -64,6 +65,13 @@ class Guest:
         """Have the guest read its ring back; return the first and last number. Raises LabError for a bad ring."""
         first, last, _ = self.command("verify").split()
         return int(first), int(last)
+
+    def verify_memory(self) -> int:
+        """Have the guest compare its working set with what it wrote there; return the number of its pages.
+
+        Raises LabError if a page holds anything else, such as an older content.
+        """
+        return int(self.command("memverify"))
 
     def sum(self, offset: int, length: int) -> int:
         """Return the CRC-32 of a part of the disk as the guest reads it. Bytes, whole sectors."""
@@ -111,8 +119,7 @@ def create_guest(lab: Lab, spec: GuestSpec, on: str = "h1", *, limit: float = BO
         virsh(cell, "start", str(spec.uuid))
         undo.callback(virsh, cell, "destroy", str(spec.uuid), check=False)
         guest = Guest(lab, spec.name, str(spec.uuid), address)
-        guest.await_answer(limit)
-        _await_working_set(guest, spec)
+        _await_start(guest, spec, cell, limit)
         undo.pop_all()
     return guest
 
@@ -162,11 +169,17 @@ def _create_volume(cell: Cell, spec: GuestSpec, undo: ExitStack) -> str | None:
     return path
 
 
-def _await_working_set(guest: Guest, spec: GuestSpec) -> None:
-    if not spec.working_set:
-        return
-    # The agent answers this one only once that much is filled.
-    guest.command(f"workingset {spec.working_set}")
+def _await_start(guest: Guest, spec: GuestSpec, host: Cell, limit: float) -> None:
+    try:
+        guest.await_answer(limit)
+        # The agent answers these only once the working set is filled.
+        if spec.working_set:
+            guest.command(f"workingset {spec.working_set}")
+        if spec.write_rate:
+            guest.command(f"mem {spec.write_rate}")
+    except LabError as error:
+        said = host.run(["tail", "--lines=5", console_log(guest.uuid)], check=False).stdout.strip()
+        raise LabError(f"{guest.name} did not come up: {error}; its console: {said or 'silent'}") from error
 
 
 def _load(lab: Lab) -> dict[str, dict[str, str]]:

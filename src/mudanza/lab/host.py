@@ -18,16 +18,20 @@ DAEMON = "libvirtd"
 DAEMON_LIMIT = 60.0
 """Seconds libvirtd may take until it answers."""
 
+QEMU = "/usr/bin/qemu-system-x86_64"
+QEMU_FRONT = Path(__file__).with_name("qemu-tcg.sh")
+
 DISKS = {"default": layout.IMAGES_DIRECTORY, "fast": layout.FAST_DIRECTORY}
 """Pools that are a filesystem of their own, and where it is mounted."""
 
 _SYSTEM_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
-_MOUNT_POINTS = ("usr", "dev", "proc", "sys", "srv/shared", "srv/boot")
+_MOUNT_POINTS = ("usr", "dev", "proc", "sys", "srv/shared", "srv/boot", "srv/qemu/bin")
 _DIRECTORIES = (
     "root", "home", "var/cache/libvirt", "var/log/libvirt", "var/log/swtpm", "var/lib/swtpm-localca", "var/tmp",
 )  # fmt: skip
 
-# $1: the host's root directory, $2: the lab's directory, $3: the host's name, $4: where the machine's /etc is.
+# $1: the host's root directory, $2: the lab's directory, $3: the host's name, $4: where the machine's /etc is,
+# $5: QEMU, $6: what stands in front of it on a lab host.
 _MOUNT_ROOT = """
 set -eu
 mount --bind "$1" "$1"
@@ -41,6 +45,8 @@ mount -t sysfs sysfs sys
 mount -o loop,discard,noinit_itable "$2/$3-default.img" var/lib/libvirt/images
 mount -o loop,discard,noinit_itable "$2/$3-fast.img" var/lib/libvirt/fast
 mount --bind -o ro /etc "$1$4"
+mount --bind -o ro "$5" srv/qemu/bin/qemu-system-x86_64
+mount --bind -o ro "$6" "$1$5"
 mount --bind "$2/shared" srv/shared
 mount --bind -o ro "$2/boot" srv/boot
 pivot_root . .
@@ -81,7 +87,15 @@ def create_files(
             (root / link).symlink_to(Path("/", link).readlink())
     for directory in (*_MOUNT_POINTS, *_DIRECTORIES, *(path.lstrip("/") for path in DISKS.values())):
         (root / directory).mkdir(parents=True)
+    (root / "srv/qemu/bin/qemu-system-x86_64").touch()
+    for beside in ("lib", "share"):  # QEMU looks for its modules and firmware beside the directory it lies in
+        (root / "srv/qemu" / beside).symlink_to(f"/usr/{beside}")
+    front = files.lab_directory / QEMU_FRONT.name
+    shutil.copyfile(QEMU_FRONT, front)  # an installed package may have lost the file's mode
+    front.chmod(0o755)
     (root / "var/run").symlink_to("/run")
+    (root / "var/lock").symlink_to("/run/lock")
+    (root / "var/lock").symlink_to("/run/lock")
     _copy_owner(Path("/var/lib/swtpm-localca"), root / "var/lib/swtpm-localca")
     for pool in DISKS:
         disks.create(switch, files.disk(pool), pool_size)
@@ -104,14 +118,20 @@ def boot(files: HostFiles, switch: Cell, rate: int | None) -> Cell:
     for directory in ("run/sshd", "run/lock", etc.MACHINE_ETC.lstrip("/")):
         (files.root / directory).mkdir()
     cell = Cell.create(files.name, within=switch)
-    network.plug(switch, cell)
-    network.configure_host(cell)
-    if rate is not None:
-        network.set_rate(switch, cell, rate)
-    paths = [str(files.root), str(files.lab_directory), files.name, etc.MACHINE_ETC]
-    cell.run(["sh", "-c", _MOUNT_ROOT, "sh", *paths])
-    cell.run(["/usr/sbin/sshd"])
-    start_daemon(cell)
+    try:
+        network.plug(switch, cell)
+        network.configure_host(cell)
+        if rate is not None:
+            network.set_rate(switch, cell, rate)
+        front = files.lab_directory / QEMU_FRONT.name
+        paths = [str(files.root), str(files.lab_directory), files.name, etc.MACHINE_ETC, QEMU, str(front)]
+        cell.run(["sh", "-c", _MOUNT_ROOT, "sh", *paths])
+        cell.run(["/usr/sbin/sshd"])
+        start_daemon(cell)
+    except BaseException:
+        # Nobody has written down yet that it is there.
+        cell.kill()
+        raise
     return cell
 
 
@@ -122,12 +142,18 @@ def start_daemon(cell: Cell) -> None:
         cell.run(["virsh", "--connect", "qemu:///system", "uri"], timeout=DAEMON_LIMIT)
     except LabError as error:
         said = cell.run(["tail", "--lines=5", "/var/log/libvirt/libvirtd.log"], check=False)
-        raise LabError(f"{cell.name}: {error}\n{said.stdout.strip()}") from error
+        raise LabError(f"{error}\n{said.stdout.strip()}") from error
 
 
 def daemon_process(cell: Cell) -> ProcessId | None:
     """Return the host's libvirtd, None if there is none."""
-    return next((p.id for p in cell.processes() if p.argv and Path(p.argv[0]).name == DAEMON), None)
+    try:
+        inner_pid = Path(f"/proc/{cell.pid}/root/run/{DAEMON}.pid").read_text().strip()
+    except FileNotFoundError:
+        return None
+    # By name alone it could be a child that has not yet become the program it was forked for.
+    known = (process for process in cell.processes() if str(process.inner_pid) == inner_pid)
+    return next((process.id for process in known if process.argv and Path(process.argv[0]).name == DAEMON), None)
 
 
 def daemon_state(cell: Cell) -> str:

@@ -42,10 +42,10 @@ NEEDED = {
     "cpio": "cpio",
     "depmod": "kmod",
     "dpkg": "dpkg",
-    "gcc": "gcc libc6-dev",
+    "gcc": "gcc",
     "modprobe": "kmod",
 }
-"""Program → the Debian packages it comes with."""
+"""Program → the Debian package it comes with."""
 
 INIT = """\
 #!/bin/busybox sh
@@ -110,12 +110,19 @@ def _remove_leftovers(cache: Path) -> None:
         shutil.rmtree(scratch)
 
 
+def missing_packages() -> tuple[str, ...]:
+    """Return the Debian packages that must be installed before an image can be built."""
+    packages = {package for program, package in NEEDED.items() if not _which(program)}
+    if not Path("/usr/include/stdlib.h").exists():
+        packages.add("libc6-dev")
+    return tuple(sorted(packages))
+
+
 def _require_programs() -> None:
-    missing = sorted({packages for program, packages in NEEDED.items() if not _which(program)})
-    if missing:
+    if missing := missing_packages():
         raise LabError(
-            "the lab's guest image cannot be built: programs are missing",
-            remedy=f"apt-get install --no-install-recommends {' '.join(missing)}",
+            f"the lab's guest image cannot be built without {', '.join(missing)}",
+            remedy=f"apt-get install -y --no-install-recommends {' '.join(missing)}",
         )
 
 

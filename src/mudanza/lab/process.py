@@ -34,12 +34,15 @@ def run(
     stdin: str | None = None,
     timeout: float = COMMAND_LIMIT,
     env: Mapping[str, str] | None = None,
+    shown: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end and return what it said.
 
-    ``timeout`` in seconds. Raises LabError when it cannot be started or does not end in time, and with ``check``
-    when it fails. A session of its own keeps the terminal's Ctrl-C from it: that is for the caller to handle.
+    ``timeout`` in seconds, ``shown`` is what errors call the command. Raises LabError when it cannot be started or
+    does not end in time, and with ``check`` when it fails. A session of its own keeps the terminal's Ctrl-C from
+    it: that is for the caller to handle.
     """
+    shown = shown or shlex.join(argv)
     try:
         done = subprocess.run(
             argv,
@@ -54,12 +57,12 @@ def run(
             start_new_session=True,
         )
     except subprocess.TimeoutExpired as error:
-        raise LabError(f"{shlex.join(argv)} did not end within {timeout:g} s") from error
+        raise LabError(f"{shown} did not end within {timeout:g} s") from error
     except OSError as error:
-        raise LabError(f"{shlex.join(argv)} could not be started: {error}") from error
+        raise LabError(f"{shown} could not be started: {error}") from error
     if check and done.returncode != 0:
         said = done.stderr.strip() or done.stdout.strip()
-        raise LabError(f"{shlex.join(argv)} failed with {done.returncode}: {said}")
+        raise LabError(f"{shown} failed with {done.returncode}: {said}")
     return done
 
 

@@ -239,9 +239,9 @@ class LiveMigration:
         self, record: MoveRecord, residue: Residue, end: TransferEnd | None, total_time: float
     ) -> MigrationReport:
         figures = self._completed(record)
-        last, disks = (end.last, end.sent) if end else (Progress("", 0.0), Progress("", 0.0))
+        last = end.last if end else Progress("", 0.0)
         memory = int(figures.get("memory_processed", 0)) or last.memory_sent
-        disk = int(figures.get("disk_processed", 0)) or disks.disk_sent
+        disk = self._disk_bytes(record)
         busy = int(figures.get("time_elapsed", 0)) / 1000 or last.elapsed
         downtime = figures.get("downtime_net", figures.get("downtime"))
         return MigrationReport(
@@ -265,6 +265,14 @@ class LiveMigration:
             kept=residue.kept,
             warnings=record.warnings + residue.warnings,
         )
+
+    def _disk_bytes(self, record: MoveRecord) -> int:
+        """Return what the copied disks hold at the target: libvirt's own figure counts holes and forgets itself."""
+        volumes = self._connections.volumes(record.target)
+        try:
+            return sum(volumes.read(disk.pool, disk.volume).allocation or 0 for disk in record.disks)
+        except (HypervisorError, HostUnreachableError):
+            return 0
 
     def _completed(self, record: MoveRecord) -> Mapping[str, int | str]:
         try:

@@ -43,8 +43,6 @@ class TransferEnd:
     stopped_because: str
     """Why we cancelled it; empty if we did not."""
     last: Progress
-    sent: Progress
-    """The last sample with figures of disks, which libvirt forgets once memory is on its way."""
 
 
 @dataclass
@@ -75,16 +73,15 @@ class Transfer:
         """
         begun = time.monotonic()
         threading.Thread(target=self._migrate, name=f"migrate {self._order.uuid}", daemon=True).start()
-        last = disks = Progress("starting", 0.0)
+        last = Progress("starting", 0.0)
         while not self._over.wait(POLL):
             keep_claim()
             progress = self._look(time.monotonic() - begun)
             if progress is not None:
                 last = progress
-                disks = progress if progress.disk_total else disks
                 on_progress(progress)
             self._maybe_abort(time.monotonic() - begun)
-        return TransferEnd(self._call.error, self._why, last, disks)
+        return TransferEnd(self._call.error, self._why, last)
 
     def _migrate(self) -> None:
         order = self._order

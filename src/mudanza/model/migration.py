@@ -151,6 +151,7 @@ class MigrationReport:
     """vCPUs stopped, as QEMU measured it; None where it could not be read."""
     memory_bytes: int
     disk_bytes: int
+    """What the copied disks hold at the target, holes left out."""
     rate: float
     iterations: int
     tls: bool

@@ -56,7 +56,7 @@ def maintenance(case: Case) -> Iterator[Finding]:
             "target-maintenance",
             f"host {case.target.name}",
             f"{case.target.name} is in maintenance and takes no VMs",
-            mudanza("host", "edit", case.target.name, "--no-maintenance"),
+            f"set maintenance = false for it: {mudanza('export')} > FILE, edit it, {mudanza('import', 'FILE')}",
         )
 
 

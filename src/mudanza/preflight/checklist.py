@@ -33,7 +33,7 @@ OF_THE_VM: tuple[Check, ...] = (
 )
 # …and what only makes sense against a target that has answered.
 OF_THE_TARGET: tuple[Check, ...] = (
-    identity.host_identity,
+    identity.host_names,
     identity.already_there,
     access.peer,
     access.migration_address,

@@ -18,27 +18,24 @@ def same_host(case: Case) -> Iterator[Finding]:
             f"{case.vm.name} is on {case.source.name} already",
             "name another host: --to HOST (mudanza hosts lists them)",
         )
-    elif case.facts.same_machine:
+    elif case.facts.same_machine or _one_uuid(case):
         yield blocker(
             "same-machine",
             f"host {case.target.name}",
-            f"{case.source.name} and {case.target.name} are two names for one and the same machine",
-            f"remove one of them: {mudanza('host', 'remove', case.target.name)}",
+            f"{case.source.name} and {case.target.name} seem to be one and the same machine "
+            f"(host UUID {case.target.host_uuid or 'unknown'}), and libvirt refuses to migrate within one",
+            f"remove one of the names: {mudanza('host', 'remove', case.target.name)}; if they are two machines, set "
+            "host_uuid in /etc/libvirt/libvirtd.conf (or virtqemud.conf) of one to a value from uuidgen and restart it",
         )
 
 
-def host_identity(case: Case) -> Iterator[Finding]:
+def _one_uuid(case: Case) -> bool:
+    return bool(case.source.host_uuid) and case.source.host_uuid == case.target.host_uuid
+
+
+def host_names(case: Case) -> Iterator[Finding]:
     """libvirt refuses to migrate between hosts that call themselves alike."""
     source, target = case.source, case.target
-    if source.host_uuid and source.host_uuid == target.host_uuid:
-        yield blocker(
-            "host-uuid-same",
-            f"host {target.name}",
-            f"{source.name} and {target.name} both report the host UUID {target.host_uuid}, "
-            "and libvirt takes them for one machine",
-            f"set host_uuid in /etc/libvirt/libvirtd.conf (or virtqemud.conf) of {target.name} "
-            "to a value from uuidgen, then restart that daemon",
-        )
     if source.hostname and source.hostname == target.hostname:
         yield blocker(
             "hostname-same",

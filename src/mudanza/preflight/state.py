@@ -64,7 +64,7 @@ def activity(case: Case) -> Iterator[Finding]:
             "vm-not-running",
             _subject(vm),
             "it is shut off, and only a running VM can be moved live",
-            mudanza("migrate", key, "--to", case.target.name, "--mode", "cold"),
+            f"start it: {mudanza('start', key)}",
         )
     elif not case.live and vm.state.active:
         yield blocker(
@@ -133,13 +133,13 @@ def snapshots(case: Case) -> Iterator[Finding]:
     """libvirt refuses to migrate a domain that has snapshots."""
     vm = case.vm
     names = listed(snapshot.name for snapshot in vm.snapshots)
-    move_cold = mudanza("migrate", vm_key(vm), "--to", case.target.name, "--mode", "cold")
     if vm.snapshots and case.live:
         yield blocker(
             "snapshots",
             _subject(vm),
             f"it has snapshots ({names}), and libvirt moves no running VM that has any",
-            f"shut it off and move it cold: {move_cold}; "
+            f"move it cold: {mudanza('shutdown', vm_key(vm))}, carry its images over, define it there (virsh dumpxml) "
+            "with its snapshots (virsh snapshot-dumpxml, snapshot-create --redefine), undefine it here; "
             f"or delete them: {virsh(case.source, 'snapshot-delete', '--domain', vm_key(vm))} --snapshotname NAME",
         )
     external = [snapshot.name for snapshot in vm.snapshots if snapshot.external]
