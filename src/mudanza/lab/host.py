@@ -95,8 +95,6 @@ def create_files(
     front.chmod(0o755)
     (root / "var/run").symlink_to("/run")
     (root / "var/lock").symlink_to("/run/lock")
-    (root / "var/lock").symlink_to("/run/lock")
-    _copy_owner(Path("/var/lib/swtpm-localca"), root / "var/lib/swtpm-localca")
     for pool in DISKS:
         disks.create(switch, files.disk(pool), pool_size)
     etc.create(root / "etc", name, addresses)
