@@ -92,6 +92,7 @@ EXAMPLES: list[tuple[str, Level, Change]] = [
     ("vm-transient", W, vm(persistent=False)),
     ("managed-save", B, all_of(vm(has_managed_save=True), cold)),
     ("qemu-arguments", W, vm(qemu_arguments=True)),
+    ("job-unfinished", B, facts(unfinished_job=7)),
     ("job-running", B, vm(job="backup")),
     ("block-job", B, disk(mirror=True)),
     ("snapshots", B, vm(snapshots=(SNAPSHOT,))),

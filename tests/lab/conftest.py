@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from mudanza.cli.lab import tell_mudanza
 from mudanza.lab import requirements
 from mudanza.lab.lab import Lab
 from mudanza.model.errors import UsageError
+from tests.lab.command import Mudanza
 
 AWAIT_LIMIT = 30.0
 """Seconds a condition may take to come true."""
@@ -32,6 +34,13 @@ def lab(needs_lab: None) -> Iterator[Lab]:
     built = Lab.up(f"t{os.getpid()}", hosts=3, tied=True)
     yield built
     built.down()
+
+
+@pytest.fixture(scope="session")
+def mudanza(lab: Lab) -> Mudanza:
+    """The command, knowing the lab's hosts."""
+    tell_mudanza(lab)
+    return Mudanza(lab)
 
 
 def await_true(condition: Callable[[], bool], what: str) -> None:

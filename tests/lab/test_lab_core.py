@@ -250,6 +250,16 @@ def host_uuid(capabilities: str) -> str:
     return capabilities.partition("<uuid>")[2].partition("</uuid>")[0]
 
 
+def test_labs_that_come_and_go_meanwhile_do_not_disturb_a_list() -> None:
+    code = f"[Lab.up({name('busy')!r}, 1, pool_size={SMALL}).down() for _ in range(4)]"
+    seen = set()
+    with in_child(code) as child:
+        while child.poll() is None:
+            seen |= {status.alive for status in Lab.list() if status.name == name("busy")}
+        assert child.returncode == 0
+    assert seen == {True, False}
+
+
 def test_up_refuses_a_live_lab_and_sweeps_a_dead_one(own_lab: Lab) -> None:
     with pytest.raises(UsageError) as refused:
         Lab.up(own_lab.name)

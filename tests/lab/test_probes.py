@@ -144,7 +144,8 @@ def test_cpus_that_are_made_up_at_the_start(scene: Scene, running: str) -> None:
 
 @pytest.mark.parametrize("uri", ["qemu+tls://h2/system", "qemu+tcp://h2/system", "qemu+ssh://root@h2/system?no_tty=1"])
 def test_the_source_can_log_in(scene: Scene, uri: str) -> None:
-    assert scene.peer(peer_uri=uri) == Probe(YES, f"logged in to {uri}")
+    probe = scene.peer(peer_uri=uri)
+    assert probe == Probe(YES, f"logged in to {uri}"), probe.detail
 
 
 @pytest.mark.parametrize(

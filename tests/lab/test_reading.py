@@ -15,7 +15,7 @@ import pytest
 
 import mudanza
 from mudanza.hypervisor.bounded import for_each
-from mudanza.hypervisor.connection import MAX_LINES
+from mudanza.hypervisor.connection import MAX_LINES, HostConnection
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.domain_xml import parse_vm
 from mudanza.hypervisor.reader import read_cluster, read_host
@@ -393,11 +393,25 @@ def test_calls_that_hang_turn_further_ones_away(lab: Lab) -> None:
             for _ in range(MAX_LINES):
                 with pytest.raises(HostUnreachableError, match=r"libvirt did not answer within 0\.1 s"):
                     host.ask(lambda raw: raw.getLibVersion(), timeout=0.1)
-            done: list[str] = []
+            assert calls_under_way() == MAX_LINES
             with pytest.raises(HostUnreachableError):
-                host.ask(lambda raw: done.append("late"), timeout=0.1)
+                host.ask(lambda raw: raw.getLibVersion(), timeout=0.1)
+            await_true(lambda: calls_under_way() == MAX_LINES, "the last call has been given up")
         await_true(host.answers, "the host answers again")
-        assert not done
+
+
+def calls_under_way() -> int:
+    return sum(thread.name.startswith("mudanza-call-") for thread in threading.enumerate())
+
+
+def test_what_nobody_waits_for_any_more_is_not_begun(lab: Lab) -> None:
+    done: list[str] = []
+    host = HostConnection(entries(lab)[2])
+    with stopped_daemon(lab, "h3"), pytest.raises(HostUnreachableError):
+        host.ask(lambda raw: done.append("late"), timeout=0.5)
+    await_true(lambda: calls_under_way() == 0, "the way to the host is open, too late")
+    host.close()
+    assert not done
 
 
 def test_several_calls_at_once(lab: Lab) -> None:

@@ -166,7 +166,8 @@ def run(
     from mudanza.lab.lab import Lab
 
     argv = [*_program(), *command[1:]] if command[0] == "mudanza" else command
-    process = Lab.open(lab).cell(place).popen(argv, stdin=None)
+    terminal = {"TERM": os.environ.get("TERM", "dumb")}
+    process = Lab.open(lab).cell(place).popen(argv, stdin=None, foreground=True, env=terminal)
     raise typer.Exit(process.wait())
 
 

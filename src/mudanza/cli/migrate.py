@@ -121,7 +121,7 @@ def _judge(app: App, connections: Connections) -> tuple[Judge, Any]:
     for host in cluster.hosts:
         if not host.seen:
             say(f"! host {host.name} was not seen: {host.error}")
-    return Judge(connections, app.inventory, cluster), cluster
+    return Judge(connections, app.inventory, app.jobs, cluster), cluster
 
 
 @dataclass

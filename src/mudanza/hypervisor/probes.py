@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ PEER_TIMEOUT = 10.0
 LINK_TIMEOUT = PEER_TIMEOUT + 2 * (REHEARSAL_TIMEOUT + CLEANUP_TIMEOUT) + 5.0
 """Seconds that trying the way between the hosts may take: a login, and a rehearsal with and without TLS."""
 _SWEEP_TIMEOUT = 10.0
+_LOGINS = 5
+"""How often a login is tried whose outcome is unclear."""
 
 _log = logging.getLogger(__name__)
 
@@ -160,20 +163,30 @@ def probe_peer(source: HostConnection, here: Host, there: Host) -> Probe:
 
 
 def _try_login(raw: Any, here: Host, uri: str) -> Probe:
+    with ghost(raw, here) as domain:
+        for _ in range(_LOGINS):
+            probe = _log_in(domain, uri)
+            if probe.answer is not Answer.UNKNOWN:
+                break
+    return probe
+
+
+def _log_in(domain: Any, uri: str) -> Probe:
     # TLS only so that a source that insists on it (migrate_tls_force) does not refuse before the login.
     flags = libvirt.VIR_MIGRATE_PEER2PEER | libvirt.VIR_MIGRATE_OFFLINE | libvirt.VIR_MIGRATE_TLS
-    with ghost(raw, here) as domain:
-        try:
-            domain.migrateToURI3(uri, {}, flags)
-        except libvirt.libvirtError as error:
-            return _read_login(error, uri)
-    return Probe(Answer.UNKNOWN, f"{here.name} did not refuse what it should have refused")
+    try:
+        domain.migrateToURI3(uri, {}, flags)
+    except libvirt.libvirtError as error:
+        return _read_login(error, uri)
+    return Probe(Answer.UNKNOWN, "libvirt did not refuse what it should have refused")
 
 
 def _read_login(error: libvirt.libvirtError, uri: str) -> Probe:
-    place = error.get_error_code(), error.get_error_domain()
-    if place == (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_FROM_QEMU):
+    code, origin = error.get_error_code(), error.get_error_domain()
+    if (code, origin) == (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_FROM_QEMU):
         return Probe(Answer.YES, f"logged in to {uri}")
-    if place[0] in (libvirt.VIR_ERR_ACCESS_DENIED, libvirt.VIR_ERR_OPERATION_TIMEOUT):
+    # The refusal may be lost: hanging up can fail over ssh, and libvirt then reports that instead.
+    hung_up = (code, origin, error.get_int1()) == (libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_FROM_RPC, errno.EIO)
+    if hung_up or code in (libvirt.VIR_ERR_ACCESS_DENIED, libvirt.VIR_ERR_OPERATION_TIMEOUT):
         return Probe(Answer.UNKNOWN, message(error))
     return Probe(Answer.NO, message(error))

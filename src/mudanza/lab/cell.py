@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import shlex
 import signal
 import subprocess
@@ -12,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from mudanza.lab.process import COMMAND_LIMIT, LabError, ProcessId, run
+from mudanza.lab.process import COMMAND_LIMIT, LabError, ProcessId, readable, run
 
 BIRTH_LIMIT = 20.0
 """Seconds a new cell may take to report its init process."""
@@ -191,8 +190,7 @@ def _first_line(descriptor: int) -> str:
     """Read up to the first line end or the end of file, for BIRTH_LIMIT at the most."""
     said = b""
     while not said.endswith(b"\n"):
-        ready, _, _ = select.select([descriptor], [], [], BIRTH_LIMIT)
-        piece = os.read(descriptor, 4096) if ready else b""
+        piece = os.read(descriptor, 4096) if readable(descriptor, BIRTH_LIMIT) else b""
         if not piece:
             break
         said += piece

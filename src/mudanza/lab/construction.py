@@ -137,7 +137,7 @@ def _claim(name: str) -> Path:
     if directory.exists():
         with state.locked(directory, limit=0):
             if is_alive(state.load(directory)):
-                raise UsageError(f"there is a lab {name!r} already", remedy=f"mudanza lab down {name}")
+                raise UsageError(f"there is a lab {name!r} already", remedy=f"mudanza lab down --lab {name}")
             _take_down(directory)
     directory.mkdir(mode=0o700, parents=True)
     return directory

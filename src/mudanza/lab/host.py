@@ -156,7 +156,12 @@ def daemon_process(cell: Cell) -> ProcessId | None:
 
 def daemon_state(cell: Cell) -> str:
     """Return ``running``, ``stopped`` or ``dead``."""
-    process = daemon_process(cell) if cell.alive else None
+    try:
+        process = daemon_process(cell) if cell.alive else None
+    except LabError:
+        if cell.alive:
+            raise
+        process = None  # the host died while we looked
     if process is None:
         return "dead"
     return "stopped" if process.stopped else "running"

@@ -10,6 +10,7 @@ from pathlib import Path
 from mudanza.lab import construction, host, layout, network, requirements, state
 from mudanza.lab.cell import Cell
 from mudanza.lab.network import PortBytes
+from mudanza.lab.process import LabError
 from mudanza.lab.seat import CONTROLLER_ENVIRONMENT
 from mudanza.lab.state import LabState
 from mudanza.model.errors import UsageError
@@ -106,16 +107,18 @@ class Lab:
             exists = layout.directory(name).exists()
             raise UsageError(
                 f"the lab {name!r} is dead" if exists else f"there is no lab {name!r}",
-                remedy=f"mudanza lab up {name}",
+                remedy=f"mudanza lab up --lab {name}",
             )
         return cls(name)
 
     @staticmethod
     def list() -> tuple[LabStatus, ...]:
         """Return the status of every lab there is, dead ones included."""
-        if not layout.parent().is_dir():
+        try:
+            names = sorted(path.name for path in layout.parent().iterdir())
+        except FileNotFoundError:
             return ()
-        return tuple(status(path.name) for path in sorted(layout.parent().iterdir()) if layout.is_name(path.name))
+        return tuple(status(name) for name in names if layout.is_name(name))
 
     def down(self) -> None:
         """End every process of the lab and remove its files. Raises LabError if something will not go."""
@@ -185,7 +188,7 @@ class Lab:
     def _state(self) -> LabState:
         known = state.load(self.directory)
         if known is None:
-            raise UsageError(f"there is no lab {self.name!r}", remedy=f"mudanza lab up {self.name}")
+            raise UsageError(f"there is no lab {self.name!r}", remedy=f"mudanza lab up --lab {self.name}")
         return known
 
     def _require_host(self, name: str) -> None:
@@ -197,11 +200,17 @@ def status(name: str) -> LabStatus:
     """Return the state of a lab, live, dead or half-built."""
     directory = layout.directory(name)
     known = state.load(directory)
+    dead = LabStatus(name, directory, alive=False, tied=False, tls=False, cells=())
     if known is None or not construction.is_alive(known):
-        return LabStatus(name, directory, alive=False, tied=False, tls=False, cells=())
-    links = network.links_up(_cell(known, layout.SWITCH))
-    made = (cell for cell in (*known.hosts, *layout.SEATS) if cell in known.cells)
-    cells = tuple(_cell_status(known, cell, link_up=cell in links) for cell in made)
+        return dead
+    try:
+        links = network.links_up(_cell(known, layout.SWITCH))
+        made = (cell for cell in (*known.hosts, *layout.SEATS) if cell in known.cells)
+        cells = tuple(_cell_status(known, cell, link_up=cell in links) for cell in made)
+    except LabError:
+        if construction.is_alive(known):
+            raise
+        return dead  # it died while we looked
     return LabStatus(name, directory, alive=True, tied=known.tied, tls=known.tls, cells=cells)
 
 

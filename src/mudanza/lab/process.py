@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from mudanza.model.errors import MudanzaError
 
@@ -66,6 +67,26 @@ def run(
     return done
 
 
+def readable(descriptor: int, limit: float) -> bool:
+    """Wait until there is something to read, or an end; return False after ``limit`` seconds."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(limit * 1000))
+
+
+class _Stat(NamedTuple):
+    """Fields 3, 9 and 22 of /proc/PID/stat (proc(5))."""
+
+    state: str
+    flags: int
+    started: int
+
+
+_ENDED = "ZX"
+_PF_EXITING = 0x4
+"""From include/linux/sched.h of Linux."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProcessId:
     """A process that cannot be mistaken for a later one of the same number."""
@@ -80,13 +101,13 @@ class ProcessId:
         stat = _stat(pid)
         if stat is None:
             raise LabError(f"there is no process {pid}")
-        return cls(pid, stat[1])
+        return cls(pid, stat.started)
 
     @property
     def alive(self) -> bool:
-        """Whether it is there and has not ended."""
-        stat = _stat(self.pid)
-        return stat is not None and stat[1] == self.started and stat[0] not in "ZX"
+        """Whether it is there and not about to end: a dying process has no namespaces any more."""
+        stat = self._stat_of_mine()
+        return stat is not None and stat.state not in _ENDED and not stat.flags & _PF_EXITING
 
     @property
     def stopped(self) -> bool:
@@ -95,7 +116,7 @@ class ProcessId:
             threads = [_stat(self.pid, f"task/{task.name}/stat") for task in Path(f"/proc/{self.pid}/task").iterdir()]
         except (FileNotFoundError, ProcessLookupError):
             return False
-        return self.alive and all(thread is None or thread[0] == "T" for thread in threads)
+        return self.alive and all(thread is None or thread.state == "T" for thread in threads)
 
     def signal(self, number: signal.Signals) -> bool:
         """Send a signal; return False if the process is gone already."""
@@ -126,7 +147,7 @@ class ProcessId:
             return
         try:
             signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-            ended, _, _ = select.select([descriptor], [], [], DEATH_LIMIT)
+            ended = readable(descriptor, DEATH_LIMIT)
         except ProcessLookupError:
             return
         finally:
@@ -140,18 +161,23 @@ class ProcessId:
             descriptor = os.pidfd_open(self.pid)
         except ProcessLookupError:
             return None
-        if self.alive:
+        stat = self._stat_of_mine()
+        if stat is not None and stat.state not in _ENDED:
             return descriptor
         os.close(descriptor)
         return None
 
+    def _stat_of_mine(self) -> _Stat | None:
+        stat = _stat(self.pid)
+        return stat if stat is not None and stat.started == self.started else None
 
-def _stat(pid: int, file: str = "stat") -> tuple[str, int] | None:
-    """Return state and start time of a process (or of a thread, by its file), None if there is none."""
+
+def _stat(pid: int, file: str = "stat") -> _Stat | None:
+    """Read what the kernel says of a process (or of a thread, by its file), None if there is none."""
     try:
         text = Path(f"/proc/{pid}/{file}").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The command's name stands in parentheses and may hold anything, parentheses and blanks too.
     fields = text.rpartition(")")[2].split()
-    return fields[0], int(fields[19])
+    return _Stat(state=fields[0], flags=int(fields[6]), started=int(fields[19]))

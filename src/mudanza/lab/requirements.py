@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+from mudanza.lab import image
 from mudanza.model.errors import UsageError
 
 _PACKAGE_OF_PROGRAM = {
@@ -36,7 +37,7 @@ def missing_packages() -> tuple[str, ...]:
     driver, package = _QEMU_DRIVER
     if not any(Path("/usr/lib").glob(f"*/{driver}")):
         packages.add(package)
-    return tuple(sorted(packages))
+    return tuple(sorted(packages.union(image.missing_packages())))
 
 
 def check() -> None:

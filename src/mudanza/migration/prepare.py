@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.probes import gather_facts
 from mudanza.journal.inventory import Inventory
+from mudanza.journal.jobs import Jobs
 from mudanza.model.cluster import Cluster
 from mudanza.model.errors import BlockedError, UsageError
 from mudanza.model.finding import Finding, blockers
@@ -52,9 +53,10 @@ class Prepared:
 class Judge:
     """Judges moves of VMs in one picture of the cluster."""
 
-    def __init__(self, connections: Connections, inventory: Inventory, cluster: Cluster) -> None:
+    def __init__(self, connections: Connections, inventory: Inventory, jobs: Jobs, cluster: Cluster) -> None:
         self._connections = connections
         self._inventory = inventory
+        self._jobs = jobs
         self._cluster = cluster
 
     def judge(self, vm: Vm, target: Host, options: MigrationOptions, *, rehearse: bool = False) -> Candidate:
@@ -74,12 +76,14 @@ class Judge:
                 source,
                 target,
                 options,
-                rehearse=(rehearse or unknown) and not facts.same_machine,
+                rehearse=rehearse or unknown,
             )
             if facts.tls.answer is Answer.UNKNOWN:
                 facts = replace(facts, tls=known)
             else:
                 self._inventory.learn_tls(source.name, target.name, facts.tls)
+        unfinished = self._jobs.unfinished_of(vm.uuid)
+        facts = replace(facts, unfinished_job=unfinished.id if unfinished else None)
         findings = check(vm, source, target, self._cluster, options, facts)
         return Candidate(target, facts, findings, resolve(vm, source, target, options, facts))
 

@@ -75,6 +75,8 @@ class Facts:
     """Disk target → does a volume of the name we would create exist already? ``detail`` is its path."""
     clock_offset: float | None = None
     """Target's clock minus source's, in seconds."""
+    unfinished_job: int | None = None
+    """The number of a job of ours on this VM that has not ended."""
     same_machine: bool = False
     """Both names lead to one and the same host."""
 

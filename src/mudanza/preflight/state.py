@@ -110,8 +110,16 @@ def pause(case: Case) -> Iterator[Finding]:
 
 
 def jobs(case: Case) -> Iterator[Finding]:
-    """libvirt runs one job on a domain at a time."""
+    """A VM has one job at a time, of ours as of libvirt's."""
     vm, key = case.vm, vm_key(case.vm)
+    if (ours := case.facts.unfinished_job) is not None:
+        yield blocker(
+            "job-unfinished",
+            _subject(vm),
+            f"job {ours} of mudanza has not ended",
+            f"see how it goes: {mudanza('job', 'show', str(ours))}; if its controller is gone, finish it: "
+            f"{mudanza('job', 'resume', str(ours))}",
+        )
     if vm.job is not None:
         yield blocker(
             "job-running",
