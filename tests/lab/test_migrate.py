@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -129,6 +130,28 @@ def test_shared_storage_needs_no_copy(lab: Lab, mudanza: Mudanza, make_guest: Ma
     assert guest.states() == {"h2": "running"}
     assert volumes(lab, "h2", "shared") == {"onshare.qcow2"}
     guest.verify()
+
+
+@pytest.mark.parametrize("way", ["tls", "ssh"])
+def test_a_controller_elsewhere_carries_orders_and_no_data(
+    lab: Lab, mudanza: Mudanza, make_guest: MakeGuest, way: str
+) -> None:
+    guest = make_guest(f"by{way}", working_set=16 * MIB)
+    seat = lab.cell("controller")
+    for host in lab.hosts:
+        seat.run(mudanza.argv("host", "edit", host, "--uri", lab.uri(host, via=way)))
+    before = lab.switch_bytes()
+    done = seat.run(mudanza.argv("migrate", guest.uuid, "--to", "h2", "-o", "json"), timeout=120)
+    report = json.loads(done.stdout.splitlines()[-1])
+    after = lab.switch_bytes()
+    assert guest.states() == {"h2": "running"}
+    assert report["tls"], "whatever the controller speaks, data is encrypted between the hosts"
+    moved = report["memory_bytes"]
+    by_host = after["h1"].received - before["h1"].received
+    by_controller = after["controller"].received - before["controller"].received
+    assert by_host > moved * 0.9, "the counter at the switch sees the guest pass"
+    assert by_controller < moved / 10
+    guest.verify_memory()
 
 
 def test_storage_and_network_maps(lab: Lab, mudanza: Mudanza, make_guest: MakeGuest) -> None:
