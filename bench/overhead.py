@@ -21,8 +21,8 @@ from mudanza.lab.guest import Guest, create_guest, virsh
 from mudanza.lab.lab import Lab
 from mudanza.model.units import MIB
 
-GOAL = 1.5
-"""Ratio of medians up to which reading, checking and settling are worth their time."""
+GOAL = 2.0
+"""Ratio of medians: a move of two seconds may take two more to be read, checked, journalled and settled."""
 COMMAND_LIMIT = 120.0
 
 
@@ -35,13 +35,17 @@ def measure(runs: int) -> Sequence[Figure]:
         ours, theirs = [], []
         _with_mudanza(lab, guest, "h2")  # the first use of a pair rehearses TLS, once
         _with_mudanza(lab, guest, "h1")
-        for _ in range(runs):
-            ours.append(_with_mudanza(lab, guest, "h2"))
-            theirs.append(_with_virsh(lab, guest, "h2", "h1"))
+        here, there = "h1", "h2"
+        for _ in range(runs):  # each tool there and back in turn, so that both go both ways
+            ours.append(_with_mudanza(lab, guest, there))
+            theirs.append(_with_virsh(lab, guest, there, here))
+            theirs.append(_with_virsh(lab, guest, here, there))
+            ours.append(_with_mudanza(lab, guest, here))
         ratio = median(ours) / median(theirs)
         return [
             Figure("mudanza migrate, median", median(ours), "s", peer=median(theirs)),
             Figure("mudanza migrate, worst", max(ours), "s", peer=max(theirs)),
+            Figure("extra time, median", median(ours) - median(theirs), "s"),
             Figure("overhead", ratio, "ratio", goal=f"≤ {GOAL}", met=ratio <= GOAL),
         ]
     finally:

@@ -148,6 +148,7 @@ class JobHandle:
                     "exit_code": exit_code,
                     "report": json.dumps(report or {}),
                     "ended_at": now(connection),
+                    "busy": None,
                 },
             )
 
@@ -167,6 +168,7 @@ class Jobs:
                     insert(job).values(
                         kind=new.kind,
                         vm_uuid=new.vm_uuid,
+                        busy=new.vm_uuid,
                         vm_name=new.vm_name,
                         source=new.source,
                         target=new.target,
@@ -222,7 +224,7 @@ class Jobs:
         try:
             with self._engine.begin() as connection:
                 ended = (job.c.id == job_id) & (job.c.epoch == found.epoch) & job.c.ended_at.is_not(None)
-                values = {"epoch": found.epoch + 1, "owner": self.owner, "ended_at": None}
+                values = {"epoch": found.epoch + 1, "owner": self.owner, "ended_at": None, "busy": found.vm_uuid}
                 lease = {"lease_until": now(connection) + LEASE}
                 if connection.execute(update(job).where(ended).values(**values, **lease)).rowcount != 1:
                     raise BlockedError(f"job {job_id} is being worked on", remedy="try again")
@@ -260,6 +262,7 @@ class Jobs:
     def _read(connection: Connection, row: Row[Any]) -> Job:
         fields = dict(row._mapping)
         clock = fields.pop("clock")
+        fields.pop("busy")
         steps = connection.execute(select(step).where(step.c.job == row.id).order_by(step.c.n))
         return Job(
             **{

@@ -7,13 +7,11 @@ from sqlalchemy import (
     Column,
     Float,
     ForeignKey,
-    Index,
     Integer,
     MetaData,
     String,
     Table,
     Text,
-    text,
 )
 
 VERSION = 1
@@ -51,6 +49,8 @@ job = Table(
     Column("kind", String, nullable=False),
     Column("vm_uuid", String, nullable=False),
     Column("vm_name", String, nullable=False),
+    # The VM's UUID until the job has ended, then NULL: the database itself keeps the promise of one job per VM.
+    Column("busy", String, unique=True),
     Column("source", String, nullable=False),
     Column("target", String, nullable=False),
     Column("asked", Text, nullable=False),  # JSON: the options
@@ -65,15 +65,6 @@ job = Table(
     Column("exit_code", Integer),
     Column("report", Text, nullable=False, default=""),  # JSON
 )
-# The database itself holds the promise of one job per VM: an unfinished one keeps every other out.
-Index(
-    "one_job_per_vm",
-    job.c.vm_uuid,
-    unique=True,
-    sqlite_where=text("ended_at IS NULL"),
-    postgresql_where=text("ended_at IS NULL"),
-)
-
 step = Table(
     "step",
     metadata,
