@@ -65,7 +65,9 @@ def _host_row(host: Host, cluster: Cluster) -> dict[str, Any]:
         "cpu model": host.cpu_model,
         "libvirt": version(host.libvirt_version),
         "qemu": version(host.qemu_version),
-        "storage free": [f"{pool.name} {format_size(pool.available)}" for pool in pools],
+        "storage free": [
+            f"{pool.name} {format_size(pool.available)}" for pool in sorted(pools, key=lambda pool: pool.name)
+        ],
     }
 
 

@@ -243,7 +243,7 @@ class LiveMigration:
         memory = int(figures.get("memory_processed", 0)) or last.memory_sent
         disk = self._disk_bytes(record)
         busy = int(figures.get("time_elapsed", 0)) / 1000 or last.elapsed
-        downtime = figures.get("downtime_net", figures.get("downtime"))
+        downtime = figures.get("downtime")
         return MigrationReport(
             vm=record.name,
             uuid=record.uuid,
