@@ -64,3 +64,14 @@ def test_an_outlook_never_promises_a_negative_time(left: int, rate: float, dirty
     progress = replace(MEMORY, memory_remaining=left, memory_rate=rate, dirty_rate=dirty, iteration=iteration)
     eta, _ = outlook(progress, Trend())
     assert eta is None or eta >= 0
+
+
+def test_the_rate_of_disks_is_steady_though_they_report_in_steps() -> None:
+    trend = Trend()
+    rates = []
+    for second in range(1, 61):
+        sent = second // 6 * 60 * MIB  # 10 MiB/s, told every six seconds
+        progress = Progress("copying disks", float(second), disk_total=1024 * MIB, disk_sent=sent)
+        trend = trend.after(replace(progress, disk_remaining=1024 * MIB - sent))
+        rates.append(trend.disk_rate / MIB)
+    assert all(8 < rate < 12 for rate in rates[30:])

@@ -61,35 +61,27 @@ class Trend:
     least_disk: float = float("inf")
     phase: str = ""
     improved_at: float = 0.0
+    disks_begun: float | None = None
     disk_rate: float = 0.0
-    """Smoothed, for libvirt gives none for disks."""
-    disk_sent: int = 0
-    at: float = 0.0
+    """The mean since disks began: the mirror reports in steps so coarse that any shorter look is a lottery."""
 
     def after(self, progress: Progress) -> Trend:
         """Return the trend once this sample is known."""
         least_memory = _least(self.least_memory, progress.memory_remaining, progress.memory_total)
         least_disk = _least(self.least_disk, progress.disk_remaining, progress.disk_total)
+        begun = self.disks_begun
+        if begun is None and progress.disk_total:
+            begun = progress.elapsed
+        passed = progress.elapsed - begun if begun is not None else 0.0
         better = progress.phase != self.phase or least_memory < self.least_memory or least_disk < self.least_disk
         return Trend(
             least_memory=least_memory,
             least_disk=least_disk,
             phase=progress.phase,
             improved_at=progress.elapsed if better else self.improved_at,
-            disk_rate=self._disk_rate(progress),
-            disk_sent=progress.disk_sent,
-            at=progress.elapsed,
+            disks_begun=begun,
+            disk_rate=progress.disk_rate or (progress.disk_sent / passed if passed > 0 else 0.0),
         )
-
-    def _disk_rate(self, progress: Progress) -> float:
-        passed = progress.elapsed - self.at
-        if progress.disk_rate:
-            return progress.disk_rate
-        if passed <= 0 or progress.disk_sent < self.disk_sent:
-            return self.disk_rate
-        now = (progress.disk_sent - self.disk_sent) / passed
-        # KubeVirt's weight for its own bandwidth average.
-        return now if not self.disk_rate else 0.4 * now + 0.6 * self.disk_rate
 
 
 def _least(before: float, remaining: int, total: int) -> float:
