@@ -15,6 +15,7 @@ from mudanza.model.host import Host, HostEntry, Network, Pool
 from mudanza.model.migration import Answer, Facts, Probe
 from mudanza.model.units import GIB
 from mudanza.model.vm import Disk, Nic, Vm, VmState
+from mudanza.preflight.devices import addresses_needed
 from mudanza.preflight.files import files_needed
 
 YES = Probe(Answer.YES)
@@ -114,7 +115,6 @@ def host(name: str = "h1", **changes: Any) -> Host:
         pools=(pool(),),
         networks=(network(),),
         interfaces=frozenset({"br0", "eth0"}),
-        addresses=frozenset({"192.0.2.10"}),
         cpu_count_by_node=(8,),
         security_models=frozenset({"dac", "apparmor"}),
         qemu_owner=(64055, 64055),
@@ -144,6 +144,7 @@ def facts(of: Vm, target: Host, **changes: Any) -> Facts:
         shared={d.target: NO for d in of.disks},
         files={path: NO if path == nvram else YES for path in files_needed(of, target)},
         occupied={d.target: NO for d in of.disks},
+        addresses=dict.fromkeys(addresses_needed(of), YES),
         clock_offset=0.0,
     )
     return replace(base, **changes)

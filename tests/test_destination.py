@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from lxml import etree
 
-from mudanza.migration.destination import destination_xml, volume_xml
+from mudanza.migration.destination import destination_xml, disk_sources, volume_xml
 from mudanza.model.errors import MudanzaError
 from mudanza.preflight.mapping import DiskPlan
 
@@ -93,3 +93,20 @@ def test_a_qcow2_volume_keeps_its_traits_and_is_empty() -> None:
     assert texts(xml, "//path") == []
     assert texts(xml, "//permissions") == []
     assert texts(volume_xml(BLOCK, source), "//compat") == []
+
+
+def test_a_qcow2_volume_of_unknown_origin_can_hold_bitmaps() -> None:
+    assert texts(volume_xml(COPY, None), "//compat/text()") == ["1.1"]
+    assert texts(volume_xml(BLOCK, None), "//compat") == []
+
+
+def test_a_logical_volume_has_all_its_space_and_a_file_none() -> None:
+    assert texts(volume_xml(BLOCK, None), "/volume/allocation/text()") == ["2048"]
+    assert texts(volume_xml(COPY, None), "/volume/allocation/text()") == ["0"]
+
+
+def test_what_fills_a_drive_is_compared_without_what_libvirt_numbers_anew() -> None:
+    assert disk_sources(DOMAIN) == disk_sources(DOMAIN.replace(" index='2'", ""))
+    assert disk_sources(DOMAIN) != disk_sources(DOMAIN.replace("/old/a.qcow2", "/old/b.qcow2"))
+    assert disk_sources(DOMAIN) != disk_sources(DOMAIN.replace("dev='vdb'", "dev='vdc'"))
+    assert disk_sources(DOMAIN)["vdb"] != ()

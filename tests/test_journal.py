@@ -82,6 +82,19 @@ def test_an_abandoned_job_is_taken_over_and_its_old_owner_writes_no_more(engine:
     assert jobs.get(old.id).outcome == "settled"
 
 
+def test_a_job_left_to_a_person_is_taken_over_at_once_and_keeps_others_away(engine: Engine) -> None:
+    jobs = Jobs(engine)
+    jobs.begin(NEW).let_go("needs a person")
+    with pytest.raises(BlockedError, match="needs a person") as refused:
+        jobs.begin(NEW)
+    assert "job resume 1" in refused.value.remedy
+    jobs.take_over(1).finish("done", "settled", 0)
+
+
+def test_only_its_owner_reads_the_database(engine: Engine, path: Path) -> None:
+    assert path.stat().st_mode & 0o077 == 0
+
+
 def test_an_ended_job_is_not_taken_over(engine: Engine) -> None:
     jobs = Jobs(engine)
     jobs.begin(NEW).finish("done", "moved", 0)

@@ -16,7 +16,6 @@ LEVELS = {
     frozenset({"blocker"}): "blocker",
     frozenset({"warning"}): "warning",
     frozenset({"blocks_live"}): "blocker (cold: warning)",
-    frozenset({"blocker", "warning"}): "blocker or warning",
 }
 
 

@@ -41,6 +41,7 @@ from tests.preflight_scenes import (
 CHAIN = (Backing(PATHS["base"], "qcow2"),)
 MACVTAP = {"kind": "direct", "source": "eth0", "mode": "bridge"}
 EXTERNAL = Snapshot("overlay", external=True, current=True)
+ELSEWHERE = Graphics("vnc", "192.0.2.99")
 B, W = Level.BLOCKER, Level.WARNING
 
 TO_IMAGES = {IMAGES: "images"}
@@ -103,6 +104,7 @@ EXAMPLES: list[tuple[str, Level, Change]] = [
     ("qemu-older", W, target(qemu_version=7_001_050)),
     ("architecture", B, target(arch="aarch64")),
     ("domain-type", B, target(domain_types=frozenset({"qemu"}))),
+    ("domain-type", B, all_of(target(domain_types=frozenset({"qemu"})), facts(cpu=UNKNOWN))),
     ("emulator-missing", B, lookup(emulator=NO)),
     ("machine-type", B, target(machines=frozenset({"pc-q35-6.2", "q35"}))),
     ("cpu-incompatible", B, facts(cpu=Probe(NO.answer, "missing features: avx512f"))),
@@ -142,6 +144,7 @@ EXAMPLES: list[tuple[str, Level, Change]] = [
     ("pool-missing", B, options(map_storage={"images": "fast"})),
     ("pool-inactive", B, target(pools=(make.pool(active=False),))),
     ("pool-kind", B, target(pools=(make.pool(kind="disk"),))),
+    ("pool-kind", B, target(pools=(make.pool(kind="disk", active=False),))),
     ("pool-kind", B, all_of(target(pools=(make.pool(kind="rbd", path=None),)), options(map_storage=TO_IMAGES))),
     ("volume-clash", B, vm(disks=(make.disk(), make.disk(target="vdb")))),
     ("map-unused", B, options(map_storage={"imagse": "images"})),
@@ -152,6 +155,7 @@ EXAMPLES: list[tuple[str, Level, Change]] = [
     ("pool-space", B, target(pools=(make.pool(available=2 * GIB - 1),))),
     ("pool-space", B, all_of(disk(allocation=None), target(pools=(make.pool(available=10 * GIB - 1),)))),
     ("pool-space", B, target(pools=(make.pool(kind="logical", available=10 * GIB - 1),))),
+    ("pool-space", B, facts(room={"images": 2 * GIB - 1})),
     ("pool-space-virtual", W, target(pools=(make.pool(available=2 * GIB),))),
     ("pool-space-virtual", W, target(pools=(make.pool(available=10 * GIB - 1),))),
     ("volume-occupied", B, facts(occupied={"vda": YES})),
@@ -192,6 +196,7 @@ EXAMPLES: list[tuple[str, Level, Change]] = [
     ("user-network", W, nic(kind="user", source=None)),
     ("passthrough-card", B, nic(kind="hostdev", source="0000:01:00.1")),
     ("passthrough-card", B, nic(kind="vdpa", source="/dev/vhost-vdpa-0")),
+    ("passthrough-card", B, all_of(nic(**NETWORK_CARD), source(networks=(make.network(forward="hostdev"),)))),
     ("failover-card", W, nic(kind="hostdev", source="0000:01:00.1", teaming="transient")),
     ("vhost-user-card", W, nic(kind="vhostuser", source="/run/vhost.sock")),
     ("card-unproven", W, nic(kind="ethernet", source=None)),
@@ -208,8 +213,8 @@ EXAMPLES: list[tuple[str, Level, Change]] = [
     ("failover-device", W, device("pci", teaming=True)),
     ("usb-redirection", W, device("redirdev")),
     ("device-unknown", W, device("teapot")),
-    ("display-address", B, vm(graphics=(Graphics("vnc", "192.0.2.99"),))),
-    ("display-address-unknown", W, all_of(vm(graphics=(Graphics("vnc", "192.0.2.99"),)), target(addresses=None))),
+    ("display-address", B, all_of(vm(graphics=(ELSEWHERE,)), facts(addresses={"192.0.2.99": NO}))),
+    ("display-address-unknown", W, all_of(vm(graphics=(ELSEWHERE,)), facts(addresses={}))),
     (
         "display-port",
         B,
@@ -228,7 +233,6 @@ EXAMPLES: list[tuple[str, Level, Change]] = [
     ("security-label", B, vm(seclabels=("selinux",))),
     ("confinement-lost", W, target(security_models=frozenset({"dac"}))),
     ("disk-owner", W, all_of(SHARED, target(qemu_owner=(107, 107)))),
-    ("disk-owner", B, all_of(SHARED, target(qemu_owner=(107, 107), security_models=frozenset({"selinux"})))),
 ]  # fmt: skip
 
 

@@ -61,6 +61,9 @@ GOOD_CHANGES: dict[str, Change] = {
         vm(hugepages=(2 * MIB,)), target(hugepages=(HugePages(2 * MIB, 1024, 512),), memory_free=1 * GIB)
     ),
     "a display on every address": vm(graphics=(Graphics("vnc", "0.0.0.0"), Graphics("spice", "::1"))),
+    "room made since libvirt last looked": all_of(
+        target(pools=(make.pool(available=0),)), facts(room={"images": 10 * GIB})
+    ),
     "a display on an address the target has": vm(graphics=(Graphics("vnc", "192.0.2.10"),)),
     "a port that only a VM shut off would want": all_of(
         vm(graphics=(Graphics("vnc", None, port=5907, autoport=False),)),

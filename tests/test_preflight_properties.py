@@ -151,7 +151,6 @@ def hosts(name: str) -> st.SearchStrategy[Host]:
         pools=maybe(few(POOLS)),
         networks=maybe(few(NETWORKS)),
         interfaces=maybe(some(NAMES)),
-        addresses=maybe(some(TEXT)),
         hugepages=few(st.builds(HugePages, st.sampled_from([2 * MIB, GIB]), SMALL, SMALL)),
         cpu_count_by_node=few(SMALL),
         nwfilters=maybe(some(NAMES)),
@@ -174,6 +173,8 @@ FACTS = st.builds(
     shared=st.dictionaries(st.sampled_from(["vda", "vdb", "sda"]), PROBES),
     files=st.dictionaries(PATHS, PROBES),
     occupied=st.dictionaries(st.sampled_from(["vda", "vdb", "sda"]), PROBES),
+    room=st.dictionaries(NAMES, SIZES),
+    addresses=st.dictionaries(TEXT, PROBES),
     clock_offset=maybe(st.floats(-1e6, 1e6)),
     same_machine=SELDOM,
 )
@@ -238,8 +239,9 @@ def test_more_free_space_never_adds_a_blocker(question: Question, more: int) -> 
     vm, source, target, cluster, options, facts, mode = question
     pools = target.pools and tuple(replace(pool, available=pool.available + more) for pool in target.pools)
     roomy = replace(target, pools=pools)
+    more_room = replace(facts, room={pool: room + more for pool, room in facts.room.items()})
     before = {(f.code, f.subject) for f in blockers(run(question))}
-    after = {(f.code, f.subject) for f in blockers(check(vm, source, roomy, cluster, options, facts, mode=mode))}
+    after = {(f.code, f.subject) for f in blockers(check(vm, source, roomy, cluster, options, more_room, mode=mode))}
     assert after <= before
 
 

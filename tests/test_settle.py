@@ -21,6 +21,8 @@ RUNNING = seen(VmState.RUNNING, "booted")
 SWITCHING = seen(VmState.PAUSED, "migrating")
 USER_PAUSED = seen(VmState.PAUSED, "user")
 OFF = seen(VmState.SHUTOFF, "shutdown")
+ARRIVED = seen(VmState.RUNNING, "migrated")
+STARTED_THERE = seen(VmState.RUNNING, "booted")
 MIGRATED = seen(VmState.SHUTOFF, "migrated")
 INCOMING = seen(VmState.PAUSED, "migrating")
 
@@ -65,6 +67,13 @@ EVERYTHING = [ABSENT, UNSEEN] + [
         (UNSEEN, UNSEEN, Verdict.PERSON, ()),
         (ABSENT, ABSENT, Verdict.PERSON, ()),
         (MIGRATED, ABSENT, Verdict.PERSON, ()),
+        # It arrived and was stopped there afterwards: letting it run again is not ours to decide.
+        (MIGRATED, USER_PAUSED, Verdict.MOVED, ()),
+        (ABSENT, seen(VmState.PAUSED, "I/O error"), Verdict.MOVED, ()),
+        # What runs at the target has not the memory that the source still holds.
+        (SWITCHING, STARTED_THERE, Verdict.PERSON, ()),
+        (USER_PAUSED, STARTED_THERE, Verdict.PERSON, ()),
+        (USER_PAUSED, ARRIVED, Verdict.MOVED, (Act.DROP_SOURCE_COPY,)),
         (OFF, INCOMING, Verdict.PERSON, ()),
         # Pages may still be on their way: a copy that holds them is never dropped.
         (SWITCHING, seen(VmState.RUNNING, "post-copy"), Verdict.PERSON, ()),
@@ -81,6 +90,17 @@ EVERYTHING = [ABSENT, UNSEEN] + [
 def test_one_answer(source: Sighting, target: Sighting, verdict: Verdict, acts: tuple[Act, ...]) -> None:
     found = settle(source, target)
     assert (found.verdict, found.acts) == (verdict, acts)
+
+
+def test_the_disks_of_the_source_are_old_only_when_the_migration_brought_it_over() -> None:
+    assert settle(MIGRATED, ARRIVED).arrived
+    started = settle(OFF, STARTED_THERE)
+    assert (started.verdict, started.arrived) == (Verdict.MOVED, False)
+    assert "kept at the source" in started.remark
+
+
+def test_a_vm_that_arrived_and_stands_still_is_told_of() -> None:
+    assert "I/O error" in settle(ABSENT, seen(VmState.PAUSED, "I/O error")).remark
 
 
 def test_a_vm_paused_on_purpose_stays_paused() -> None:
@@ -102,6 +122,8 @@ def test_no_combination_leads_to_two_copies_or_none() -> None:
         if Act.RESUME_TARGET in found.acts or Act.DROP_SOURCE_COPY in found.acts:
             assert target.side is Side.PRESENT
             assert not source.running
+        if Act.DROP_SOURCE_COPY in found.acts:
+            assert not (target.running and target.reason == "booted"), "its memory is another one"
         if Act.END_TARGET_COPY in found.acts:
             assert not target.running
             assert source.side is Side.PRESENT

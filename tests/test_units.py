@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mudanza.model.errors import UsageError
+from mudanza.model.errors import BlockedError, UsageError
 from mudanza.model.units import (
     GIB,
     KIB,
@@ -167,9 +167,19 @@ def test_two_vms_of_one_name_are_ambiguous_even_if_one_runs() -> None:
     assert cluster.find(make.OTHER_UUID).host == "h2"
 
 
+def test_of_two_places_the_one_that_is_not_the_target_is_meant() -> None:
+    here, there = make.vm(), make.vm(host="h2")
+    assert make.cluster(vms=(here, there)).find("web", bound_for="h2") is here
+    namesake = make.vm(uuid=make.OTHER_UUID, host="h2")
+    assert make.cluster(vms=(namesake, here)).find("web", bound_for="h2") is here
+    assert make.cluster(vms=(here,)).find("web", bound_for="h1") is here
+    with pytest.raises(UsageError, match="ambiguous"):
+        make.cluster(vms=(here, there, make.vm(host="h3"))).find("web", bound_for="h3")
+
+
 def test_a_name_nobody_lists_says_which_hosts_were_not_seen() -> None:
     cluster = make.cluster((make.host("h1"), make.host("h2", error="timed out")))
-    with pytest.raises(UsageError, match=r"no host lists a VM 'web' \(not seen: h2\)"):
+    with pytest.raises(BlockedError, match="no host that answers lists a VM 'web'; not seen: h2"):
         cluster.find("web")
 
 

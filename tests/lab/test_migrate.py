@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
+import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -299,6 +301,64 @@ def test_the_target_dies_in_the_middle(lab: Lab, mudanza: Mudanza, make_guest: M
     job = mudanza("jobs", "-o", "json").data[0]
     mudanza("job", "resume", str(job["id"]))
     assert_untouched(lab, guest)
+
+
+def expire_leases(mudanza: Mudanza) -> None:
+    """Let the lease of a dead controller run out at once."""
+    with closing(sqlite3.connect(tomllib.loads(mudanza.config.read_text())["database"])) as database, database:
+        database.execute("UPDATE job SET lease_until = 0 WHERE ended_at IS NULL")
+
+
+def test_a_job_of_a_dead_controller_ends_while_the_target_is_dead(
+    lab: Lab, mudanza: Mudanza, make_guest: MakeGuest
+) -> None:
+    guest = make_guest("halfway", memory=256 * MIB, working_set=96 * MIB)
+    try:
+        with slow(lab, "h1", 5 * MIB):
+            running = mudanza.start("migrate", "halfway", "--to", "h2", "-o", "json")
+            running.until("copying memory")
+            running.send(signal.SIGKILL)
+            running.end(-signal.SIGKILL)
+            faults.kill_host(lab, "h2")
+        expire_leases(mudanza)
+        job = str(mudanza("jobs", "-o", "json").data[0]["id"])
+        ended = mudanza("job", "resume", job, expect=4)
+        assert "runs at the source" in ended.err
+    finally:
+        faults.boot_host(lab, "h2")
+    mudanza("job", "resume", job)
+    assert_untouched(lab, guest)
+
+
+def test_a_resumed_job_can_be_cancelled(lab: Lab, mudanza: Mudanza, make_guest: MakeGuest) -> None:
+    guest = make_guest("unwanted", memory=256 * MIB, working_set=96 * MIB)
+    with slow(lab, "h1", MIB):
+        running = mudanza.start("migrate", "unwanted", "--to", "h2", "-o", "json")
+        running.until("copying memory")
+        running.send(signal.SIGKILL)
+        running.end(-signal.SIGKILL)
+        expire_leases(mudanza)
+        resumed = mudanza.start("job", "resume", str(mudanza("jobs", "-o", "json").data[0]["id"]), "-o", "json")
+        resumed.until("copying memory")
+        resumed.send(signal.SIGINT)
+        assert "cancelled on request" in resumed.end(4).err
+    assert_untouched(lab, guest)
+
+
+def test_a_disk_that_another_volume_is_built_upon_stays(lab: Lab, mudanza: Mudanza, make_guest: MakeGuest) -> None:
+    make_guest("below")
+    cell = lab.cell("h1")
+    overlay = f"{IMAGES}/overlay.qcow2"
+    # Made as people do it, behind libvirt's back and with a relative name; -u: QEMU has the disk open.
+    size = str(SMALL["disk"])
+    cell.run(["qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", "below.qcow2", "-F", "qcow2", "--", overlay, size])
+    try:
+        report = mudanza("migrate", "below", "--to", "h2", "-o", "json").report
+        assert report["removed"] == []
+        assert any("is built upon it" in warning for warning in report["warnings"])
+        assert "below.qcow2" in volumes(lab, "h1")
+    finally:
+        cell.run(["rm", "-f", "--", overlay])
 
 
 def test_a_killed_controller_leaves_a_job_that_can_be_finished(

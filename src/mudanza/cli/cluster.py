@@ -8,7 +8,7 @@ import typer
 
 from mudanza.cli.context import app_of
 from mudanza.cli.options import Output, Tag, VmName
-from mudanza.cli.output import Format, console, print_data, print_rows, say
+from mudanza.cli.output import Format, console, print_data, print_rows
 from mudanza.model.cluster import Cluster
 from mudanza.model.host import Host
 from mudanza.model.units import format_size
@@ -25,11 +25,7 @@ def register(app: typer.Typer) -> None:
 def _read(context: typer.Context) -> Cluster:
     app = app_of(context)
     with app.connections() as connections:
-        cluster = app.read_cluster(connections)
-    for host in cluster.hosts:
-        if not host.seen:
-            say(f"! host {host.name} was not seen: {host.error}")
-    return cluster
+        return app.read_cluster(connections)
 
 
 def hosts(context: typer.Context, output: Output = Format.TABLE) -> None:
@@ -78,7 +74,7 @@ def version(number: int) -> str:
 
 def vms(
     context: typer.Context,
-    host: Annotated[str | None, typer.Option("--host", help="Only those on this host.")] = None,
+    host: Annotated[str | None, typer.Option("--host", metavar="HOST", help="Only those on this host.")] = None,
     tag: Tag = None,
     output: Output = Format.TABLE,
 ) -> None:
@@ -89,7 +85,7 @@ def vms(
     found = [vm for vm in cluster.vms if (host is None or vm.host == host) and (not tag or set(tag) & set(vm.tags))]
     rows = [_vm_row(vm) for vm in sorted(found, key=lambda vm: (vm.name, vm.host))]
     columns = ("name", "host", "state", "vcpus", "memory", "disks", "job", "tags")
-    print_rows(rows, output, columns=columns, data=found, empty="no VM is there")
+    print_rows(rows, output, columns=columns, data=found, empty="no such VM" if host or tag else "no VM is there")
 
 
 def _vm_row(vm: Vm) -> dict[str, Any]:

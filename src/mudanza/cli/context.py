@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from mudanza.cli.output import say
 from mudanza.model.errors import UsageError
 
 if TYPE_CHECKING:
@@ -69,10 +70,15 @@ class App:
         return Connections(entries, timeout=self.loaded.settings.limits.connect)
 
     def read_cluster(self, connections: Connections) -> Cluster:
-        """Read all hosts, side by side, each within its bound."""
+        """Read all hosts, side by side, each within its bound, and tell which were not seen."""
         from mudanza.hypervisor.reader import read_cluster
 
-        return read_cluster(self.inventory.hosts(), timeout=self.loaded.settings.limits.read, connections=connections)
+        limit = self.loaded.settings.limits.read
+        cluster = read_cluster(self.inventory.hosts(), timeout=limit, connections=connections)
+        for host in cluster.hosts:
+            if not host.seen:
+                say(f"! host {host.name} was not seen: {host.error}")
+        return cluster
 
     @staticmethod
     def asked_by() -> str:

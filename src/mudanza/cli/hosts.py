@@ -14,13 +14,16 @@ from mudanza.cli.output import say
 from mudanza.model.errors import UsageError
 from mudanza.model.host import HostEntry
 
-Uri = Annotated[str, typer.Argument(help="How we reach it: qemu+ssh://root@h1/system, qemu+tls://h1/system …")]
-PeerUri = Annotated[str | None, typer.Option(help="How the other hosts reach it, where that differs.")]
-Address = Annotated[
-    str | None, typer.Option(help="The address or name that memory and disks travel to, where that differs.")
+Uri = Annotated[
+    str, typer.Argument(metavar="URI", help="How we reach it: qemu+ssh://root@h1/system, qemu+tls://h1/system …")
 ]
-TlsName = Annotated[str | None, typer.Option(help="The name in its certificate, where that differs.")]
-Tags = Annotated[list[str] | None, typer.Option("--tag", help="A tag; may be repeated.")]
+PeerUri = Annotated[str | None, typer.Option(metavar="URI", help="How the other hosts reach it, where that differs.")]
+Address = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="The address or name that memory and disks travel to, where that differs."),
+]
+TlsName = Annotated[str | None, typer.Option(metavar="NAME", help="The name in its certificate, where that differs.")]
+Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="TAG", help="A tag; may be repeated.")]
 NewName = Annotated[str, typer.Argument(metavar="NAME", help="The name you give it.")]
 
 
@@ -67,7 +70,7 @@ def add(
 def edit(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME")],
-    uri: Annotated[str | None, typer.Option(help="How we reach it.")] = None,
+    uri: Annotated[str | None, typer.Option(metavar="URI", help="How we reach it.")] = None,
     peer_uri: PeerUri = None,
     migration_address: Address = None,
     tls_name: TlsName = None,

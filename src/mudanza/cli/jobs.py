@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mudanza.cli.context import app_of
+from mudanza.cli.migrate import asking_at_ctrl_c, print_report
 from mudanza.cli.options import Output
 from mudanza.cli.output import Format, print_data, print_rows, say
-from mudanza.cli.watching import report_text, view_for
+from mudanza.cli.watching import view_for
 from mudanza.model.errors import NeedsPersonError
 from mudanza.model.migration import Progress
 
@@ -97,7 +99,8 @@ def resume(context: typer.Context, job_id: Id, output: Output = Format.TABLE) ->
     app = app_of(context)
     job = app.jobs.get(job_id)
     limits = app.loaded.settings.limits
-    with app.connections() as connections, view_for(output) as view:
+    stop = threading.Event()
+    with app.connections() as connections, view_for(output) as view, asking_at_ctrl_c(stop, view):
 
         def on_progress(progress: Progress) -> None:
             view.on_progress(job.vm_name, f"{job.source} → {job.target}", progress)
@@ -108,11 +111,8 @@ def resume(context: typer.Context, job_id: Id, output: Output = Format.TABLE) ->
         if job.ended_at is not None:
             _clean_up(mover, job)
             return
-        report = mover.resume(job_id)
-    if output is Format.TABLE:
-        sys.stdout.write(report_text(report) + "\n")
-    else:
-        print_data(report, output)
+        report = mover.resume(job_id, stop)
+    print_report(report, output)
 
 
 def _clean_up(mover: LiveMigration, job: Job) -> None:

@@ -109,6 +109,20 @@ def _program() -> list[str]:
     return [sys.executable, "-m", "mudanza"]
 
 
+def _argv(command: list[str]) -> list[str]:
+    """Return what to run: `mudanza` is this very program, and a `--` in front is only there for the eye.
+
+    Raises UsageError for an option: ours stand before the first argument, so that the command can have its own.
+    """
+    words = command[1:] if command[0] == "--" else command
+    if not words or words[0].startswith("-"):
+        raise UsageError(
+            f"{words[0]!r} is not a command" if words else "no command is given",
+            remedy="options of ours stand before the first argument, such as: mudanza lab watch --seconds 5 GUEST",
+        )
+    return [*_program(), *words[1:]] if words[0] == "mudanza" else words
+
+
 @lab_app.command("down")
 def down(
     lab: LabName = "lab",
@@ -165,7 +179,7 @@ def run(
     """Run a command inside a host or seat, such as `lab exec h1 virsh list` or `lab exec controller mudanza vms`."""
     from mudanza.lab.lab import Lab
 
-    argv = [*_program(), *command[1:]] if command[0] == "mudanza" else command
+    argv = _argv(command)
     terminal = {"TERM": os.environ.get("TERM", "dumb")}
     process = Lab.open(lab).cell(place).popen(argv, stdin=None, foreground=True, env=terminal)
     raise typer.Exit(process.wait())
@@ -236,10 +250,10 @@ def watch(
     from mudanza.lab.watch import Watch
 
     opened = Lab.open(lab)
+    argv = _argv(command) if command else None
     code = 0
     with Watch(opened, find_guest(opened, name).address) as watched:
-        if command:
-            argv = [*_program(), *command[1:]] if command[0] == "mudanza" else command
+        if argv is not None:
             code = _run_here(argv, opened)
         else:
             time.sleep(seconds)
@@ -258,6 +272,8 @@ def _run_here(argv: list[str], lab: Lab) -> int:
     before = signal.signal(signal.SIGINT, lambda _signal, _frame: None)
     try:
         return subprocess.run(argv, env=environment, check=False).returncode
+    except OSError as error:
+        raise UsageError(f"{argv[0]!r} cannot be run: {error.strerror}") from error
     finally:
         signal.signal(signal.SIGINT, before)
 

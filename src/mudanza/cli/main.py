@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
 
-import click
 import typer
 
 from mudanza import __version__
@@ -36,7 +35,7 @@ def _version(wanted: bool) -> None:
 def _common(
     context: typer.Context,
     config: Annotated[
-        Path | None, typer.Option(help="Settings file (else $MUDANZA_CONFIG and the usual places).")
+        Path | None, typer.Option(metavar="FILE", help="Settings file (else $MUDANZA_CONFIG and the usual places).")
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
     _show_version: Annotated[
@@ -68,25 +67,13 @@ def main() -> NoReturn:
     """Run the command line and leave with the exit code DESIGN promises."""
     context_debug = "--debug" in sys.argv
     try:
-        code = app(standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
+        app()  # Typer itself answers wrong usage (2) and Ctrl-C (130)
+        sys.exit(0)
     except MudanzaError as error:
         if context_debug:
             raise
         show_error(error)
         sys.exit(error.exit_code)
-    except click.exceptions.Abort:
-        say("stopped")
-        sys.exit(130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2 if isinstance(error, click.UsageError) else 1)
-    except KeyboardInterrupt:
-        say("stopped")
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
     except Exception as error:
         if context_debug:
             raise

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +17,7 @@ from mudanza.cli.context import App, app_of
 from mudanza.cli.options import Output, Tag, VmName, VmNames, choose_vms, parse_map
 from mudanza.cli.output import Format, plain, print_data, say
 from mudanza.cli.watching import View, emit, report_text, view_for
-from mudanza.model.errors import BlockedError, MudanzaError, UsageError
+from mudanza.model.errors import BlockedError, MigrationFailedError, MudanzaError, UsageError
 from mudanza.model.finding import Level, blockers
 from mudanza.model.migration import MigrationOptions, MigrationReport, Progress, Tls
 from mudanza.model.units import parse_duration, parse_rate
@@ -57,7 +57,7 @@ def register(app: typer.Typer) -> None:
 def check(
     context: typer.Context,
     vm: VmName,
-    to: To = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="HOST", help="Where to; else to every other host.")] = None,
     map_storage: MapStorage = None,
     map_network: MapNetwork = None,
     tls: TlsOption = Tls.AUTO,
@@ -72,7 +72,7 @@ def check(
     )
     with app.connections() as connections:
         judge, cluster = _judge(app, connections)
-        found = cluster.find(vm)
+        found = cluster.find(vm, bound_for=to)
         if to is None:
             candidates: Sequence[Candidate] = judge.judge_all(found, options, rehearse=True)
         else:
@@ -118,9 +118,6 @@ def _judge(app: App, connections: Connections) -> tuple[Judge, Any]:
 
     connections.open_all([entry.name for entry in app.inventory.hosts()])
     cluster = app.read_cluster(connections)
-    for host in cluster.hosts:
-        if not host.seen:
-            say(f"! host {host.name} was not seen: {host.error}")
     return Judge(connections, app.inventory, app.jobs, cluster), cluster
 
 
@@ -159,13 +156,22 @@ def migrate(
         keep_source=keep_source,
         tls=tls,
     )
-    if options.max_downtime <= 0:
-        raise UsageError("--max-downtime must be more than nothing", remedy="300ms is usual")
+    _refuse_nothing(options)
     with app.connections() as connections:
         judge, cluster = _judge(app, connections)
-        chosen = choose_vms(cluster, vms, tag)
+        chosen = choose_vms(cluster, vms, tag, bound_for=to)
+        if to is not None:
+            cluster.host(to)
         outcomes = Mover(app, connections, judge, options, output).move(chosen, to, parallel)
     _finish(outcomes, output)
+
+
+def _refuse_nothing(options: MigrationOptions) -> None:
+    """Raise UsageError for a limit that no migration could keep."""
+    limits = {"--max-downtime": options.max_downtime, "--bandwidth": options.bandwidth, "--deadline": options.deadline}
+    for option, limit in limits.items():
+        if limit is not None and limit <= 0:
+            raise UsageError(f"{option} must be more than nothing", remedy="leave it out for what is usual")
 
 
 class Mover:
@@ -186,7 +192,7 @@ class Mover:
         """Move them all; return how each one ended, in their order."""
         outcomes = [Outcome(vm) for vm in vms]
         self._places = threading.Semaphore(parallel)
-        with view_for(self._output) as view, _asking_at_ctrl_c(self._stop, view):
+        with view_for(self._output) as view, asking_at_ctrl_c(self._stop, view):
             threads = [
                 threading.Thread(target=self._one, args=(outcome, to, view), name=outcome.vm.name, daemon=True)
                 for outcome in outcomes
@@ -199,25 +205,33 @@ class Mover:
         return outcomes
 
     def _one(self, outcome: Outcome, to: str | None, view: View) -> None:
-        with self._places:
-            try:
-                if outcome.vm.host == to:
-                    say(f"{outcome.vm.name} is on {to} already: nothing to do")
-                else:
-                    outcome.report = self._migrate(outcome.vm, to, view)
-            except MudanzaError as error:
-                outcome.error = error
-            except Exception as error:  # a thread must end by saying what happened
-                outcome.error = MudanzaError(f"VM {outcome.vm.name!r}: {type(error).__name__}: {error}")
-                outcome.error.__cause__ = error
-            finally:
-                view.on_end(outcome.vm.name)
+        at_once = self._places.acquire(blocking=False)
+        if not at_once:
+            self._places.acquire()
+        try:
+            if self._stop.is_set():
+                outcome.error = _not_begun(outcome.vm)
+            elif outcome.vm.host == to:
+                self._nothing_to_do(outcome.vm)
+            else:
+                outcome.report = self._migrate(outcome.vm, to, view, fresh=at_once)
+        except MudanzaError as error:
+            outcome.error = error
+        except Exception as error:  # a thread must end by saying what happened
+            outcome.error = _unexpected(outcome.vm, error)
+        finally:
+            self._places.release()
+            view.on_end(outcome.vm.name)
 
-    def _migrate(self, vm: Vm, to: str | None, view: View) -> MigrationReport:
+    def _migrate(self, vm: Vm, to: str | None, view: View, *, fresh: bool) -> MigrationReport:
         from mudanza.migration.live import Limits, LiveMigration
 
         view.on_progress(vm.name, f"{vm.host} → {to or '?'}", Progress("checking", 0.0))
-        prepared = self._judge.prepare(vm, to, self._options)
+        judge = self._judge
+        if not fresh:  # the picture is from before others were moved
+            judge, cluster = _judge(self._app, self._connections)
+            vm = cluster.find(vm.uuid)
+        prepared = judge.prepare(vm, to, self._options)
         way = f"{vm.host} → {prepared.chosen.target.name}"
         self._announce(prepared)
         limits = self._app.loaded.settings.limits
@@ -229,6 +243,11 @@ class Mover:
             lambda progress: view.on_progress(vm.name, way, progress),
         )
         return mover.migrate(prepared, self._app.asked_by(), self._stop)
+
+    def _nothing_to_do(self, vm: Vm) -> None:
+        if self._output is Format.JSON:
+            emit("unchanged", vm=vm.name, uuid=vm.uuid, host=vm.host)
+        say(f"{vm.name} is on {vm.host} already: nothing to do")
 
     def _announce(self, prepared: Prepared) -> None:
         warnings = prepared.chosen.findings
@@ -246,46 +265,65 @@ class Mover:
             say(f"{prepared.vm.name}: {prepared.why}")
 
 
+def _not_begun(vm: Vm) -> MudanzaError:
+    return MigrationFailedError(
+        f"VM {vm.name!r} was not moved: cancelled before its turn came",
+        vm_state=f"it is on {vm.host} as before; nothing was touched",
+    )
+
+
+def _unexpected(vm: Vm, cause: Exception) -> MudanzaError:
+    error = MudanzaError(
+        f"VM {vm.name!r}: {type(cause).__name__}: {cause}",
+        vm_state="nobody looked; a transfer that had begun goes on without us",
+        remedy="see whether it has an unfinished job (mudanza jobs), and finish that: mudanza job resume ID",
+    )
+    error.__cause__ = cause
+    return error
+
+
 @contextmanager
-def _asking_at_ctrl_c(stop: threading.Event, view: View) -> Iterator[None]:
+def asking_at_ctrl_c(stop: threading.Event, view: View) -> Iterator[None]:
     """At Ctrl-C ask once whether to cancel; where nobody can answer, or at a second one, cancel."""
 
     def cancel() -> None:
         say("cancelling: the VM stays where it is …")
         stop.set()
 
-    def on_interrupt(_signal: int, _frame: FrameType | None) -> None:
-        if stop.is_set():
-            return
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
-            cancel()
-            return
-        signal.signal(signal.SIGINT, on_second_interrupt)
-        threading.Thread(target=ask, daemon=True).start()
+    asking, over = threading.Event(), threading.Event()
 
-    def on_second_interrupt(_signal: int, _frame: FrameType | None) -> None:
+    def on_interrupt(_signal: int, _frame: FrameType | None) -> None:
+        if asking.is_set() or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            on_order(_signal, _frame)
+            return
+        if not stop.is_set():
+            asking.set()
+            threading.Thread(target=ask, daemon=True).start()
+
+    def on_order(_signal: int, _frame: FrameType | None) -> None:
         if not stop.is_set():
             cancel()
 
     def ask() -> None:
         view.__exit__()
         say("\nThe migration goes on meanwhile. Cancel it? [y/N] (or Ctrl-C once more)")
-        if sys.stdin.readline().strip().lower() in ("y", "yes"):
-            if not stop.is_set():
-                cancel()
-        else:
-            signal_back()
-
-    def signal_back() -> None:
+        yes = sys.stdin.readline().strip().lower() in ("y", "yes")
+        if over.is_set() or stop.is_set():
+            return
+        if yes:
+            cancel()
+            return
         say("it goes on")
         view.__enter__()
+        asking.clear()
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGINT, on_interrupt)
-    signal.signal(signal.SIGTERM, on_second_interrupt)
+    signal.signal(signal.SIGTERM, on_order)
     try:
         yield
     finally:
+        over.set()
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -296,7 +334,7 @@ def _finish(outcomes: Sequence[Outcome], output: Format) -> None:
 
     for outcome in outcomes:
         if outcome.report is not None:
-            _print_report(outcome.report, output)
+            print_report(outcome.report, output)
         elif outcome.error is not None:
             if output is Format.JSON:
                 emit("error", vm=outcome.vm.name, **error_fields(outcome.error))
@@ -319,11 +357,13 @@ def error_fields(error: MudanzaError) -> dict[str, Any]:
     }
 
 
-def _print_report(report: MigrationReport, output: Format) -> None:
+def print_report(report: MigrationReport, output: Format) -> None:
+    """Print how a migration went; with JSON as the last one of its events."""
     match output:
         case Format.JSON:
-            emit("report", **asdict(replace(report)))
+            emit("report", **asdict(report))
         case Format.YAML:
+            sys.stdout.write("---\n")  # one document for each VM
             print_data(report, output)
         case Format.NAME:
             sys.stdout.write(report.vm + "\n")

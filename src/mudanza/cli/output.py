@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from enum import Enum, StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,7 +27,7 @@ class Format(StrEnum):
 
 
 def plain(value: Any) -> Any:
-    """Turn dataclasses, sets and tuples into what JSON knows, XML texts left out."""
+    """Turn dataclasses, enums, paths, sets and tuples into what JSON and YAML know, XML texts left out."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value) if field.repr}
     if isinstance(value, Mapping):
@@ -34,7 +36,9 @@ def plain(value: Any) -> Any:
         return sorted(plain(entry) for entry in value)
     if isinstance(value, list | tuple):
         return [plain(entry) for entry in value]
-    return value
+    if isinstance(value, Enum):
+        return value.value
+    return str(value) if isinstance(value, Path) else value
 
 
 def print_data(value: Any, output: Format) -> None:
@@ -102,5 +106,15 @@ def console(*, stderr: bool = False) -> Console:
 
 def say(message: str) -> None:
     """Tell the person something on stderr, where it never mixes with data."""
-    sys.stderr.write(message + "\n")
-    sys.stderr.flush()
+    write_line(sys.stderr, message)
+
+
+def write_line(stream: TextIO, text: str) -> None:
+    """Write a line at once; where nobody reads any more, be silent from then on: a migration goes on all the same."""
+    try:
+        stream.write(text + "\n")
+        stream.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

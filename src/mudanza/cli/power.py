@@ -17,7 +17,7 @@ import typer
 from mudanza.cli.context import App, app_of
 from mudanza.cli.options import Tag, VmName, VmNames, choose_vms
 from mudanza.cli.output import say
-from mudanza.model.errors import BlockedError, MigrationFailedError, MudanzaError, UsageError
+from mudanza.model.errors import BlockedError, HostUnreachableError, MigrationFailedError, MudanzaError, UsageError
 from mudanza.model.migration import Side
 from mudanza.model.units import format_duration
 from mudanza.model.vm import Vm
@@ -30,6 +30,8 @@ LOOK_AGAIN = 0.3
 """Seconds between two looks whether a guest is off."""
 ESCAPE = b"\x1d"
 """Ctrl-], which leaves the console, as in virsh."""
+
+_DOUBTS = {Side.PRESENT: "has it too", Side.UNSEEN: "could not be asked"}
 
 PARTLY = 7
 
@@ -82,19 +84,24 @@ def _start(app: App, connections: Connections, vm: Vm) -> None:
             f"VM {vm.name!r} has an unfinished job, number {job.id}: it may be running elsewhere",
             remedy=f"finish that first: mudanza job resume {job.id}",
         )
-    others = [
-        host
-        for host in (entry.name for entry in app.inventory.hosts())
-        if host != vm.host
-        and connections.domains(host).sighting(vm.uuid, timeout=app.loaded.settings.limits.read).side is not Side.ABSENT
-    ]
-    if others:
+    others = [entry.name for entry in app.inventory.hosts() if entry.name != vm.host]
+    sides = {host: _side(app, connections, host, vm.uuid) for host in others}
+    doubts = [f"{host} {_DOUBTS[side]}" for host, side in sides.items() if side in _DOUBTS]
+    if doubts:
         raise BlockedError(
-            f"VM {vm.name!r} was not started on {vm.host}: {', '.join(others)} has it too, or could not be asked",
+            f"VM {vm.name!r} was not started on {vm.host}: {', '.join(doubts)}",
             remedy="look where it is: mudanza vms; two running copies would destroy its disks",
         )
     connections.domains(vm.host).start(vm.uuid)
     say(f"{vm.name} started on {vm.host}")
+
+
+def _side(app: App, connections: Connections, host: str, uuid: str) -> Side:
+    """Return what a host says of a VM; one that cannot be asked says nothing."""
+    try:
+        return connections.domains(host).sighting(uuid, timeout=app.loaded.settings.limits.read).side
+    except HostUnreachableError:
+        return Side.UNSEEN
 
 
 def shutdown(
@@ -116,6 +123,8 @@ def shutdown(
             try:
                 connections.domains(vm.host).shutdown(vm.uuid)
                 asked.append(vm)
+                if not wait:
+                    say(f"{vm.name} on {vm.host} was asked to shut down")
             except MudanzaError as error:
                 errors.append(error)
         if wait:
@@ -171,6 +180,7 @@ def _talk(stream: Console) -> None:
         try:
             while data := stream.receive():
                 os.write(sys.stdout.fileno(), data)
+            say("\r\nthe console has ended: the VM is off, or on another host\r")
         except MudanzaError as error:
             say(f"\r\n{error}\r")
         finally:

@@ -7,11 +7,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from mudanza.cli.output import Format, console, plain, say
+from mudanza.cli.output import Format, console, plain, say, write_line
 from mudanza.model.migration import MigrationReport, Progress
 from mudanza.model.units import format_duration, format_rate, format_size
+
+if TYPE_CHECKING:
+    from rich.live import Live
 
 LINE_EVERY = 5.0
 """Seconds between two lines about one VM where there is no terminal to draw on."""
@@ -49,7 +52,8 @@ def line(vm: str, way: str, progress: Progress) -> str:
             parts.append(f"pass {progress.iteration}")
     if progress.outlook:
         parts.append(progress.outlook)
-    parts.append(format_duration(progress.elapsed))
+    if progress.elapsed:
+        parts.append(format_duration(progress.elapsed))
     return "  ".join(parts)
 
 
@@ -76,17 +80,23 @@ class LineView:
         self._shown.pop(vm, None)
 
 
+def _new_live() -> Live:
+    from rich.live import Live
+
+    return Live(console=console(stderr=True), refresh_per_second=8, transient=True)
+
+
 class TerminalView:
     """One line for each VM, redrawn in place."""
 
     def __init__(self) -> None:
-        from rich.live import Live
-
         self._lines: dict[str, str] = {}
         self._lock = threading.Lock()
-        self._live = Live(console=console(stderr=True), refresh_per_second=8, transient=True)
+        self._live = _new_live()
 
     def __enter__(self) -> TerminalView:
+        # A new one each time: it would draw over what was said since the last one stopped.
+        self._live = _new_live()
         self._live.start()
         return self
 
@@ -133,8 +143,7 @@ def emit(event: str, **fields: Any) -> None:
     """Print one event as a line of JSON on stdout."""
     text = json.dumps({"event": event, "at": time.time(), **fields}, ensure_ascii=False)
     with _EMIT:
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+        write_line(sys.stdout, text)
 
 
 def view_for(output: Format) -> View:

@@ -41,7 +41,9 @@ class Connections:
         that hangs costs one thread and not one a call.
         """
         opening = self._opening(name)
-        return await_opening(self._entries[name], opening, self._timeout if timeout is None else timeout)
+        return await_opening(
+            self._entries[name], opening, self._timeout if timeout is None else min(timeout, self._timeout)
+        )
 
     def domains(self, name: str) -> Domains:
         """Return what can be done with the domains of a host. Raises HostUnreachableError."""

@@ -60,11 +60,18 @@ def remove(domain: Any) -> None:
 
 
 def domain_xml(
-    name: str, domain_type: str, arch: str, *, machine: str | None = None, disks: Sequence[tuple[str, str]] = ()
+    name: str,
+    domain_type: str,
+    arch: str,
+    *,
+    machine: str | None = None,
+    disks: Sequence[tuple[str, str]] = (),
+    listen: str | None = None,
 ) -> str:
-    """Return the smallest domain there is. ``disks``: kind (``file`` or ``block``) and path of each.
+    """Return the smallest domain there is. ``disks``: kind (``file`` or ``block``) and path of each; ``listen``: the
+    address of a display.
 
-    Their format is given as raw, so that nothing is read into them.
+    The format of disks is given as raw, so that nothing is read into them.
     """
     root = etree.Element("domain", type=domain_type)
     etree.SubElement(root, "name").text = name
@@ -77,6 +84,8 @@ def domain_xml(
     devices = etree.SubElement(root, "devices")
     etree.SubElement(devices, "controller", type="usb", model="none")
     etree.SubElement(devices, "memballoon", model="none")
+    if listen is not None:
+        etree.SubElement(devices, "graphics", type="vnc", autoport="yes", listen=listen)
     for number, (source_kind, path) in enumerate(disks):
         disk = etree.SubElement(devices, "disk", type=source_kind, device="disk")
         etree.SubElement(disk, "driver", name="qemu", type="raw")

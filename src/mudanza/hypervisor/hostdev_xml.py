@@ -1,4 +1,4 @@
-"""Everything in a domain's XML that ties it to the host it is on."""
+"""Everything in a domain's XML that ties it to the host it is on, besides its disks and network cards."""
 
 from __future__ import annotations
 
@@ -50,31 +50,6 @@ def _describe_hostdev(kind: str, source: etree._Element | None) -> str:
         place = ":".join(address.get(name) or "0" for name in ("bus", "target", "unit"))
         return f"{attribute(source, 'adapter', 'name')} {place}"
     return source.get("wwpn") or source.get("name") or kind
-
-
-def _cards(devices: etree._Element) -> Iterator[HostDevice]:
-    for nic in every(devices, "interface"):
-        kind, mac = nic.get("type"), attribute(nic, "mac", "address")
-        teaming = first(nic, "teaming") is not None
-        if kind == "hostdev":
-            where = pci_address(first(nic, "source/address"))
-            yield HostDevice("pci", f"network card {where} ({mac})", teaming=teaming)
-        elif kind == "vhostuser":
-            path = attribute(nic, "source", "path")
-            yield HostDevice("vhost-user", f"network card {mac} on {path}", path=path)
-        elif kind == "vdpa":
-            path = attribute(nic, "source", "dev")
-            yield HostDevice("vdpa", f"network card {mac} on {path}", path=path)
-
-
-def _disks(devices: etree._Element) -> Iterator[HostDevice]:
-    for disk in every(devices, "disk"):
-        target = attribute(disk, "target", "dev")
-        if disk.get("type") == "vhostuser":
-            path = attribute(disk, "source", "path")
-            yield HostDevice("vhost-user", f"disk {target} on {path}", path=path)
-        elif disk.get("type") == "nvme":
-            yield HostDevice("pci", f"NVMe disk {target} {pci_address(first(disk, 'source/address'))}")
 
 
 def _shared_directories(devices: etree._Element) -> Iterator[HostDevice]:
@@ -150,8 +125,6 @@ def _accelerated_video(devices: etree._Element) -> Iterator[HostDevice]:
 
 _LOOKS: tuple[Callable[[etree._Element], Iterator[HostDevice]], ...] = (
     _passed_through,
-    _cards,
-    _disks,
     _shared_directories,
     _shared_memory,
     _redirected,

@@ -6,10 +6,12 @@ import errno
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import libvirt
 
+from mudanza.hypervisor.address_probe import probe_addresses
 from mudanza.hypervisor.bounded import Task, all_of
 from mudanza.hypervisor.clock_probe import probe_clock
 from mudanza.hypervisor.connection import HostConnection, message
@@ -24,6 +26,7 @@ from mudanza.model.errors import HostUnreachableError, HypervisorError, MudanzaE
 from mudanza.model.host import Host
 from mudanza.model.migration import Answer, Facts, MigrationOptions, Probe, Tls
 from mudanza.model.vm import Vm
+from mudanza.preflight.devices import addresses_needed
 from mudanza.preflight.files import files_needed
 from mudanza.preflight.mapping import DiskPlan, resolve, shared_candidates
 
@@ -31,6 +34,8 @@ PEER_TIMEOUT = 10.0
 """Seconds the source's libvirt may take to log in to the target's."""
 LINK_TIMEOUT = PEER_TIMEOUT + 2 * (REHEARSAL_TIMEOUT + CLEANUP_TIMEOUT) + 5.0
 """Seconds that trying the way between the hosts may take: a login, and a rehearsal with and without TLS."""
+ROOM_TIMEOUT = 10.0
+"""Seconds a pool may take to be looked through anew; without an answer its last figures are used."""
 _SWEEP_TIMEOUT = 10.0
 _LOGINS = 5
 """How often a login is tried whose outcome is unclear."""
@@ -60,6 +65,7 @@ class _Storage:
     shared: Mapping[str, Probe]
     files: Mapping[str, Probe]
     occupied: Mapping[str, Probe]
+    room: Mapping[str, int]
 
 
 def gather_facts(
@@ -79,6 +85,7 @@ def gather_facts(
     link = Task(lambda: _probe_link(seats, vm, options, rehearse=rehearse))
     # One after the other, for each takes milliseconds, and a further connection over ssh takes longer.
     storage = _probe_storage(seats, vm, options)
+    addresses = probe_addresses(seats.target, target, vm, addresses_needed(vm))
     cpu = probe_cpu(seats.target, vm, source)
     clock_offset = probe_clock(seats.source, seats.target, source, target)
     told = link.wait(LINK_TIMEOUT)
@@ -90,6 +97,8 @@ def gather_facts(
         shared=storage.shared,
         files=storage.files,
         occupied=storage.occupied,
+        room=storage.room,
+        addresses=addresses,
         clock_offset=clock_offset,
     )
 
@@ -127,7 +136,8 @@ def _probe_storage(seats: _Seats, vm: Vm, options: MigrationOptions) -> _Storage
     )
     known = Facts(shared=shared, files=files)
     copies = resolve(vm, seats.here, seats.there, options, known).copies
-    return _Storage(shared, files, probe_occupied(seats.target, seats.there, copies))
+    occupied = probe_occupied(seats.target, seats.there, copies)
+    return _Storage(shared, files, occupied, probe_room(seats.target, [plan.pool for plan in copies]))
 
 
 def probe_occupied(target: HostConnection, about: Host, copies: Iterable[DiskPlan]) -> Mapping[str, Probe]:
@@ -140,6 +150,27 @@ def probe_occupied(target: HostConnection, about: Host, copies: Iterable[DiskPla
     seen = probe_files(target, about, [plan.path for plan in plans], devices=devices)
     taken = {path: Probe(Answer.YES, path) for path, probe in seen.items() if probe.answer is Answer.YES}
     return {plan.target: taken.get(plan.path, seen[plan.path]) for plan in plans}
+
+
+def probe_room(target: HostConnection, pools: Iterable[str]) -> Mapping[str, int]:
+    """Return for each pool how many bytes are free in it: libvirt's own figure is as old as its last look into it.
+
+    A pool that cannot be looked through now (a volume is being made in it, it takes too long) is left out.
+    """
+    room = {}
+    for pool in dict.fromkeys(pools):
+        try:
+            room[pool] = target.ask(partial(_free_in, pool=pool), timeout=ROOM_TIMEOUT)
+        except MudanzaError as error:
+            _log.info("the free space of pool %s was not read anew: %s", pool, error)
+    return room
+
+
+def _free_in(raw: Any, pool: str) -> int:
+    found = raw.storagePoolLookupByName(pool)
+    found.refresh(0)
+    _, _, _, available = found.info()
+    return int(available)
 
 
 def probe_peer(source: HostConnection, here: Host, there: Host) -> Probe:

@@ -62,4 +62,7 @@ def read_host(entry: HostEntry, timeout: float = READ_TIMEOUT, *, connections: C
 
 
 def _unseen(entry: HostEntry, why: BaseException) -> Reading:
-    return Host(entry, error=str(why) if isinstance(why, MudanzaError) else f"host {entry.name}: {why!r}"), ()
+    # Whoever shows it names the host.
+    return Host(
+        entry, error=str(why).removeprefix(f"host {entry.name}: ") if isinstance(why, MudanzaError) else repr(why)
+    ), ()

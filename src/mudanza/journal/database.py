@@ -44,6 +44,7 @@ def _engine(database: str) -> Engine:
         return create_engine(database)
     path = Path(database).expanduser()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.touch(mode=0o600)  # definitions are kept with their passwords
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT})
 
     @event.listens_for(engine, "connect")

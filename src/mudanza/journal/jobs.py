@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -90,12 +89,6 @@ class JobHandle:
         self._engine = engine
         self.id = job_id
         self.epoch = epoch
-        self._deadline = time.monotonic() + LEASE
-
-    @property
-    def may_act(self) -> bool:
-        """Whether the lease still holds by this machine's own monotonic clock, with a margin."""
-        return time.monotonic() < self._deadline - LEASE / 3
 
     def _guarded(self, connection: Connection, values: Mapping[str, Any]) -> None:
         mine = (job.c.id == self.id) & (job.c.epoch == self.epoch) & (job.c.ended_at.is_(None))
@@ -107,10 +100,13 @@ class JobHandle:
 
     def renew(self) -> None:
         """Keep the job for another lease. Raises LeaseLostError."""
-        asked_at = time.monotonic()
         with self._engine.begin() as connection:
             self._guarded(connection, {"lease_until": now(connection) + LEASE})
-        self._deadline = asked_at + LEASE
+
+    def let_go(self, state: str) -> None:
+        """Leave the job open in that state for whoever takes it over, who need not wait. Raises LeaseLostError."""
+        with self._engine.begin() as connection:
+            self._guarded(connection, {"state": state, "lease_until": 0.0})
 
     def enter(self, state: str) -> None:
         """Write down which phase the job is in. Raises LeaseLostError."""
@@ -192,7 +188,7 @@ class Jobs:
         if unfinished.abandoned:
             remedy = f"its controller is gone: finish or undo it with: mudanza job resume {unfinished.id}"
         else:
-            remedy = f"wait for it, or stop it: mudanza job cancel {unfinished.id}"
+            remedy = f"wait (mudanza job show {unfinished.id}), or press Ctrl-C where it runs: {unfinished.owner}"
         return BlockedError(
             f"VM {new.vm_name!r} has an unfinished job: number {unfinished.id}, {unfinished.state}, "
             f"from {unfinished.source} to {unfinished.target}",

@@ -55,6 +55,8 @@ class GuestSpec:
     """None: a new one."""
 
     def __post_init__(self) -> None:
+        if not self.name or "/" in self.name or "\n" in self.name:
+            raise UsageError(f"{self.name!r} is no name for a guest: libvirt takes neither '/' nor line ends")
         if self.memory < SMALLEST_MEMORY:
             raise UsageError(f"a guest needs at least {format_size(SMALLEST_MEMORY)} of memory")
         if self.working_set and self.working_set + MEMORY_BESIDE > self.memory:

@@ -41,7 +41,7 @@ def heal(lab: Lab, host: str) -> None:
 
 
 def slow(lab: Lab, host: str, rate: int | None) -> None:
-    """Cap the wire of a host or seat, both ways; ``none`` lifts the cap. Bytes per second."""
+    """Cap the wire of a host or seat, both ways, in bytes per second; none lifts the cap."""
     lab.set_uplink(host, rate)
 
 
@@ -61,14 +61,17 @@ def cont_daemon(lab: Lab, host: str) -> None:
 
 
 def start_daemon(lab: Lab, host: str) -> None:
-    """Start a host's libvirtd after its death. Raises UsageError if there is one."""
+    """Start a host's libvirtd after its death.
+
+    Raises UsageError if there is one.
+    """
     if hosts.daemon_process(lab.cell(host)) is not None:
         raise UsageError(f"{hosts.DAEMON} is there on {host}", remedy="cont-daemon lets a stopped one go on")
     hosts.start_daemon(lab.cell(host))
 
 
 def kill_qemu(lab: Lab, host: str, vm: str) -> None:
-    """Kill a guest's QEMU. ``vm`` is its name or UUID."""
+    """Kill a guest's QEMU, by the guest's name or UUID."""
     _qemu(lab, host, vm).kill()
 
 
@@ -83,7 +86,7 @@ def cont_qemu(lab: Lab, host: str, vm: str) -> None:
 
 
 def fill(lab: Lab, host: str, pool: str = "default", leave: int = 0) -> None:
-    """Fill a pool's filesystem until ``leave`` bytes are free; again with another figure changes it.
+    """Fill a pool's filesystem until LEAVE bytes are free; again with another figure changes it.
 
     Raises UsageError for a pool that has no filesystem of its own.
     """

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import posixpath
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.reader import read_cluster, read_host
@@ -12,9 +13,10 @@ from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import Job, JobHandle
 from mudanza.migration.record import CopiedDisk, MoveRecord
 from mudanza.migration.settle import Act, Settlement, Verdict, settle
+from mudanza.model.cluster import Cluster
 from mudanza.model.errors import HostUnreachableError, HypervisorError, NeedsPersonError
 from mudanza.model.migration import Side, Sighting
-from mudanza.model.vm import Disk, Vm
+from mudanza.model.vm import Disk
 
 LOOK_AGAIN = 0.2
 """Seconds between two questions to both hosts."""
@@ -47,11 +49,13 @@ class Closing:
 
     def look(self) -> tuple[Sighting, Sighting]:
         """Ask both hosts once."""
-        source, target = (
-            self._connections.domains(host).sighting(self._record.uuid, timeout=SIGHTING_TIMEOUT)
-            for host in (self._record.source, self._record.target)
-        )
-        return source, target
+        return self._sighting(self._record.source), self._sighting(self._record.target)
+
+    def _sighting(self, host: str) -> Sighting:
+        try:
+            return self._connections.domains(host).sighting(self._record.uuid, timeout=SIGHTING_TIMEOUT)
+        except HostUnreachableError as error:
+            return Sighting(Side.UNSEEN, reason=str(error))
 
     def settle(self, limit: float, keep_claim: Callable[[], None]) -> Settlement:
         """Ask both hosts until they agree, and do what brings them in line.
@@ -65,23 +69,26 @@ class Closing:
             source, target = self.look()
             found = settle(source, target, was_paused=self._record.was_paused)
             waited = time.monotonic() - begun
-            if found.verdict is Verdict.WAIT or (
+            unclear = found.verdict is Verdict.WAIT or (
                 Side.UNSEEN in (source.side, target.side) and waited < UNSEEN_PATIENCE
-            ):
-                if waited > limit:
-                    raise self._needs_person(found, source, target)
-                time.sleep(LOOK_AGAIN)
-                continue
-            if found.verdict is Verdict.PERSON:
-                raise self._needs_person(found, source, target)
-            if not found.acts:
+            )
+            if not unclear and found.verdict is not Verdict.PERSON and not found.acts:
                 return found
-            self._carry_out(found)
+            if waited > limit or (found.verdict is Verdict.PERSON and not unclear):
+                raise self._needs_person(found, source, target)
+            if not unclear:
+                self._carry_out(found)
+            time.sleep(LOOK_AGAIN)
 
     def _carry_out(self, found: Settlement) -> None:
+        """Do what the verdict asks for, up to the first thing that fails: then both hosts must be asked again."""
         for act in found.acts:
             step = self._handle.intend("settle", {"act": act.value, "why": found.why})
-            self._do(act)
+            try:
+                self._do(act)
+            except (HypervisorError, HostUnreachableError) as error:
+                self._handle.done(step, {"error": str(error)})
+                return
             self._handle.done(step, {"done": True})
 
     def _do(self, act: Act) -> None:
@@ -104,7 +111,7 @@ class Closing:
             f"VM {record.name!r}: {found.why}",
             vm_state=(
                 f"{record.source} says: {_words(source)}; {record.target} says: {_words(target)}. "
-                "Nothing was started, stopped or deleted because of it."
+                f"What was done about it: mudanza job show {self._handle.id}."
             ),
             remedy=(
                 f"look at both hosts (virsh domstate --reason {record.uuid}), "
@@ -112,44 +119,81 @@ class Closing:
             ),
         )
 
-    def finish_at_target(self) -> Residue:
+    def finish_at_target(self, settled: Settlement) -> Residue:
         """Make the target's copy complete and let go of the source's."""
+        if not settled.arrived:
+            self._record = replace(self._record, keep_source=True)
         record = self._record
-        target = self._connections.domains(record.target)
-        warnings: tuple[str, ...] = ()
-        if record.persistent and record.autostart:
-            step = self._handle.intend("autostart", {"host": record.target})
-            try:
-                target.set_autostart(record.uuid, True)
-                self._handle.done(step, {"done": True})
-            except (HypervisorError, HostUnreachableError) as error:
-                self._handle.done(step, {"error": str(error)})
-                warnings = (f"autostart could not be set on {record.target}: {error}",)
+        remarks = (settled.remark,) if settled.remark else ()
+        undefined = self._define_at_target()
+        if undefined:  # the source's definition is the only one then
+            kept = tuple(f"{record.source}:{disk.source_path}" for disk in record.disks)
+            return Residue(kept=kept, warnings=remarks + undefined)
+        found = Residue(warnings=remarks + self._restore_autostart())
         source = self._release_source()
         if source.warnings:  # not let go of: its disks stay with it
-            return Residue(kept=tuple(disk.source_path for disk in record.disks), warnings=warnings) + source
-        return Residue(warnings=warnings) + source + self._remove_source_disks()
+            kept = tuple(f"{record.source}:{disk.source_path}" for disk in record.disks)
+            return found + source + Residue(kept=kept)
+        return found + source + self._remove_source_disks()
+
+    def _define_at_target(self) -> tuple[str, ...]:
+        """Make the VM persistent at the target where the transfer was cut off before libvirt did."""
+        record = self._record
+        if not record.persistent or self._sighting(record.target).persistent:
+            return ()
+        target = self._connections.domains(record.target)
+        return self._attempt(
+            "define",
+            {"host": record.target},
+            lambda: target.define(target.describe(record.uuid, inactive=True)),
+            f"it could not be made persistent on {record.target}",
+        )
+
+    def _restore_autostart(self) -> tuple[str, ...]:
+        record = self._record
+        if not (record.persistent and record.autostart):
+            return ()
+        target = self._connections.domains(record.target)
+        return self._attempt(
+            "autostart",
+            {"host": record.target},
+            lambda: target.set_autostart(record.uuid, True),
+            f"autostart could not be set on {record.target}",
+        )
 
     def _release_source(self) -> Residue:
         """Undefine the source's definition, or with keep_source disarm it."""
         record = self._record
-        domains = self._connections.domains(record.source)
-        seen = domains.sighting(record.uuid, timeout=SIGHTING_TIMEOUT)
+        seen = self._sighting(record.source)
         if seen.side is Side.ABSENT:
             return Residue()
-        step = self._handle.intend("release source", {"host": record.source, "keep": record.keep_source})
-        try:
+
+        def release() -> None:
             if seen.side is Side.UNSEEN or seen.state.active:
                 raise HypervisorError(record.source, f"it says {_words(seen)} of the VM")
+            domains = self._connections.domains(record.source)
             if record.keep_source:
                 domains.set_autostart(record.uuid, False)
             else:
                 domains.undefine(record.uuid)
-            self._handle.done(step, {"done": True})
-            return Residue()
+
+        intent = {"host": record.source, "keep": record.keep_source}
+        what = "disarmed (autostart)" if record.keep_source else "removed"
+        failure = f"the definition on {record.source} could not be {what}"
+        return Residue(warnings=self._attempt("release source", intent, release, failure))
+
+    def _attempt(
+        self, name: str, intent: Mapping[str, object], act: Callable[[], object], failure: str
+    ) -> tuple[str, ...]:
+        """Do one journalled step; return a warning when it fails."""
+        step = self._handle.intend(name, intent)
+        try:
+            act()
         except (HypervisorError, HostUnreachableError) as error:
             self._handle.done(step, {"error": str(error)})
-            return Residue(warnings=(f"the definition on {record.source} could not be removed: {error}",))
+            return (f"{failure}: {error}",)
+        self._handle.done(step, {"done": True})
+        return ()
 
     def _remove_source_disks(self) -> Residue:
         record = self._record
@@ -157,22 +201,31 @@ class Closing:
             return Residue(kept=tuple(f"{record.source}:{disk.source_path}" for disk in record.disks))
         if not record.disks:
             return Residue()
-        vms = self._domains_in_sight()
+        cluster = read_cluster(self._inventory.hosts(), connections=self._connections)
         found = Residue()
         for disk in record.disks:
             where = f"{record.source}:{disk.source_path}"
-            reason = why_keep(disk, record, vms)
+            reason = why_keep(disk, record.source, cluster) or self._built_upon(disk)
             if reason:
                 found += Residue(kept=(where,), warnings=(f"{where} was kept: {reason}",))
             elif disk.source_pool and disk.source_volume:
                 found += self._delete(record.source, disk.source_pool, disk.source_volume, where)
         return found
 
-    def _domains_in_sight(self) -> tuple[Vm, ...] | None:
-        """Return every domain of every host; None when one could not be asked all."""
-        cluster = read_cluster(self._inventory.hosts(), connections=self._connections)
-        unknown = any(not host.seen for host in cluster.hosts) or any(vm.error for vm in cluster.vms)
-        return None if unknown else cluster.vms
+    def _built_upon(self, disk: CopiedDisk) -> str:
+        """Return why a volume must stay for the sake of another one in its pool, of which no domain needs to know."""
+        if disk.source_pool is None:
+            return "it is no volume of a pool"
+        try:
+            volumes = self._connections.volumes(self._record.source)
+            volumes.refresh(disk.source_pool)
+            for name in volumes.names(disk.source_pool):
+                found = volumes.read(disk.source_pool, name)
+                if found.backing and _absolute(found.backing.path, found.path) == disk.source_path:
+                    return f"volume {name!r} of pool {disk.source_pool} is built upon it"
+        except (HypervisorError, HostUnreachableError) as error:
+            return f"what is built upon it could not be found out: {error}"
+        return ""
 
     def undo_at_target(self, job: Job) -> Residue:
         """Delete the volumes that this job's journal says it made at the target, and that no domain uses there."""
@@ -189,6 +242,8 @@ class Closing:
             if (pool, volume) in gone or (step.outcome and step.outcome.get("error")):
                 continue
             if step.outcome is None:
+                if self._is_gone(self._record.target, pool, volume, refresh=True):
+                    continue
                 warning = f"{where} may be ours, but nobody saw it made: look at it"
                 found += Residue(kept=(where,), warnings=(warning,))
                 continue
@@ -213,27 +268,46 @@ class Closing:
             self._handle.done(step, {"done": True})
             return Residue(removed=(where,))
         except (HypervisorError, HostUnreachableError) as error:
+            if self._is_gone(host, pool, volume):
+                self._handle.done(step, {"done": True, "found": "gone already"})
+                return Residue()
             self._handle.done(step, {"error": str(error)})
             return Residue(kept=(where,), warnings=(f"{where} could not be deleted: {error}",))
 
+    def _is_gone(self, host: str, pool: str, volume: str, *, refresh: bool = False) -> bool:
+        """Return whether the pool says that it has no such volume; False where it cannot be asked."""
+        try:
+            volumes = self._connections.volumes(host)
+            if refresh:
+                volumes.refresh(pool)
+            return volume not in volumes.names(pool)
+        except (HypervisorError, HostUnreachableError):
+            return False
 
-def why_keep(disk: CopiedDisk, record: MoveRecord, vms: tuple[Vm, ...] | None) -> str:
-    """Return why a source volume must not be deleted; empty when it may be. Pure.
 
-    ``vms``: every domain in sight, None when a host could not be asked.
+def why_keep(disk: CopiedDisk, source: str, cluster: Cluster) -> str:
+    """Return why a volume of the source must not be deleted; empty when it may be. Pure.
+
+    A file that other hosts see too may be used on any of them, one of the source's own only there.
     """
     if not disk.removable:
         return "it is read-only, shared or no volume of a pool"
-    if vms is None:
-        return "a host could not be asked whether it uses it"
-    for vm in vms:
-        if vm.uuid == record.uuid and vm.host == record.target:
+    for host in cluster.hosts:
+        if not host.seen and (host.name == source or disk.seen_by_both):
+            return f"{host.name} could not be asked whether it uses it"
+    for vm in cluster.vms:
+        if vm.host != source and not disk.seen_by_both:
             continue
-        if vm.host != record.source and not disk.seen_by_both:
-            continue
+        if vm.error:
+            return f"whether domain {vm.name!r} on {vm.host} refers to it could not be found out"
         if any(disk.source_path in _paths(other) for other in vm.disks):
             return f"domain {vm.name!r} on {vm.host} refers to it"
     return ""
+
+
+def _absolute(backing: str, image: str | None) -> str:
+    """Return where a backing file lies: a relative name counts from the image that names it."""
+    return posixpath.normpath(posixpath.join(posixpath.dirname(image or ""), backing))
 
 
 def _paths(disk: Disk) -> frozenset[str]:

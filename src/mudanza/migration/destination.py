@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lxml import etree
@@ -46,6 +46,17 @@ def destination_xml(xml: str, disks: Sequence[DiskPlan], nics: Mapping[str, str]
     return _text(root)
 
 
+def disk_sources(xml: str) -> Mapping[str, tuple[str, ...]]:
+    """Return what each drive of a domain is filled with, by the guest's name for it."""
+    names = ("file", "dev", "pool", "volume", "protocol", "name")
+    return {
+        target.get("dev", ""): tuple(source.get(name, "") for name in names) if source is not None else ()
+        for disk in _read(xml).iterfind("devices/disk")
+        if (target := disk.find("target")) is not None
+        for source in (disk.find("source"),)
+    }
+
+
 def _point_at(disk: Element, plan: DiskPlan) -> None:
     source = disk.find("source")
     if source is None:
@@ -86,18 +97,25 @@ def volume_xml(plan: DiskPlan, source_volume: str | None) -> str:
     """Return the XML of the empty volume that a disk will be copied into.
 
     ``source_volume`` is the XML of the volume it comes from, where the source could tell: a qcow2 file keeps its
-    version, features and cluster size.
+    version, features and cluster size. Of one outside all pools nothing is known: its copy gets version 3.
     """
     root = etree.Element("volume")
     etree.SubElement(root, "name").text = plan.volume
     etree.SubElement(root, "capacity", unit="bytes").text = str(plan.size)
-    etree.SubElement(root, "allocation", unit="bytes").text = "0"
+    # Of a logical volume with less than all its space libvirt makes an LVM snapshot that breaks when it has filled up.
+    etree.SubElement(root, "allocation", unit="bytes").text = str(plan.size if plan.pool_is_block else 0)
     target = etree.SubElement(root, "target")
     etree.SubElement(target, "format", type=plan.format)
-    if plan.format == "qcow2" and source_volume:
-        origin = _read(source_volume).find("target")
-        for trait in _QCOW2_TRAITS:
-            element = origin.find(trait) if origin is not None else None
-            if element is not None:
-                target.append(element)
+    if plan.format == "qcow2":
+        target.extend(_qcow2_traits(source_volume))
     return _text(root)
+
+
+def _qcow2_traits(source_volume: str | None) -> Iterable[Element]:
+    if source_volume is None:
+        # Not told, libvirt makes qcow2 version 2, which can hold no dirty bitmap.
+        compat = etree.Element("compat")
+        compat.text = "1.1"
+        return [compat]
+    found = (_read(source_volume).find(f"target/{trait}") for trait in _QCOW2_TRAITS)
+    return [element for element in found if element is not None]

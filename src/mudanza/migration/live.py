@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 
 from mudanza.hypervisor.connections import Connections
-from mudanza.hypervisor.uris import migration_uri, peer_uri
 from mudanza.journal.inventory import Inventory
-from mudanza.journal.jobs import LEASE, Job, JobHandle, Jobs, NewJob
+from mudanza.journal.jobs import LEASE, Job, JobHandle, Jobs, LeaseLostError, NewJob
 from mudanza.migration.closing import Closing, Residue
-from mudanza.migration.destination import destination_xml, volume_xml
+from mudanza.migration.destination import volume_xml
+from mudanza.migration.order import assert_unchanged, order_of
 from mudanza.migration.prepare import Prepared
 from mudanza.migration.record import CopiedDisk, MoveRecord
 from mudanza.migration.settle import Settlement, Verdict
-from mudanza.migration.transfer import Order, Transfer, TransferEnd, follow
+from mudanza.migration.transfer import Order, Steering, Transfer, TransferEnd
 from mudanza.model.errors import (
     HostUnreachableError,
     HypervisorError,
     MigrationFailedError,
     MudanzaError,
     NeedsPersonError,
-    UsageError,
     VmDownError,
 )
 from mudanza.model.migration import Answer, MigrationReport, Probe, Progress
-from mudanza.model.units import MIB
 from mudanza.model.vm import Vm, VmState
 from mudanza.preflight.mapping import DiskPlan
 
@@ -63,9 +61,10 @@ class LiveMigration:
         """Move one VM that was judged fit to go.
 
         Setting ``stop`` cancels it. Raises MigrationFailedError (it is at the source as before), VmDownError,
-        NeedsPersonError; BlockedError when it has an unfinished job.
+        NeedsPersonError; BlockedError when it has an unfinished job or is no longer what was judged.
         """
         record = self._record(prepared)
+        order = order_of(prepared, record)
         handle = self._jobs.begin(
             NewJob(
                 "live",
@@ -84,8 +83,12 @@ class LiveMigration:
         try:
             self._create_volumes(handle, prepared, record)
             if not stop.is_set():
-                end = self._transfer(handle, prepared, record, stop)
-        except (HypervisorError, HostUnreachableError) as error:
+                end = self._transfer(handle, order, self._steered(prepared, record, stop))
+        except NeedsPersonError as error:
+            raise _left_open(handle, error) from None
+        except LeaseLostError:
+            raise
+        except MudanzaError as error:
             problem = error
         problem = problem or (end.error if end else None)
         self._unlearn_tls(record, problem)
@@ -95,6 +98,8 @@ class LiveMigration:
     def _record(self, prepared: Prepared) -> MoveRecord:
         vm = prepared.vm
         domains = self._connections.domains(vm.host)
+        xml = domains.describe(vm.uuid, migratable=True)
+        assert_unchanged(vm, domains.sighting(vm.uuid), xml)
         return MoveRecord(
             uuid=vm.uuid,
             name=vm.name,
@@ -105,7 +110,7 @@ class LiveMigration:
             autostart=vm.autostart,
             keep_source=prepared.options.keep_source,
             tls=prepared.tls,
-            xml=domains.describe(vm.uuid, migratable=True),
+            xml=xml,
             inactive_xml=domains.describe(vm.uuid, inactive=True, migratable=True) if vm.persistent else None,
             disks=tuple(_copied(vm, plan, prepared) for plan in prepared.chosen.resolution.copies),
             warnings=tuple(finding.message for finding in prepared.chosen.findings),
@@ -130,49 +135,20 @@ class LiveMigration:
                 raise
             handle.done(step, {"made": made})
 
-    def _transfer(
-        self, handle: JobHandle, prepared: Prepared, record: MoveRecord, stop: threading.Event
-    ) -> TransferEnd:
-        order = self._order(prepared, record)
+    def _steered(self, prepared: Prepared, record: MoveRecord, stop: threading.Event) -> Transfer:
+        options = prepared.options
+        steering = Steering(options.max_downtime, options.deadline, self._limits.no_progress)
+        return Transfer(self._connections.domains(record.source), record.uuid, steering, stop)
+
+    def _transfer(self, handle: JobHandle, order: Order, transfer: Transfer) -> TransferEnd:
         step = handle.intend("transfer", {"flags": list(order.flags), "peer": order.peer_uri})
         handle.enter("transferring")
-        transfer = Transfer(self._connections.domains(record.source), order, stop)
-        end = transfer.run(self._on_progress, _renewing(handle))
+        end = transfer.run(order, self._on_progress, _renewing(handle))
+        if isinstance(end.error, HostUnreachableError):
+            # Only our way to the source broke, it seems: libvirt carries the transfer on without us.
+            end = replace(transfer.follow(self._on_progress, _renewing(handle)), error=end.error)
         handle.done(step, {"error": str(end.error or ""), "stopped": end.stopped_because})
         return end
-
-    def _order(self, prepared: Prepared, record: MoveRecord) -> Order:
-        chosen, options = prepared.chosen, prepared.options
-        entry = chosen.target.entry
-        peer = peer_uri(entry)
-        if peer is None:
-            raise UsageError(
-                f"{record.source} cannot reach {record.target}: no address other hosts could use is known",
-                remedy=f"tell it: mudanza host edit {record.target} --peer-uri qemu+tls://NAME/system",
-            )
-        plans, nics = chosen.resolution.disks, chosen.resolution.nic_names
-        parameters: dict[str, int | str | list[str]] = {
-            "destination_xml": destination_xml(record.xml, plans, nics),
-        }
-        if record.inactive_xml is not None:
-            parameters["persistent_xml"] = destination_xml(record.inactive_xml, plans, nics)
-        if uri := migration_uri(entry):
-            parameters["migrate_uri"] = uri
-        if options.bandwidth:
-            parameters["bandwidth"] = max(1, options.bandwidth // MIB)
-        if record.disks:
-            parameters["migrate_disks"] = [disk.target for disk in record.disks]
-        if record.tls and entry.tls_name:
-            parameters["tls.destination"] = entry.tls_name
-        return Order(
-            record.uuid,
-            peer,
-            parameters,
-            _flags(record, plans),
-            options.max_downtime,
-            options.deadline,
-            self._limits.no_progress,
-        )
 
     def _unlearn_tls(self, record: MoveRecord, error: MudanzaError | None) -> None:
         """Forget that TLS works between two hosts when it has just failed, so that it is tried anew next time."""
@@ -196,20 +172,24 @@ class LiveMigration:
         try:
             settled = closing.settle(self._limits.settle, _renewing(handle))
         except NeedsPersonError as error:
-            # The job stays open: it owns the VM until somebody has looked, and `job resume` goes on from here.
-            handle.enter("needs a person")
             error.remedy = f"{error.remedy} (what libvirt said: {why})" if why else error.remedy
-            raise
+            raise _left_open(handle, error) from None
         handle.enter("cleaning up")
         if settled.verdict is Verdict.MOVED:
-            return self._close_moved(handle, record, closing, end, begun)
+            return self._close_moved(handle, record, closing, settled, end, begun)
         residue = closing.undo_at_target(self._jobs.get(handle.id))
         raise self._closed_unmoved(handle, record, settled, why, residue)
 
     def _close_moved(
-        self, handle: JobHandle, record: MoveRecord, closing: Closing, end: TransferEnd | None, begun: float
+        self,
+        handle: JobHandle,
+        record: MoveRecord,
+        closing: Closing,
+        settled: Settlement,
+        end: TransferEnd | None,
+        begun: float,
     ) -> MigrationReport:
-        residue = closing.finish_at_target()
+        residue = closing.finish_at_target(settled)
         report = self._report(record, residue, end, time.monotonic() - begun)
         sentence = f"moved from {record.source} to {record.target}"
         handle.finish("done", sentence, 0, asdict(report))
@@ -280,10 +260,10 @@ class LiveMigration:
         except (HypervisorError, HostUnreachableError):
             return {}  # the last sample seen on the way stands in
 
-    def resume(self, job_id: int) -> MigrationReport:
+    def resume(self, job_id: int, stop: threading.Event) -> MigrationReport:
         """Finish a job that its controller left behind: wait for its transfer, then settle and clean up.
 
-        Raises what ``migrate`` raises; UsageError when it has ended.
+        Setting ``stop`` cancels a transfer under way. Raises what ``migrate`` raises; UsageError when it has ended.
         """
         found = self._jobs.get(job_id)
         handle = self._jobs.take_over(job_id)
@@ -293,8 +273,12 @@ class LiveMigration:
             raise MigrationFailedError(f"job {job_id} had done nothing yet", vm_state="the VM was not touched")
         record = MoveRecord.from_json(decided[0].intent)
         begun = time.monotonic()
-        self._wait_for_transfer(handle, record)
-        return self.close(handle, record, _interrupted(found), None, begun)
+        try:
+            end = self._wait_for_transfer(handle, record, found, stop)
+        except NeedsPersonError as error:
+            raise _left_open(handle, error) from None
+        why = (end.stopped_because if end else "") or _interrupted(found)
+        return self.close(handle, record, why, end, begun)
 
     def clean_up(self, job_id: int) -> Residue:
         """Try once more to delete what an ended job, whose VM did not move, had to leave at the target."""
@@ -311,9 +295,26 @@ class LiveMigration:
             handle.finish(found.state, found.outcome, found.exit_code or 0, {"left": list(residue.kept)})
         return residue
 
-    def _wait_for_transfer(self, handle: JobHandle, record: MoveRecord) -> None:
+    def _wait_for_transfer(
+        self, handle: JobHandle, record: MoveRecord, job: Job, stop: threading.Event
+    ) -> TransferEnd | None:
         """Follow a transfer that libvirt carries on without us, until it is over."""
-        follow(self._connections.domains(record.source), record.uuid, self._on_progress, _renewing(handle))
+        try:
+            domains = self._connections.domains(record.source)
+        except HostUnreachableError:
+            return None  # settling asks again, and says what follows from it
+        # Its deadline ran by the clock of a controller that is gone.
+        steering = Steering(float(job.asked["max_downtime"]), None, self._limits.no_progress)
+        return Transfer(domains, record.uuid, steering, stop).follow(self._on_progress, _renewing(handle))
+
+
+def _left_open(handle: JobHandle, error: NeedsPersonError) -> NeedsPersonError:
+    """Leave a job to a person: it owns the VM until somebody has looked, and `job resume` goes on from here."""
+    handle.let_go("needs a person")
+    error.remedy = error.remedy or "look at both hosts"
+    if "job resume" not in error.remedy:
+        error.remedy += f"; then: mudanza job resume {handle.id}"
+    return error
 
 
 def _interrupted(job: Job) -> str:
@@ -352,24 +353,6 @@ def _copied(vm: Vm, plan: DiskPlan, prepared: Prepared) -> CopiedDisk:
         removable=pooled and disk.device == "disk" and not disk.readonly and not disk.shareable,
         seen_by_both=shared.answer is not Answer.NO,
     )
-
-
-def _flags(record: MoveRecord, plans: Sequence[DiskPlan]) -> tuple[str, ...]:
-    flags = ["LIVE", "PEER2PEER", "ABORT_ON_ERROR"]
-    if record.persistent:
-        flags.append("PERSIST_DEST")
-        if not record.keep_source:
-            flags.append("UNDEFINE_SOURCE")
-    if record.was_paused:
-        flags.append("PAUSED")
-    if record.disks:
-        flags.append("NON_SHARED_DISK")
-    if record.tls:
-        flags.append("TLS")
-    if any(plan.action == "shared" for plan in plans):
-        # Preflight let it pass only because a probe has shown both hosts the same file, with a safe cache mode.
-        flags.append("UNSAFE")
-    return tuple(flags)
 
 
 def _asked(prepared: Prepared) -> dict[str, object]:

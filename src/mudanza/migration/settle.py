@@ -44,6 +44,10 @@ class Settlement:
     verdict: Verdict
     why: str
     acts: tuple[Act, ...] = ()
+    remark: str = ""
+    """What a report of the move must say besides."""
+    arrived: bool = True
+    """Of a VM at the target: the migration brought it there, so the source's disks are old."""
 
 
 # A copy in one of these states has never run a guest instruction at the target.
@@ -51,6 +55,10 @@ _INCOMING = frozenset({"migrating", "starting up", "migration"})
 # libvirt stopped the source's vCPUs for the switchover, not somebody who wanted it paused.
 _SWITCHOVER = frozenset({"migrating", "migration", "migrated", "post-copy", "unknown"})
 _POSTCOPY = frozenset({"post-copy", "post-copy failed"})
+# A copy that runs for one of these reasons was started there; no migration brought its memory.
+_STARTED_ANEW = frozenset({"booted", "restored", "from snapshot"})
+# What stops a VM that had arrived: somebody's wish, or trouble that letting it run again does not end.
+_STOPPED_LATER = frozenset({"user", "I/O error", "watchdog", "crashed", "saving", "dumping", "creating snapshot"})
 
 
 def settle(source: Sighting, target: Sighting, *, was_paused: bool = False) -> Settlement:
@@ -67,7 +75,7 @@ def settle(source: Sighting, target: Sighting, *, was_paused: bool = False) -> S
     if Side.UNSEEN in (source.side, target.side):
         return _settle_half_seen(source, target, was_paused=was_paused)
     if target.running or (was_paused and _rests_at(target)):
-        return _settle_at_target(source, was_paused=was_paused)
+        return _settle_at_target(source, target, was_paused=was_paused)
     if target.side is Side.PRESENT and target.state is VmState.PAUSED:
         return _settle_paused_target(source, target, was_paused=was_paused)
     return _settle_at_source(source, target, was_paused=was_paused)
@@ -104,7 +112,9 @@ def _settle_half_seen(source: Sighting, target: Sighting, *, was_paused: bool) -
     return Settlement(Verdict.PERSON, "one host cannot be asked, and the other one alone does not tell where it lives")
 
 
-def _settle_at_target(source: Sighting, *, was_paused: bool) -> Settlement:
+def _settle_at_target(source: Sighting, target: Sighting, *, was_paused: bool) -> Settlement:
+    if target.running and target.reason in _STARTED_ANEW:
+        return _settle_started_anew(source, target)
     if _is_off(source):
         return Settlement(Verdict.MOVED, "it is at the target and no longer active at the source")
     if source.state is VmState.PAUSED and (source.reason in _SWITCHOVER or not was_paused):
@@ -118,12 +128,17 @@ def _settle_at_target(source: Sighting, *, was_paused: bool) -> Settlement:
     )
 
 
+def _settle_started_anew(source: Sighting, target: Sighting) -> Settlement:
+    why = f"it was started at the target ({target.reason}), and not left running there by the migration"
+    if not _is_off(source):
+        return Settlement(Verdict.PERSON, f"{why}; the source says {source.state} ({source.reason}) of it")
+    return Settlement(Verdict.MOVED, why, remark=f"{why}: everything was kept at the source", arrived=False)
+
+
 def _settle_paused_target(source: Sighting, target: Sighting, *, was_paused: bool) -> Settlement:
     if _is_off(source):
         if source.side is Side.ABSENT or source.reason == "migrated":
-            return Settlement(
-                Verdict.MOVED, "its memory is at the target, where it was left paused", (Act.RESUME_TARGET,)
-            )
+            return _settle_left_paused(target)
         return Settlement(
             Verdict.PERSON,
             f"the source says {source.state} ({source.reason}) and the target holds a paused copy ({target.reason})",
@@ -136,6 +151,13 @@ def _settle_paused_target(source: Sighting, target: Sighting, *, was_paused: boo
         "it is at the source; the target holds an incoming copy that never ran",
         (Act.END_TARGET_COPY, Act.RESUME_SOURCE) if resume else (Act.END_TARGET_COPY,),
     )
+
+
+def _settle_left_paused(target: Sighting) -> Settlement:
+    if target.reason in _STOPPED_LATER:
+        why = f"it is at the target, paused ({target.reason})"
+        return Settlement(Verdict.MOVED, why, remark=f"{why}; it was not resumed")
+    return Settlement(Verdict.MOVED, "its memory is at the target, where it was left paused", (Act.RESUME_TARGET,))
 
 
 def _settle_at_source(source: Sighting, target: Sighting, *, was_paused: bool) -> Settlement:

@@ -9,9 +9,12 @@ from dataclasses import dataclass, replace
 
 from mudanza.hypervisor.domains import Domains, Parameters
 from mudanza.migration.progress import Trend, outlook, read_progress
-from mudanza.model.errors import HostUnreachableError, HypervisorError, MudanzaError
+from mudanza.model.errors import HostUnreachableError, HypervisorError, MudanzaError, NeedsPersonError
 from mudanza.model.migration import Progress
 from mudanza.model.units import format_duration
+
+OnProgress = Callable[[Progress], None]
+KeepClaim = Callable[[], None]
 
 POLL = 0.25
 """Seconds between two looks at the job."""
@@ -19,16 +22,27 @@ STATS_TIMEOUT = 5.0
 """Seconds a look may take; a host may block it during a phase change, and the transfer goes on all the same."""
 ABORT_AGAIN = 5.0
 """Seconds before an unheeded order to cancel is given again."""
+ABORT_PATIENCE = 180.0
+"""Seconds an order to cancel may go unheeded; longer than a connection to a dead host takes to fail (127 s)."""
+
+
+# A job whose kind a busy QEMU does not tell may be ours too; a backup is not, and is not to be cancelled for it.
+_OURS = frozenset({"migration out", "unknown"})
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One call of libvirt's peer-to-peer migration. Seconds."""
+    """One call of libvirt's peer-to-peer migration."""
 
-    uuid: str
     peer_uri: str
     parameters: Parameters
     flags: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Steering:
+    """What a transfer is held to. Seconds."""
+
     max_downtime: float
     deadline: float | None
     no_progress: float
@@ -53,40 +67,61 @@ class _Call:
 
 
 class Transfer:
-    """One migration on its way."""
+    """One migration on its way; ``stop`` cancels it."""
 
-    def __init__(self, domains: Domains, order: Order, stop: threading.Event) -> None:
+    def __init__(self, domains: Domains, uuid: str, steering: Steering, stop: threading.Event) -> None:
         self._domains = domains
-        self._order = order
+        self._uuid = uuid
+        self._steering = steering
         self._stop = stop
         self._over = threading.Event()
         self._call = _Call()
         self._trend = Trend()
         self._downtime_set = False
         self._why = ""
+        self._first_abort: float | None = None
         self._abort_at = 0.0
 
-    def run(self, on_progress: Callable[[Progress], None], keep_claim: Callable[[], None]) -> TransferEnd:
+    def run(self, order: Order, on_progress: OnProgress, keep_claim: KeepClaim) -> TransferEnd:
         """Run to the end; ``on_progress`` is told every sample, ``keep_claim`` is called at every turn.
 
-        Whatever ``keep_claim`` raises ends the watching, not the migration.
+        Whatever ``keep_claim`` raises ends the watching, not the migration. Raises NeedsPersonError when an order to
+        cancel has no effect for ABORT_PATIENCE seconds.
         """
+        threading.Thread(target=self._migrate, args=(order,), name=f"migrate {self._uuid}", daemon=True).start()
+        last = self._watch(lambda: self._over.wait(POLL), on_progress, keep_claim)
+        return TransferEnd(self._call.error, self._why, last)
+
+    def follow(self, on_progress: OnProgress, keep_claim: KeepClaim) -> TransferEnd:
+        """Watch a transfer that nobody's call waits for any more, until its host shows no job on the VM.
+
+        Raises what ``run`` raises.
+        """
+        last = self._watch(self._shows_no_job, on_progress, keep_claim)
+        return TransferEnd(None, self._why, last)
+
+    def _shows_no_job(self) -> bool:
+        # A host that cannot be asked shows none either: what that means is settled by asking both.
+        if self._domains.sighting(self._uuid, timeout=STATS_TIMEOUT).job not in _OURS:
+            return True
+        time.sleep(POLL)
+        return False
+
+    def _watch(self, is_over: Callable[[], bool], on_progress: OnProgress, keep_claim: KeepClaim) -> Progress:
         begun = time.monotonic()
-        threading.Thread(target=self._migrate, name=f"migrate {self._order.uuid}", daemon=True).start()
         last = Progress("starting", 0.0)
-        while not self._over.wait(POLL):
+        while not is_over():
             keep_claim()
             progress = self._look(time.monotonic() - begun)
             if progress is not None:
                 last = progress
                 on_progress(progress)
             self._maybe_abort(time.monotonic() - begun)
-        return TransferEnd(self._call.error, self._why, last)
+        return last
 
-    def _migrate(self) -> None:
-        order = self._order
+    def _migrate(self, order: Order) -> None:
         try:
-            self._domains.migrate_p2p(order.uuid, order.peer_uri, order.parameters, order.flags)
+            self._domains.migrate_p2p(self._uuid, order.peer_uri, order.parameters, order.flags)
         except MudanzaError as error:
             self._call.error = error
         except Exception as error:  # the thread must end by saying what happened, whatever it was
@@ -96,7 +131,7 @@ class Transfer:
 
     def _look(self, elapsed: float) -> Progress | None:
         try:
-            stats = self._domains.job_stats(self._order.uuid, timeout=STATS_TIMEOUT)
+            stats = self._domains.job_stats(self._uuid, timeout=STATS_TIMEOUT)
         except (HypervisorError, HostUnreachableError):
             return None  # not an answer: the domain may be gone already, or the host is busy with the hand-over
         if not stats.get("type"):
@@ -111,7 +146,7 @@ class Transfer:
         if self._downtime_set:
             return
         try:
-            self._domains.set_max_downtime(self._order.uuid, round(self._order.max_downtime * 1000))
+            self._domains.set_max_downtime(self._uuid, round(self._steering.max_downtime * 1000))
             self._downtime_set = True
         except (HypervisorError, HostUnreachableError):
             return  # the job is between two phases: at the next look
@@ -120,41 +155,24 @@ class Transfer:
         self._why = self._why or self._reason_to_stop(elapsed)
         if not self._why or elapsed < self._abort_at:
             return
+        self._first_abort = elapsed if self._first_abort is None else self._first_abort
+        if elapsed - self._first_abort > ABORT_PATIENCE:
+            raise NeedsPersonError(
+                f"the order to cancel ({self._why}) had no effect for {format_duration(ABORT_PATIENCE)}",
+                vm_state=f"{self._domains.host} still works on its migration, which may yet end either way",
+                remedy=f"look at its QEMU and libvirt on {self._domains.host}",
+            )
         self._abort_at = elapsed + ABORT_AGAIN
         try:
-            self._domains.abort_job(self._order.uuid)
+            self._domains.abort_job(self._uuid)
         except (HypervisorError, HostUnreachableError):
             return  # there is no job yet, or no more; ordered again while the call lasts
 
     def _reason_to_stop(self, elapsed: float) -> str:
         if self._stop.is_set():
             return "cancelled on request"
-        if self._order.deadline is not None and elapsed > self._order.deadline:
-            return f"not done within the deadline of {format_duration(self._order.deadline)}"
-        if elapsed - self._trend.improved_at > self._order.no_progress:
-            return f"came no nearer to its end for {format_duration(self._order.no_progress)}"
+        if self._steering.deadline is not None and elapsed > self._steering.deadline:
+            return f"not done within the deadline of {format_duration(self._steering.deadline)}"
+        if elapsed - self._trend.improved_at > self._steering.no_progress:
+            return f"came no nearer to its end for {format_duration(self._steering.no_progress)}"
         return ""
-
-
-def follow(
-    domains: Domains,
-    uuid: str,
-    on_progress: Callable[[Progress], None],
-    keep_claim: Callable[[], None],
-) -> None:
-    """Watch a transfer that somebody else's call carries, until its host shows no job on the VM any more."""
-    begun = time.monotonic()
-    trend = Trend()
-    while True:
-        keep_claim()
-        try:
-            stats = domains.job_stats(uuid, timeout=STATS_TIMEOUT)
-        except (HypervisorError, HostUnreachableError):
-            return  # gone from there, or not to be asked: what that means is settled by asking both hosts
-        if not stats.get("type"):
-            return
-        progress = read_progress(stats, time.monotonic() - begun)
-        trend = trend.after(progress)
-        eta, sentence = outlook(progress, trend)
-        on_progress(replace(progress, eta=eta, outlook=sentence))
-        time.sleep(POLL)

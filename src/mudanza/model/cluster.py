@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mudanza.model.errors import UsageError
+from mudanza.model.errors import BlockedError, UsageError
 from mudanza.model.host import Host
 from mudanza.model.vm import Vm
 
@@ -28,22 +28,32 @@ class Cluster:
         """Return the domains a host lists."""
         return tuple(vm for vm in self.vms if vm.host == host)
 
-    def find(self, wanted: str) -> Vm:
-        """Return the one VM with that name or UUID. Raises UsageError for none, or for several.
+    def find(self, wanted: str, *, bound_for: str | None = None) -> Vm:
+        """Return the one VM with that name or UUID. Raises UsageError for none, or for several, and
+        BlockedError for none while a host was not seen: it may be there.
 
-        Of a VM that two hosts list while only one runs it, the running one is meant.
+        Of a VM that two hosts list while only one runs it, the running one is meant. Of several that are to go to
+        the host ``bound_for`` the one that is not there: preflight says what is the matter with the other.
         """
         found = [vm for vm in self.vms if wanted in (vm.name, vm.uuid)]
         if len({vm.uuid for vm in found}) == 1:
             active = [vm for vm in found if vm.state.active]
             found = active if len(active) == 1 else found
+        if bound_for is not None and len(found) > 1:
+            found = [vm for vm in found if vm.host != bound_for]
         if len(found) == 1:
             return found[0]
         if found:
             places = ", ".join(f"{vm.host} ({vm.state}, {vm.uuid})" for vm in found)
-            raise UsageError(f"{wanted!r} is ambiguous: {places}", remedy="name it by UUID, or add --from HOST")
+            if len({vm.uuid for vm in found}) == 1:
+                remedy = "it is one VM defined twice: keep the right one, `virsh undefine --keep-nvram` the other"
+            else:
+                remedy = "name it by UUID"
+            raise UsageError(f"{wanted!r} is ambiguous: {places}", remedy=remedy)
         unseen = ", ".join(host.name for host in self.hosts if not host.seen)
-        raise UsageError(
-            f"no host lists a VM {wanted!r}" + (f" (not seen: {unseen})" if unseen else ""),
-            remedy="see what is where: mudanza vms",
-        )
+        if unseen:
+            raise BlockedError(
+                f"no host that answers lists a VM {wanted!r}; not seen: {unseen}",
+                remedy="mend what keeps the host from answering, and try again",
+            )
+        raise UsageError(f"no host lists a VM {wanted!r}", remedy="see what is where: mudanza vms")

@@ -93,7 +93,6 @@ class Host:
     networks: tuple[Network, ...] | None = ()
     interfaces: frozenset[str] | None = frozenset()
     """Network interfaces and bridges by name; None where the host cannot tell."""
-    addresses: frozenset[str] | None = None
     hugepages: tuple[HugePages, ...] = ()
     cpu_count_by_node: tuple[int, ...] = ()
     nwfilters: frozenset[str] | None = frozenset()

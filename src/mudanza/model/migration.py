@@ -53,6 +53,7 @@ class Probe:
 
 
 _NO_PROBES: Mapping[str, Probe] = MappingProxyType({})
+_NO_FIGURES: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,10 @@ class Facts:
     """Path (ISO, kernel, firmware, block device…) → is it there on the target?"""
     occupied: Mapping[str, Probe] = field(default_factory=lambda: _NO_PROBES)
     """Disk target → does a volume of the name we would create exist already? ``detail`` is its path."""
+    room: Mapping[str, int] = field(default_factory=lambda: _NO_FIGURES)
+    """Pool of the target that disks would be copied into → bytes free in it now."""
+    addresses: Mapping[str, Probe] = field(default_factory=lambda: _NO_PROBES)
+    """Address a display of the VM listens on → can one listen there on the target?"""
     clock_offset: float | None = None
     """Target's clock minus source's, in seconds."""
     unfinished_job: int | None = None

@@ -126,9 +126,8 @@ def encryption(case: Case) -> Iterator[Finding]:
     message = f"encrypted migration from {case.source.name} to {case.target.name} {state}{because(tls.detail)}"
     remedy = (
         "put ca-cert.pem, server-cert.pem, server-key.pem, client-cert.pem and client-key.pem into "
-        "/etc/pki/qemu on both hosts, the certificate naming the address data is sent to (else: "
-        + mudanza("host", "edit", case.target.name, "--tls-name", "NAME")
-        + ")"
+        "/etc/pki/qemu on both hosts, readable for QEMU's user, with the address data is sent to in the certificate "
+        "(else: " + mudanza("host", "edit", case.target.name, "--tls-name", "NAME") + ")"
     )
     if wanted is Tls.REQUIRE:
         yield blocker("tls-required", f"host {case.target.name}", message, f"{remedy}; or give up --tls require")

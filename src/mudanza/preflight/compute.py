@@ -71,7 +71,7 @@ def machine_type(case: Case) -> Iterator[Finding]:
             f"host {target.name}",
             f"QEMU on {target.name} does not know the machine type {vm.machine}",
             f"upgrade QEMU on {target.name}, or choose an older machine type (virsh edit) while the VM is shut off; "
-            f"what it knows: {virsh(target, 'domcapabilities', '--arch', vm.arch)}",
+            f"what it knows: {virsh(target, 'capabilities')}",
         )
 
 
@@ -82,7 +82,7 @@ def emulator(case: Case) -> Iterator[Finding]:
         yield blocker(
             "emulator-missing",
             f"host {case.target.name}",
-            f"{case.target.name} has no QEMU at {path}{because(case.file(path).detail)}",
+            f"{case.target.name} has no QEMU at {path}",
             f"install QEMU there, or link its binary to {path}",
         )
 
@@ -97,7 +97,7 @@ def cpu(case: Case) -> Iterator[Finding]:
             f"{target.name} cannot provide the VM's CPU{because(probe.detail)}",
             "give the VM a CPU model that both hosts have (virsh hypervisor-cpu-baseline) and restart it",
         )
-    elif probe.answer is Answer.UNKNOWN:
+    elif probe.answer is Answer.UNKNOWN and case.vm.domain_type in target.domain_types:
         yield warning(
             "cpu-unknown",
             f"host {target.name}",

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from mudanza.model.finding import Finding
-from mudanza.model.vm import Graphics, HostDevice
+from mudanza.model.migration import Answer, Probe
+from mudanza.model.vm import Graphics, HostDevice, Vm
 from mudanza.preflight.case import Case, blocks_live
 from mudanza.preflight.files import OPENED_BY_PATH
-from mudanza.preflight.wording import blocker, listed, virsh, vm_key, warning
+from mudanza.preflight.wording import because, blocker, listed, virsh, vm_key, warning
 
+_UNKNOWN = Probe()
 _TIED = {
     "pci": "a PCI device of the host",
     "mdev": "a mediated device of the host",
@@ -70,6 +72,12 @@ def _lent(case: Case, device: HostDevice) -> Finding:
     )
 
 
+def addresses_needed(vm: Vm) -> tuple[str, ...]:
+    """Return the addresses to be tried on the target (``Facts.addresses``): not those that every host has."""
+    named = (display.listen for display in vm.graphics)
+    return tuple(dict.fromkeys(address for address in named if address is not None and not _on_every_host(address)))
+
+
 def displays(case: Case) -> Iterator[Finding]:
     """A display listens on an address and maybe on a port of its host."""
     for display in case.vm.graphics:
@@ -84,25 +92,26 @@ def displays(case: Case) -> Iterator[Finding]:
 
 
 def _listen_address(case: Case, display: Graphics) -> Iterator[Finding]:
-    address, known = display.listen, case.target.addresses
+    address = display.listen
     if address is None or _on_every_host(address):
         return
+    probe = case.facts.addresses.get(address, _UNKNOWN)
     remedy = (
         f"listen on 127.0.0.1 or 0.0.0.0 (virsh edit {vm_key(case.vm)}) and restart the VM, "
         f"or give {case.target.name} that address"
     )
-    if known is None:
+    if probe.answer is Answer.UNKNOWN:
         yield warning(
             "display-address-unknown",
             f"display {display.kind}",
-            f"it listens on {address}, and {case.target.name} could not tell its own addresses",
+            f"it listens on {address}; whether it can on {case.target.name} was not found out{because(probe.detail)}",
             remedy,
         )
-    elif address not in known:
+    elif probe.answer is Answer.NO:
         yield blocker(
             "display-address",
             f"display {display.kind}",
-            f"it listens on {address}, and {case.target.name} has no such address (it has: {listed(known)})",
+            f"it listens on {address}, and on {case.target.name} it could not{because(probe.detail)}",
             remedy,
         )
 

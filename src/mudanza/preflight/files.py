@@ -55,7 +55,7 @@ def _needed(vm: Vm, target: Host) -> Iterator[NeededFile]:
 
 
 def _read_only(disk: Disk) -> Iterator[NeededFile]:
-    if disk.is_local_image and disk.source is not None and opened_read_only(disk):
+    if disk.is_local_image and disk.source is not None and opened_read_only(disk) and not _is_host_drive(disk):
         drive = disk.target if disk.device in ("cdrom", "floppy") else None
         yield NeededFile(disk.source, f"disk {disk.target}", "reads it", drive)
 
@@ -68,7 +68,7 @@ def needed_files(case: Case) -> Iterator[Finding]:
             yield blocker(
                 "file-missing",
                 needed.subject,
-                f"{case.target.name} has no {needed.path}, and the VM {needed.purpose}{because(probe.detail)}",
+                f"{case.target.name} has no {needed.path}, and the VM {needed.purpose}",
                 _how_to_mend(case, needed),
             )
         elif probe.answer is Answer.UNKNOWN:
@@ -89,22 +89,29 @@ def _how_to_mend(case: Case, needed: NeededFile) -> str:
     if needed.is_firmware:
         ways.insert(0, "install the firmware there (Debian: ovmf)")
     if needed.drive is not None:
-        drive = ("--domain", key, "--path", needed.drive, "--eject", "--live", "--config")
+        now = ("--live",) if case.vm.state.active else ()
+        drive = ("--domain", key, "--path", needed.drive, "--eject", *now, "--config")
         ways.append(f"take it out: {virsh(case.source, 'change-media', *drive)}")
     elif is_device:
         ways.append(f"take it out of the VM: virsh edit {key}")
     return "; or ".join(ways)
 
 
+def _is_host_drive(disk: Disk) -> bool:
+    return disk.device == "cdrom" and disk.kind == "block" and disk.source is not None
+
+
 def host_drives(case: Case) -> Iterator[Finding]:
     """A drive of the host itself holds another medium over there."""
     for disk in case.vm.disks:
-        if disk.device == "cdrom" and disk.kind == "block" and disk.source is not None and case.has_file(disk.source):
+        if _is_host_drive(disk):
             yield warning(
                 "host-drive",
                 f"disk {disk.target}",
-                f"it is the host's own drive {disk.source}: at {case.target.name} it finds what lies in that one",
-                "take the medium out first: virsh change-media --eject",
+                f"it is the host's own drive {disk.source}: at {case.target.name} it finds what lies in that one, "
+                "and without one there the move fails",
+                "take the drive out of the VM (virsh edit), or put an ISO on shared storage into it: "
+                f"virsh change-media --update --domain {vm_key(case.vm)} --path {disk.target} --source FILE",
             )
 
 
@@ -113,12 +120,13 @@ def backing_files(case: Case) -> Iterator[Finding]:
     for disk, _ in case.planned("shared"):
         for image in disk.backing:
             if not case.has_file(image.path):
-                state = "has no" if case.file(image.path).answer is Answer.NO else "was not proven to have"
+                probe = case.file(image.path)
+                is_missing = probe.answer is Answer.NO
+                state, why = ("has no", "") if is_missing else ("was not proven to have", because(probe.detail))
                 yield blocker(
                     "backing-missing",
                     f"disk {disk.target}",
-                    f"{case.target.name} {state} {image.path}, on which {disk.source} builds"
-                    + because(case.file(image.path).detail),
+                    f"{case.target.name} {state} {image.path}, on which {disk.source} builds{why}",
                     "put the base on the shared storage too, or make the disk independent of it: virsh blockpull "
                     f"--domain {vm_key(case.vm)} --path {disk.target} --wait",
                 )

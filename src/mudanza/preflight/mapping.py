@@ -17,6 +17,7 @@ FILE_POOLS = frozenset({"dir", "fs", "netfs"})
 BLOCK_POOLS = frozenset({"logical"})
 _MAPPABLE_NICS = frozenset({"network", "bridge", "direct"})
 _UNKNOWN = Probe()
+_POOL_ON_BOTH = "make a pool of its directory on both hosts (virsh pool-define-as NAME dir --target DIRECTORY), or "
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ def _plan_disk(disk: Disk, source: Host, target: Host, options: MigrationOptions
         return _in_place(disk, "shared", "both hosts see the same image" + because(shared.detail))
     if wanted is None and shared.answer is Answer.UNKNOWN:
         return _sharing_unknown(disk, shared)
-    return _why_not_copied(disk) or _plan_copy(disk, source, target, wanted, shared)
+    return _why_not_copied(disk, source) or _plan_copy(disk, source, target, wanted, shared)
 
 
 def _in_place(disk: Disk, action: Literal["shared", "none"], reason: str) -> DiskPlan:
@@ -158,12 +159,11 @@ def _sharing_unknown(disk: Disk, shared: Probe) -> Finding:
         "shared-unknown",
         f"disk {disk.target}",
         f"whether both hosts see the same {disk.source} could not be found out{because(shared.detail)}",
-        "make a pool of its directory on both hosts (virsh pool-define-as NAME dir --target DIRECTORY), "
-        "or say where to copy it: --map-storage DIRECTORY=POOL",
+        ("" if disk.kind == "block" else _POOL_ON_BOTH) + f"say where to copy it: --map-storage {_map_key(disk)}=POOL",
     )
 
 
-def _why_not_copied(disk: Disk) -> Finding | None:
+def _why_not_copied(disk: Disk, source: Host) -> Finding | None:
     subject = f"disk {disk.target}"
     if disk.shareable:
         return blocker(
@@ -177,7 +177,7 @@ def _why_not_copied(disk: Disk) -> Finding | None:
             "disk-lun",
             subject,
             f"{disk.source} is passed through as a SCSI LUN, which no copy in a pool can stand in for",
-            "make the same LUN visible on both hosts, or use it as an ordinary disk (device='disk')",
+            "use it as an ordinary disk (device='disk', virsh edit), which can be copied",
         )
     if disk.encryption is not None:
         return blocker(
@@ -191,7 +191,8 @@ def _why_not_copied(disk: Disk) -> Finding | None:
             "disk-size-unknown",
             subject,
             f"the source could not tell the size of {disk.source}, so no volume can be made for it",
-            "put its directory into a pool of the source: virsh pool-define-as, virsh pool-start, virsh pool-refresh",
+            f"see that {source.name} has it; if it lies outside all pools, make a pool of its directory: "
+            "virsh pool-define-as, virsh pool-start",
         )
     return None
 
@@ -240,19 +241,19 @@ def _destination_pool(disk: Disk, source: Host, target: Host, wanted: str | None
     pool = target.pool(wanted) if wanted is not None else _natural_pool(disk, source, target)
     if pool is None:
         return _no_pool(disk, target, wanted)
-    if not pool.active:
-        return blocker(
-            "pool-inactive",
-            f"pool {pool.name}",
-            f"disk {disk.target} belongs into pool {pool.name} of {target.name}, which is inactive",
-            virsh(target, "pool-start", "--pool", pool.name),
-        )
     if pool.kind not in FILE_POOLS | BLOCK_POOLS or not pool.path:
         return blocker(
             "pool-kind",
             f"pool {pool.name}",
             f"disk {disk.target} cannot be copied into pool {pool.name} of {target.name}, which is of type {pool.kind}",
             f"map it to a pool of type {listed(FILE_POOLS | BLOCK_POOLS)}: --map-storage {_map_key(disk)}=POOL",
+        )
+    if not pool.active:
+        return blocker(
+            "pool-inactive",
+            f"pool {pool.name}",
+            f"disk {disk.target} belongs into pool {pool.name} of {target.name}, which is inactive",
+            virsh(target, "pool-start", "--pool", pool.name),
         )
     return pool
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from mudanza.model.finding import Finding
 from mudanza.model.host import Network
@@ -21,12 +22,20 @@ def cards(case: Case) -> Iterator[Finding]:
     for nic, plan in zip(case.vm.nics, case.plan.nics, strict=True):
         if nic.kind == "network":
             yield from _libvirt_network(case, nic, plan)
+            if _hands_devices_through(case, nic):
+                yield _of_another_kind(case, replace(nic, kind="hostdev"))
         elif nic.kind == "bridge":
             yield from _bridge(case, nic, plan)
         elif nic.kind == "direct":
             yield from _macvtap(case, nic, plan)
         elif nic.kind not in _HARMLESS:
             yield _of_another_kind(case, nic)
+
+
+def _hands_devices_through(case: Case, nic: Nic) -> bool:
+    """Whether its network gives each card a device of the host (SR-IOV) instead of a place on a bridge."""
+    network = case.source.network(nic.source or "")
+    return network is not None and network.forward == "hostdev"
 
 
 def _subject(nic: Nic) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from mudanza.model.finding import Finding
@@ -9,6 +10,7 @@ from mudanza.model.vm import Disk
 from mudanza.preflight.case import Case
 from mudanza.preflight.wording import blocker, listed, start_driver, virsh, vm_key, warning
 
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _CONFINING = frozenset({"apparmor", "selinux"})
 
 
@@ -30,9 +32,19 @@ def secrets(case: Case) -> Iterator[Finding]:
             "secret-missing",
             f"secret {secret}",
             f"{case.target.name} has no value for the libvirt secret {secret}",
-            f"{virsh(case.source, 'secret-dumpxml', secret)} > FILE; {virsh(case.target, 'secret-define', 'FILE')}; "
-            f"{virsh(case.target, 'secret-set-value', secret)} --interactive",
+            _carry_over(case, secret),
         )
+
+
+def _carry_over(case: Case, secret: str) -> str:
+    """A secret may be named by what it is for (its usage); virsh wants its UUID."""
+    known = bool(_UUID.fullmatch(secret))
+    look = "" if known else f"{virsh(case.source, 'secret-list')} tells its UUID; "
+    uuid = secret if known else "UUID"
+    return (
+        f"{look}{virsh(case.source, 'secret-dumpxml', uuid)} > FILE; {virsh(case.target, 'secret-define', 'FILE')}; "
+        f"{virsh(case.target, 'secret-set-value', uuid)} --interactive"
+    )
 
 
 def static_labels(case: Case) -> Iterator[Finding]:
@@ -69,24 +81,16 @@ def disk_owners(case: Case) -> Iterator[Finding]:
     if owner is None:
         return
     for disk, _ in case.planned("shared"):
-        if _may_write(disk, owner):
-            continue
-        message = (
-            f"{disk.source} belongs to {_ids(disk.owner)} with mode {disk.mode or 0:o}, and QEMU runs as "
-            f"{_ids(owner)} on {case.target.name}"
-        )
-        remedy = (
-            "run QEMU as the same user on both hosts (user and group in /etc/libvirt/qemu.conf), or chmod the image"
-        )
-        if "dac" in case.target.security_models:
+        if not _may_write(disk, owner):
             yield warning(
                 "disk-owner",
                 f"disk {disk.target}",
-                f"{message}: libvirt will try to change the owner, which root-squashing NFS refuses",
-                remedy,
+                f"{disk.source} belongs to {_ids(disk.owner)} with mode {disk.mode or 0:o}, and QEMU runs as "
+                f"{_ids(owner)} on {case.target.name}: libvirt will try to change the owner, which root-squashing "
+                "NFS refuses",
+                "run QEMU as the same user on both hosts (user and group in /etc/libvirt/qemu.conf), "
+                "or chmod the image",
             )
-        else:
-            yield blocker("disk-owner", f"disk {disk.target}", message, remedy)
 
 
 def _may_write(disk: Disk, owner: tuple[int, int]) -> bool:

@@ -37,17 +37,20 @@ def free_space(case: Case) -> Iterator[Finding]:
 
 
 def _space_in(case: Case, pool: Pool, copies: list[tuple[Disk, DiskPlan]]) -> Iterator[Finding]:
+    available = case.facts.room.get(pool.name, pool.available)
     names = ", ".join(plan.target for _, plan in copies)
     virtual = sum(plan.size for _, plan in copies)
     needed = sum(_least(disk, plan, pool) for disk, plan in copies)
-    room = f"pool {pool.name} of {case.target.name} has {format_size(pool.available)} free"
+    room = f"pool {pool.name} of {case.target.name} has {format_size(available)} free"
     remedy = (
         f"free space there ({virsh(case.target, 'vol-list', '--pool', pool.name, '--details')}), "
         "or map to another pool: --map-storage A=B"
     )
-    if needed > pool.available:
-        yield blocker("pool-space", f"pool {pool.name}", f"{room}; {names} take {format_size(needed)} at least", remedy)
-    elif virtual > pool.available:
+    if needed > available:
+        lacking = format_size(needed - available)
+        message = f"{room}; {names} take {format_size(needed)} at least: {lacking} too little"
+        yield blocker("pool-space", f"pool {pool.name}", message, remedy)
+    elif virtual > available:
         yield warning(
             "pool-space-virtual",
             f"pool {pool.name}",

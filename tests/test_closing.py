@@ -1,0 +1,132 @@
+"""Closing a job: what fails is looked at again, and a volume that may still be needed is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from mudanza.hypervisor.connections import Connections
+from mudanza.journal.database import open_database
+from mudanza.journal.inventory import Inventory
+from mudanza.journal.jobs import JobHandle, Jobs, NewJob
+from mudanza.migration.closing import Closing, why_keep
+from mudanza.migration.record import CopiedDisk, MoveRecord
+from mudanza.migration.settle import Verdict
+from mudanza.model.errors import HostUnreachableError, HypervisorError, NeedsPersonError
+from mudanza.model.migration import Side, Sighting
+from mudanza.model.vm import Backing, Vm, VmState
+from tests import factories
+
+PATH = "/images/db.qcow2"
+DISK = CopiedDisk("vda", PATH, "default", "db.qcow2", "default", "db.qcow2", PATH, 1024, True, False)
+RECORD = MoveRecord("u-1", "db", "h1", "h2", False, True, False, False, True, "<domain/>", "<domain/>", (DISK,))
+
+RUNNING = Sighting(Side.PRESENT, VmState.RUNNING, "booted", persistent=True)
+INCOMING = Sighting(Side.PRESENT, VmState.PAUSED, "migrating")
+ABSENT = Sighting(Side.ABSENT)
+
+
+class Host:
+    """A host that answers by a script, for moments no real host can be held in."""
+
+    def __init__(self, *sightings: Sighting, destroy: Callable[[], None] = lambda: None) -> None:
+        self._sightings = list(sightings)
+        self._destroy = destroy
+
+    def sighting(self, _uuid: str, *, timeout: float) -> Sighting:
+        assert timeout > 0
+        return self._sightings.pop(0) if len(self._sightings) > 1 else self._sightings[0]
+
+    def destroy(self, _uuid: str) -> None:
+        self._destroy()
+
+
+class Hosts:
+    """Connections to such hosts; a name that is missing cannot be reached."""
+
+    def __init__(self, **hosts: Host) -> None:
+        self._hosts = hosts
+
+    def domains(self, name: str) -> Host:
+        if name not in self._hosts:
+            raise HostUnreachableError(name, "connection refused")
+        return self._hosts[name]
+
+
+@pytest.fixture
+def handle(tmp_path: Path) -> JobHandle:
+    return Jobs(open_database(str(tmp_path / "m.db"))).begin(NewJob("live", "u-1", "db", "h1", "h2", {}, "ana"))
+
+
+def closing(tmp_path: Path, handle: JobHandle, **hosts: Host) -> Closing:
+    inventory = Inventory(open_database(str(tmp_path / "m.db")))
+    return Closing(cast(Connections, Hosts(**hosts)), inventory, handle, RECORD)
+
+
+def no_domain() -> None:
+    raise HypervisorError("h2", "Domain not found", code=42)
+
+
+def test_a_copy_that_ends_by_itself_just_before_we_end_it_is_no_failure(tmp_path: Path, handle: JobHandle) -> None:
+    ours = closing(tmp_path, handle, h1=Host(RUNNING), h2=Host(INCOMING, ABSENT, destroy=no_domain))
+    assert ours.settle(10.0, lambda: None).verdict is Verdict.STAYED
+    step = Jobs(open_database(str(tmp_path / "m.db"))).get(handle.id).steps_named("settle")[0]
+    assert step.outcome == {"error": "host h2: Domain not found"}
+
+
+def test_what_fails_again_and_again_ends_with_a_person(tmp_path: Path, handle: JobHandle) -> None:
+    ours = closing(tmp_path, handle, h1=Host(RUNNING), h2=Host(INCOMING, destroy=no_domain))
+    with pytest.raises(NeedsPersonError, match="incoming copy"):
+        ours.settle(0.5, lambda: None)
+
+
+def test_a_host_without_a_connection_is_one_that_cannot_be_asked(tmp_path: Path, handle: JobHandle) -> None:
+    source, target = closing(tmp_path, handle, h1=Host(RUNNING)).look()
+    assert (source, target.side) == (RUNNING, Side.UNSEEN)
+    assert "connection refused" in target.reason
+
+
+OTHER = factories.vm(uuid=factories.OTHER_UUID, name="other")
+OWN_FILE = DISK
+SHARED_FILE = replace(DISK, seen_by_both=True)
+
+
+def using(path: str = PATH, **changes: object) -> Vm:
+    return replace(OTHER, disks=(factories.disk(source=path),), **changes)  # type: ignore[arg-type]  # by field
+
+
+@pytest.mark.parametrize(
+    ("disk", "vms", "reason"),
+    [
+        (OWN_FILE, [], ""),
+        (OWN_FILE, [using("/images/else.qcow2")], ""),
+        (replace(OWN_FILE, removable=False), [], "read-only, shared or no volume"),
+        (OWN_FILE, [using()], "'other' on h1 refers to it"),
+        (OWN_FILE, [replace(OTHER, disks=(factories.disk(backing=(Backing(PATH, "qcow2"),)),))], "refers to it"),
+        # The same path elsewhere is another file, unless several hosts see that file.
+        (OWN_FILE, [using(host="h2")], ""),
+        (OWN_FILE, [using(host="h2", uuid="u-1")], ""),
+        (SHARED_FILE, [using(host="h3")], "'other' on h3 refers to it"),
+        (SHARED_FILE, [using(host="h2", uuid="u-1")], "on h2 refers to it"),
+        # What a VM uses is not known as long as it could not be read.
+        (OWN_FILE, [replace(OTHER, disks=(), error="hangs")], "could not be found out"),
+        (OWN_FILE, [replace(OTHER, disks=(), error="hangs", host="h3")], ""),
+    ],
+)
+def test_a_volume_is_deleted_only_when_nothing_can_refer_to_it(disk: CopiedDisk, vms: list[Vm], reason: str) -> None:
+    found = why_keep(disk, "h1", factories.cluster([factories.host(name) for name in ("h1", "h2", "h3")], vms))
+    assert reason in found
+    assert bool(found) == bool(reason)
+
+
+@pytest.mark.parametrize(
+    ("disk", "unseen", "kept"),
+    [(OWN_FILE, "h1", True), (OWN_FILE, "h3", False), (SHARED_FILE, "h3", True)],
+)
+def test_a_host_that_is_not_seen_may_use_what_it_can_see(disk: CopiedDisk, unseen: str, kept: bool) -> None:
+    hosts = [factories.host(name, error="down" if name == unseen else None) for name in ("h1", "h2", "h3")]
+    assert bool(why_keep(disk, "h1", factories.cluster(hosts))) == kept
