@@ -96,6 +96,7 @@ GOOD_CHANGES: dict[str, Change] = {
     "a peer URI beside a local one": target_entry(uri="qemu:///system", peer_uri="qemu+ssh://h2/system"),
     "limited throughput": disk(iotune=True),
     "a neighbour": neighbour(),
+    "a name that leads nowhere, and data that gets through": target(hostname="localhost"),
     "the pool at another path, mapped": all_of(
         target(pools=(make.pool(name="fast", path="/fast"),)), options(map_storage={"images": "fast"})
     ),

@@ -138,8 +138,9 @@ def test_its_console_is_a_shell(lab: Lab, guest: Guest) -> None:
             stdin=terminal.fileno(), stdout=terminal.fileno(), stderr=terminal.fileno(),
         )  # fmt: skip
     try:
-        os.write(ours, b"\n")
-        _read_until(ours, rb"guest-\d+:/# ")
+        # virsh drops what was typed before it had set the terminal up.
+        _read_until(ours, rb"Escape character")
+        _read_until(ours, rb"guest-\d+:/# ", nudge=b"\n")
         os.write(ours, b"echo $((6 * 7))\n")
         _read_until(ours, rb"\n42\r")
     finally:
@@ -148,7 +149,8 @@ def test_its_console_is_a_shell(lab: Lab, guest: Guest) -> None:
         os.close(ours)
 
 
-def _read_until(descriptor: int, pattern: bytes) -> None:
+def _read_until(descriptor: int, pattern: bytes, nudge: bytes = b"") -> None:
+    """Read until the pattern has come; ``nudge`` is typed whenever nothing comes for a second."""
     said, deadline = b"", time.monotonic() + 20
     while not re.search(pattern, said):
         assert time.monotonic() < deadline, said
@@ -157,6 +159,8 @@ def _read_until(descriptor: int, pattern: bytes) -> None:
                 said += os.read(descriptor, 4096)
             except OSError:  # how a terminal says that nobody is there any more
                 pytest.fail(f"the console ended: {said!r}")
+        else:
+            os.write(descriptor, nudge)
 
 
 def test_power_button_then_a_restart_that_goes_on_counting_and_sees_damaged_records(lab: Lab) -> None:

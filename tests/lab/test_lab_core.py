@@ -174,7 +174,8 @@ def test_a_tied_lab_dies_with_its_parent_and_down_removes_the_files() -> None:
 
 def half_built(lab_name: str) -> tuple[subprocess.Popen[str], set[str]]:
     """Start to build a lab in a child that stands still in the middle; return it and the lab's PID namespace."""
-    hang = "lambda said: (print(said, flush=True), time.sleep(600))"
+    # In small steps: a signal that comes just before one long sleep would be noticed only after it.
+    hang = "lambda said: (print(said, flush=True), [time.sleep(0.1) for _ in range(6000)])"
     child = in_child(f"Lab.up({lab_name!r}, 2, pool_size={SMALL}, on_progress={hang})")
     assert child.stdout is not None
     assert child.stdout.readline()

@@ -21,7 +21,7 @@ from mudanza.hypervisor.file_probes import probe_files, probe_shared
 from mudanza.hypervisor.ghost import ghost, sweep
 from mudanza.hypervisor.rehearsal import CLEANUP_TIMEOUT, REHEARSAL_TIMEOUT
 from mudanza.hypervisor.rehearsal import rehearse as rehearse_migration
-from mudanza.hypervisor.uris import peer_uri
+from mudanza.hypervisor.uris import peer_uri, transport
 from mudanza.model.errors import HostUnreachableError, HypervisorError, MudanzaError
 from mudanza.model.host import Host
 from mudanza.model.migration import Answer, Facts, MigrationOptions, Probe, Tls
@@ -217,7 +217,8 @@ def _read_login(error: libvirt.libvirtError, uri: str) -> Probe:
     if (code, origin) == (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_FROM_QEMU):
         return Probe(Answer.YES, f"logged in to {uri}")
     # The refusal may be lost: hanging up can fail over ssh, and libvirt then reports that instead.
-    hung_up = (code, origin, error.get_int1()) == (libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_FROM_RPC, errno.EIO)
+    broken_off = (code, origin, error.get_int1()) == (libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_FROM_RPC, errno.EIO)
+    hung_up = broken_off and "ssh" in transport(uri)
     if hung_up or code in (libvirt.VIR_ERR_ACCESS_DENIED, libvirt.VIR_ERR_OPERATION_TIMEOUT):
         return Probe(Answer.UNKNOWN, message(error))
     return Probe(Answer.NO, message(error))

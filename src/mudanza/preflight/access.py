@@ -8,6 +8,7 @@ from mudanza.model.finding import Finding
 from mudanza.model.host import Host
 from mudanza.model.migration import Answer, Tls
 from mudanza.preflight.case import Case
+from mudanza.preflight.identity import named_alike
 from mudanza.preflight.wording import (
     because,
     blocker,
@@ -95,7 +96,7 @@ def peer(case: Case) -> Iterator[Finding]:
 def migration_address(case: Case) -> Iterator[Finding]:
     """libvirt sends the data to the target's host name unless told otherwise, and refuses "localhost"."""
     target = case.target
-    if target.entry.migration_address is None and target.hostname.split(".")[0] == "localhost":
+    if case.facts.data_path.answer is Answer.NO and _has_no_address(target):
         yield blocker(
             "migration-address",
             f"host {target.name}",
@@ -104,10 +105,15 @@ def migration_address(case: Case) -> Iterator[Finding]:
         )
 
 
+def _has_no_address(target: Host) -> bool:
+    """Whether it is up to libvirt where data goes, and its host name leads nowhere."""
+    return target.entry.migration_address is None and target.hostname.split(".")[0] == "localhost"
+
+
 def data_path(case: Case) -> Iterator[Finding]:
     """QEMU talks to QEMU on ports of its own. Unproven is no finding: a failure there leaves the guest running."""
     target, probe = case.target, case.facts.data_path
-    if probe.answer is Answer.NO:
+    if probe.answer is Answer.NO and not _has_no_address(target) and not named_alike(case):
         yield blocker(
             "data-path",
             f"host {target.name}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mudanza.model.finding import Finding
+from mudanza.model.migration import Answer
 from mudanza.preflight.case import Case
 from mudanza.preflight.wording import blocker, mudanza, virsh, vm_key, warning
 
@@ -33,10 +34,16 @@ def _one_uuid(case: Case) -> bool:
     return bool(case.source.host_uuid) and case.source.host_uuid == case.target.host_uuid
 
 
+def named_alike(case: Case) -> bool:
+    """Whether both hosts have one name, and no rehearsal got through all the same (by names libvirt had before)."""
+    same = bool(case.source.hostname) and case.source.hostname == case.target.hostname
+    return same and case.facts.data_path.answer is not Answer.YES
+
+
 def host_names(case: Case) -> Iterator[Finding]:
     """libvirt refuses to migrate between hosts that call themselves alike."""
     source, target = case.source, case.target
-    if source.hostname and source.hostname == target.hostname:
+    if named_alike(case):
         yield blocker(
             "hostname-same",
             f"host {target.name}",
