@@ -12,6 +12,7 @@ from mudanza.cli.lab import tell_mudanza
 from mudanza.lab import requirements
 from mudanza.lab.lab import Lab
 from mudanza.model.errors import UsageError
+from tests.lab.checking import Checker, sound_vm
 from tests.lab.command import Mudanza
 
 AWAIT_LIMIT = 30.0
@@ -41,6 +42,19 @@ def mudanza(lab: Lab) -> Mudanza:
     """The command, knowing the lab's hosts."""
     tell_mudanza(lab)
     return Mudanza(lab)
+
+
+@pytest.fixture(scope="session")
+def check(lab: Lab, mudanza: Mudanza) -> Checker:
+    """Checks moves and holds what is found against what is expected."""
+    return Checker(lab, mudanza)
+
+
+@pytest.fixture(scope="module")
+def sound(lab: Lab) -> Iterator[str]:
+    """A running VM at h1 that nothing is the matter with."""
+    with sound_vm(lab) as name:
+        yield name
 
 
 def await_true(condition: Callable[[], bool], what: str) -> None:

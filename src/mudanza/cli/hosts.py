@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -59,8 +60,8 @@ def add(
     host, vms = read_host(entry, app.loaded.settings.limits.read)
     if host.error and not force:
         raise UsageError(
-            f"host {name} was not added, it does not answer: {host.error}",
-            remedy=f"try `virsh -c {uri} version` on this machine, or add it all the same with --force",
+            f"host {name} was not added, it could not be read: {host.error}",
+            remedy=f"try `virsh -c {shlex.quote(uri)} version` on this machine, or add it all the same with --force",
         )
     app.inventory.add_host(entry)
     say(f"host {name} added" + (f", though: {host.error}" if host.error else f": {len(vms)} VMs"))

@@ -51,13 +51,17 @@ def up(
     from mudanza.lab.lab import Lab
 
     rate = parse_rate(uplink) if uplink else None
-    with _terminated_like_interrupted():
-        built = Lab.up(lab, hosts, uplink=rate, tls=tls, on_progress=say)
-        try:
-            tell_mudanza(built)
-        except BaseException:
-            built.down()
-            raise
+    try:
+        with _terminated_like_interrupted():
+            built = Lab.up(lab, hosts, uplink=rate, tls=tls, on_progress=say)
+            try:
+                tell_mudanza(built)
+            except BaseException:
+                built.down()
+                raise
+    except KeyboardInterrupt:
+        say(f"stopped; nothing is left of the lab {lab!r}")
+        raise
     say(f"the lab {lab!r} is up; now: eval $(mudanza lab env{_named(lab)})")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -12,7 +13,7 @@ from mudanza import __version__
 from mudanza.cli import cluster, hosts, jobs, lab, migrate, power
 from mudanza.cli.context import App
 from mudanza.cli.output import say
-from mudanza.model.errors import BlockedError, MudanzaError
+from mudanza.model.errors import BlockedError, MudanzaError, UsageError
 from mudanza.model.finding import Level
 
 app = typer.Typer(
@@ -66,6 +67,9 @@ def show_error(error: MudanzaError) -> None:
 def main() -> NoReturn:
     """Run the command line and leave with the exit code DESIGN promises."""
     context_debug = "--debug" in sys.argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # VM names are UTF-8 in any locale
     try:
         app()  # Typer itself answers wrong usage (2) and Ctrl-C (130)
         sys.exit(0)
@@ -74,6 +78,11 @@ def main() -> NoReturn:
             raise
         show_error(error)
         sys.exit(error.exit_code)
+    except PermissionError as error:
+        if context_debug:
+            raise
+        show_error(UsageError(f"{error.filename}: {error.strerror}", remedy="the lab needs root: sudo mudanza …"))
+        sys.exit(UsageError.exit_code)
     except Exception as error:
         if context_debug:
             raise

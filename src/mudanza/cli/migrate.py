@@ -263,6 +263,8 @@ class Mover:
             return
         if prepared.why:
             say(f"{prepared.vm.name}: {prepared.why}")
+        for finding in warnings:
+            say(f"! {finding.subject}: {finding.message} [{finding.code}]")
 
 
 def _not_begun(vm: Vm) -> MudanzaError:

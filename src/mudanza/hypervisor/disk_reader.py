@@ -26,7 +26,8 @@ def _with_volume(raw: Any, domain: Any, vm: Vm, disk: Disk) -> Disk:
         return disk
     volume = _volume_of(raw, disk)
     if volume is None:
-        return disk if vm.state.active else _with_image_size(domain, disk)
+        # A guest whose figures were being asked for by somebody else told none; one that hangs is not asked again.
+        return disk if disk.capacity is not None or vm.error is not None else _with_image_size(domain, disk)
     known = parse_volume(volume.XMLDesc(0), vm.host)
     disk = replace(
         disk,
@@ -54,7 +55,7 @@ def _volume_of(raw: Any, disk: Disk) -> Any | None:
 
 
 def _with_image_size(domain: Any, disk: Disk) -> Disk:
-    """Return the sizes of an image outside all pools, as libvirt reads them from the file."""
+    """Return the sizes of an image outside all pools, as libvirt reads them from the file or asks QEMU for them."""
     try:
         capacity, allocation, _ = domain.blockInfo(disk.target)
     except libvirt.libvirtError:

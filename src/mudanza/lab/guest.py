@@ -114,10 +114,11 @@ def create_guest(lab: Lab, spec: GuestSpec, on: str = "h1", *, limit: float = BO
         undo.callback(_forget, lab, address)
         spec = replace(spec, address=address, mac=spec.mac or mac_of(address))
         path = _create_volume(cell, spec, undo)
+        # The way back comes first, and may find nothing: libvirtd carries out an order whose virsh was interrupted.
+        undo.callback(virsh, cell, "undefine", str(spec.uuid), *UNDEFINE_WITH, check=False)
         virsh(cell, "define", "/dev/stdin", stdin=domain_xml(spec, boot, path))
-        undo.callback(virsh, cell, "undefine", str(spec.uuid), *UNDEFINE_WITH)
-        virsh(cell, "start", str(spec.uuid))
         undo.callback(virsh, cell, "destroy", str(spec.uuid), check=False)
+        virsh(cell, "start", str(spec.uuid))
         guest = Guest(lab, spec.name, str(spec.uuid), address)
         _await_start(guest, spec, cell, limit)
         undo.pop_all()

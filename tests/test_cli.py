@@ -1,0 +1,261 @@
+"""The command as a script meets it: exit codes, what goes where, and files in and out. No host is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from enum import StrEnum
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mudanza.cli.lab import _argv
+from mudanza.cli.main import main
+from mudanza.cli.options import choose_vms, parse_map
+from mudanza.cli.output import Format, print_data, write_line
+from mudanza.model.cluster import Cluster
+from mudanza.model.errors import BlockedError, UsageError
+from mudanza.model.host import Host, HostEntry
+from mudanza.model.vm import VmState
+from tests.factories import OTHER_UUID, cluster, host, vm
+
+LIMIT = 30.0
+"""Seconds one command may take on a loaded machine."""
+NOWHERE = "qemu+unix:///system?socket=/nonexistent/libvirt-sock"
+TWO_HOSTS = f"""
+[hosts.h1]
+uri = "{NOWHERE}"
+tags = ["rack1", "straße"]
+
+[hosts."ñ;$(id)"]
+uri = "qemu+ssh://root@h2/system"
+peer_uri = "qemu+tls://h2/system"
+maintenance = true
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    """How one command ended."""
+
+    returncode: int | str | None
+    stdout: str
+    stderr: str
+
+
+class Program:
+    """The command, run in this process, with a configuration and a database of its own."""
+
+    def __init__(self, place: Path, patch: pytest.MonkeyPatch, captured: pytest.CaptureFixture[str]) -> None:
+        self.config = place / "mudanza.toml"
+        self.config.write_text(f'database = "{place / "state" / "mudanza.db"}"\n')
+        self._patch = patch
+        self._captured = captured
+        patch.setenv("MUDANZA_CONFIG", str(self.config))
+
+    def __call__(self, *words: str, stdin: str = "") -> Done:
+        self._patch.setattr(sys, "argv", ["mudanza", *words])
+        self._patch.setattr(sys, "stdin", StringIO(stdin))
+        with pytest.raises(SystemExit) as left:
+            main()
+        said = self._captured.readouterr()
+        return Done(left.value.code, said.out, said.err)
+
+
+@pytest.fixture
+def mudanza(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Program:
+    return Program(tmp_path, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ((), "Usage: "),
+        (("frobnicate",), "No such command"),
+        (("host",), "Usage: "),
+        (("show",), "Missing argument"),
+        (("vms", "--colour"), "No such option"),
+        (("vms", "-o", "xml"), "'xml' is not one of"),
+        (("job", "show", "x"), "valid integer"),
+        (("migrate", "a", "--parallel", "0"), "greater than or equal to 1"),
+        (("migrate", "a", "--bandwidth", "fast"), "'fast' is not a rate"),
+        (("migrate", "a", "--bandwidth", "0"), "--bandwidth must be more than nothing"),
+        (("migrate", "a", "--deadline", "0s"), "--deadline must be more than nothing"),
+        (("migrate", "a", "--max-downtime", "0"), "--max-downtime must be more than nothing"),
+        (("migrate", "a", "--map-storage", "default"), "not of the form A=B"),
+        (("vms",), "no host is known yet"),
+        (("job", "show", "1"), "there is no job 1"),
+        (("host", "remove", "h1"), "there is no host 'h1'"),
+        (("host", "edit", "h1"), "nothing to change"),
+        (("host", "add", "a b", NOWHERE), "no blanks"),
+        (("host", "add", "h1", "nonsense"), "not a libvirt URI"),
+        (("lab", "fault", "earthquake"), "there is no fault 'earthquake'"),
+        (("lab", "exec", "h1", "--"), "no command is given"),
+        (("lab", "up", "--uplink", "fast"), "'fast' is not a rate"),
+    ],
+)
+def test_wrong_usage_exits_with_2_and_says_so_on_stderr_alone(
+    mudanza: Program, words: tuple[str, ...], complaint: str
+) -> None:
+    done = mudanza(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert complaint in done.stderr
+    assert "unexpected" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [("--help",), ("migrate", "--help"), ("lab", "up", "--help"), ("--version",)])
+def test_help_is_no_error_and_goes_to_stdout(mudanza: Program, words: tuple[str, ...]) -> None:
+    done = mudanza(*words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+
+
+def test_what_is_exported_can_be_imported_any_number_of_times(mudanza: Program) -> None:
+    assert mudanza("import", "-", stdin=TWO_HOSTS).stderr == "hosts changed: h1, ñ;$(id)\n"
+    exported = mudanza("export").stdout
+    assert mudanza("import", "-", stdin=exported).stderr == "nothing to change\n"
+    assert mudanza("host", "remove", "h1").returncode == 0
+    assert mudanza("import", "-", stdin=exported).stderr == "hosts changed: h1\n"
+    assert mudanza("export").stdout == exported
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("x = [", "not TOML"),
+        ("[hosts.a]", "hosts.a.uri"),
+        ('[hosts.a]\nuri = "u"', "not a libvirt URI"),
+        ("[hosts.a]\nuri = 3", "hosts.a.uri"),
+        ('[hosts.a]\nuri = "test:///default"\nmaintenence = true', "hosts.a.maintenence"),
+        (f'[hosts.fine]\nuri = "{NOWHERE}"\n[hosts."a b"]\nuri = "{NOWHERE}"', "'a b' is no host name"),
+    ],
+)
+def test_nothing_of_a_bad_file_is_imported(mudanza: Program, text: str, complaint: str) -> None:
+    done = mudanza("import", "-", stdin=text)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert mudanza("export").stdout.strip() == "[hosts]"
+
+
+def test_files_that_cannot_be_read_are_named(mudanza: Program, tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    for path in (tmp_path / "missing", tmp_path, tmp_path / "binary"):
+        done = mudanza("import", str(path))
+        assert done.returncode == 2
+        assert f"{path} cannot be read" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["garbage", "directory", "garbage/below.db"])
+def test_a_database_that_cannot_be_opened_is_named(mudanza: Program, tmp_path: Path, name: str) -> None:
+    (tmp_path / "garbage").write_text("no database at all, but long enough to be looked at\n" * 20)
+    (tmp_path / "directory").mkdir()
+    mudanza.config.write_text(f'database = "{tmp_path / name}"')
+    done = mudanza("jobs")
+    assert done.returncode == 2
+    assert f"the database {tmp_path / name} cannot be opened" in done.stderr
+
+
+def test_a_host_that_does_not_answer_is_added_by_force_only_and_shown_as_not_seen(mudanza: Program) -> None:
+    refused = mudanza("host", "add", "h1", NOWHERE)
+    assert refused.returncode == 2
+    assert f"virsh -c '{NOWHERE}' version" in refused.stderr
+    assert mudanza("host", "add", "h1", NOWHERE, "--force").returncode == 0
+    hosts = mudanza("hosts", "-o", "json")
+    assert hosts.returncode == 0
+    [seen] = json.loads(hosts.stdout)
+    assert seen["error"].startswith("cannot connect")
+    assert "host h1 was not seen: cannot connect" in hosts.stderr
+
+
+def test_a_vm_that_may_be_on_a_host_not_seen_is_not_called_missing(mudanza: Program) -> None:
+    mudanza("host", "add", "h1", NOWHERE, "--force")
+    for words in (("show", "db"), ("migrate", "db"), ("start", "db"), ("shutdown", "db"), ("check", "db")):
+        done = mudanza(*words)
+        assert done.returncode == BlockedError.exit_code, words
+        assert "not seen: h1" in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_names_are_printed_in_utf_8_in_any_locale(mudanza: Program, encoding: str) -> None:
+    mudanza("import", "-", stdin=TWO_HOSTS)
+    done = subprocess.run(
+        [sys.executable, "-m", "mudanza", "export"],
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=LIMIT,
+        check=True,
+    )
+    assert "straße" in done.stdout
+    assert "ñ;$(id)" in done.stdout
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+@pytest.mark.parametrize(("output", "read"), [(Format.JSON, json.loads), (Format.YAML, yaml.safe_load)])
+def test_everything_a_model_holds_can_be_printed(
+    output: Format, read: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = {"state": Colour.RED, "at": Path("/srv"), "some": {3, 1}, "vm": vm(state=VmState.PAUSED), "name": "日本"}
+    print_data(value, output)
+    assert callable(read)
+    printed = read(capsys.readouterr().out)
+    assert (printed["state"], printed["at"], printed["some"], printed["name"]) == ("red", "/srv", [1, 3], "日本")
+    assert printed["vm"]["state"] == "paused"
+
+
+def test_a_reader_that_has_left_ends_the_printing_and_nothing_else() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stream:
+        write_line(stream, "nobody")
+        write_line(stream, "reads this")
+
+
+def test_maps_name_each_source_once() -> None:
+    assert parse_map(["a=b", "c=d=e"], "--map-storage") == {"a": "b", "c": "d=e"}
+    assert parse_map(None, "--map-storage") == {}
+    for pairs in (["a"], ["=b"], ["a="], ["a=b", "a=c"]):
+        with pytest.raises(UsageError, match="--map-storage"):
+            parse_map(pairs, "--map-storage")
+
+
+def test_vms_are_chosen_by_name_uuid_and_tag_each_once() -> None:
+    db, web = vm(name="db", tags=("prod",)), vm(name="--help", uuid=OTHER_UUID, tags=("prod", "web"))
+    known = cluster(vms=[db, web])
+    assert choose_vms(known, ["db", db.uuid], ["prod"]) == (db, web)
+    assert choose_vms(known, ["--help"], None) == (web,)
+    for names, tags in ((None, None), (["nope"], None), (None, ["nope"])):
+        with pytest.raises(UsageError):
+            choose_vms(known, names, tags)
+
+
+def test_a_vm_no_seen_host_lists_may_be_on_one_that_was_not_seen() -> None:
+    dark = Host(HostEntry("h2", NOWHERE), error="no answer")
+    with pytest.raises(BlockedError, match="not seen: h2"):
+        Cluster((host("h1"), dark), (vm(),)).find("elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("command", "argv"),
+    [
+        (["virsh", "list", "--all"], ["virsh", "list", "--all"]),
+        (["--", "virsh", "--version"], ["virsh", "--version"]),
+        (["--", "mudanza", "vms"], [sys.executable, "-m", "mudanza", "vms"]),
+    ],
+)
+def test_the_command_for_the_lab_is_what_follows(command: list[str], argv: list[str]) -> None:
+    assert _argv(command) == argv
+
+
+@pytest.mark.parametrize("command", [["--seconds", "3"], ["--"], ["--", "-o"]])
+def test_an_option_too_late_is_told_from_a_command(command: list[str]) -> None:
+    with pytest.raises(UsageError):
+        _argv(command)
