@@ -8,9 +8,8 @@ from typing import Any
 
 from mudanza.model.finding import Finding
 from mudanza.model.host import Host
-from mudanza.model.migration import Facts, MigrationOptions, Probe
+from mudanza.model.migration import Facts, MigrationOptions, Mode, Probe
 from mudanza.model.vm import Firmware, HostDevice, Snapshot, Vm, VmState
-from mudanza.preflight.case import Mode
 from mudanza.preflight.checklist import check
 from tests import factories as make
 from tests.factories import IMAGES, OTHER_UUID, YES
@@ -40,7 +39,7 @@ class Scene:
     options: MigrationOptions = field(default_factory=MigrationOptions)
     probed: dict[str, Any] = field(default_factory=dict)
     files: dict[str, Probe] = field(default_factory=dict)
-    mode: Mode = "live"
+    mode: Mode = Mode.LIVE
 
     @property
     def facts(self) -> Facts:
@@ -49,7 +48,8 @@ class Scene:
 
     def findings(self) -> tuple[Finding, ...]:
         cluster = make.cluster((self.source, self.target, *self.more_hosts), (self.vm, *self.others))
-        return check(self.vm, self.source, self.target, cluster, self.options, self.facts, mode=self.mode)
+        options = replace(self.options, mode=self.mode)
+        return check(self.vm, self.source, self.target, cluster, options, self.facts)
 
 
 Change = Callable[[Scene], Scene]
@@ -115,7 +115,7 @@ def options(**changes: Any) -> Change:
 
 def cold(scene: Scene) -> Scene:
     state = scene.vm.state if scene.vm.state is not VmState.RUNNING else VmState.SHUTOFF
-    return replace(scene, mode="cold", vm=replace(scene.vm, state=state, reason="shutdown"))
+    return replace(scene, mode=Mode.COLD, vm=replace(scene.vm, state=state, reason="shutdown"))
 
 
 def all_of(*changes: Change) -> Change:

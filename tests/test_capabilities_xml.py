@@ -144,21 +144,22 @@ def test_networks(forward: str, mode: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "external"),
+    ("body", "external", "memory"),
     [
-        ("<memory snapshot='internal'/><disks><disk name='vda' snapshot='internal'/></disks>", False),
+        ("<memory snapshot='internal'/><disks><disk name='vda' snapshot='internal'/></disks>", False, None),
         (
             "<memory snapshot='no'/><disks><disk name='vda' snapshot='no'/>"
             "<disk name='vdb' snapshot='external'/></disks>",
             True,
+            None,
         ),
-        ("<memory snapshot='external' file='/m'/>", True),
-        ("", False),
+        ("<memory snapshot='external' file='/m'/>", True, "/m"),
+        ("", False, None),
     ],
 )
-def test_snapshots(body: str, external: bool) -> None:
+def test_snapshots(body: str, external: bool, memory: str | None) -> None:
     xml = f"<domainsnapshot><name>s2</name><parent><name>s1</name></parent>{body}</domainsnapshot>"
-    assert parse_snapshot(xml, "h1", current=True) == Snapshot("s2", external, True, "s1")
+    assert parse_snapshot(xml, "h1", current=True) == Snapshot("s2", external, True, "s1", memory)
 
 
 def test_document_types_are_refused_here_as_well() -> None:

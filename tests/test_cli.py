@@ -6,16 +6,13 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from enum import StrEnum
-from io import StringIO
 from pathlib import Path
 
 import pytest
 import yaml
 
 from mudanza.cli.lab import _argv
-from mudanza.cli.main import main
 from mudanza.cli.options import choose_vms, parse_map
 from mudanza.cli.output import Format, print_data, write_line
 from mudanza.model.cluster import Cluster
@@ -23,6 +20,7 @@ from mudanza.model.errors import BlockedError, UsageError
 from mudanza.model.host import Host, HostEntry
 from mudanza.model.vm import VmState
 from tests.factories import OTHER_UUID, cluster, host, vm
+from tests.program import Program
 
 LIMIT = 30.0
 """Seconds one command may take on a loaded machine."""
@@ -37,39 +35,6 @@ uri = "qemu+ssh://root@h2/system"
 peer_uri = "qemu+tls://h2/system"
 maintenance = true
 """
-
-
-@dataclass(frozen=True)
-class Done:
-    """How one command ended."""
-
-    returncode: int | str | None
-    stdout: str
-    stderr: str
-
-
-class Program:
-    """The command, run in this process, with a configuration and a database of its own."""
-
-    def __init__(self, place: Path, patch: pytest.MonkeyPatch, captured: pytest.CaptureFixture[str]) -> None:
-        self.config = place / "mudanza.toml"
-        self.config.write_text(f'database = "{place / "state" / "mudanza.db"}"\n')
-        self._patch = patch
-        self._captured = captured
-        patch.setenv("MUDANZA_CONFIG", str(self.config))
-
-    def __call__(self, *words: str, stdin: str = "") -> Done:
-        self._patch.setattr(sys, "argv", ["mudanza", *words])
-        self._patch.setattr(sys, "stdin", StringIO(stdin))
-        with pytest.raises(SystemExit) as left:
-            main()
-        said = self._captured.readouterr()
-        return Done(left.value.code, said.out, said.err)
-
-
-@pytest.fixture
-def mudanza(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Program:
-    return Program(tmp_path, monkeypatch, capsys)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +55,11 @@ def mudanza(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         (("migrate", "a", "--map-storage", "default"), "not of the form A=B"),
         (("vms",), "no host is known yet"),
         (("job", "show", "1"), "there is no job 1"),
+        (("job", "resume", "1"), "there is no job 1"),
+        (("job", "watch", "1"), "there is no job 1"),
+        (("job", "cancel", "1"), "there is no job 1"),
+        (("job", "close", "1"), "there is no job 1"),
+        (("job", "close", "--", "-1"), "there is no job -1"),
         (("host", "remove", "h1"), "there is no host 'h1'"),
         (("host", "edit", "h1"), "nothing to change"),
         (("host", "add", "a b", NOWHERE), "no blanks"),
@@ -158,6 +128,43 @@ def test_a_database_that_cannot_be_opened_is_named(mudanza: Program, tmp_path: P
     done = mudanza("jobs")
     assert done.returncode == 2
     assert f"the database {tmp_path / name} cannot be opened" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("database", "complaint"),
+    [
+        ("postgresql://ana:secret@db/mudanza", "needs the Python package psycopg"),
+        ("postgresql+psycopg://ana:secret@db/mudanza", "needs the Python package psycopg"),
+        ("postgresql://ana:secret@db:port/mudanza", "cannot be opened"),
+        ("oracel://ana:secret@db/mudanza", "cannot be opened"),
+    ],
+)
+def test_a_database_server_that_cannot_be_used_is_named_with_what_to_do(
+    mudanza: Program, monkeypatch: pytest.MonkeyPatch, database: str, complaint: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)  # as where it is not installed
+    mudanza.config.write_text(f'database = "{database}"')
+    done = mudanza("jobs")
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert "secret" not in done.stderr
+    assert "directory" not in done.stderr
+
+
+@pytest.mark.parametrize("closing", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_changes_nothing_else(mudanza: Program, closing: str) -> None:
+    mudanza("import", "-", stdin=TWO_HOSTS)
+    for words in ("export", "host remove h1"):
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$0" -m mudanza {words} {closing}', sys.executable],
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Error" not in done.stderr
+    assert "h1" not in mudanza("export").stdout
 
 
 def test_a_host_that_does_not_answer_is_added_by_force_only_and_shown_as_not_seen(mudanza: Program) -> None:

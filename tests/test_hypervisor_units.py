@@ -5,14 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 
 import libvirt
 import pytest
 
 from mudanza.hypervisor.bounded import Deadline, Task, all_of, bounded, for_each
 from mudanza.hypervisor.connection import message
-from mudanza.hypervisor.ghost import disk_name, is_throwaway, throwaway_name
+from mudanza.hypervisor.ghost import disk_name
 from mudanza.hypervisor.states import operation_name, reason_name, state_name
+from mudanza.hypervisor.throwaway import STALE_AFTER, is_abandoned, is_throwaway, throwaway_name
 from mudanza.hypervisor.uris import controller_uri, migration_uri, peer_uri, transport
 from mudanza.model.host import HostEntry
 from mudanza.model.vm import VmState
@@ -202,9 +204,49 @@ def test_disks_of_a_ghost(number: int, name: str) -> None:
     assert disk_name(number) == name
 
 
-def test_only_names_of_our_own_making_are_taken_for_ours() -> None:
-    assert is_throwaway(throwaway_name("probe"))
-    assert is_throwaway(throwaway_name("rehearsal"))
-    assert not is_throwaway("mudanza-probe-00000001-0000abcd")
-    assert not is_throwaway("mudanza-probe-mine")
-    assert not is_throwaway(f"my-{throwaway_name('probe')}")
+@pytest.mark.parametrize("purpose", ["probe", "rehearsal", "marker"])
+def test_what_is_made_now_is_ours_and_not_abandoned(purpose: str) -> None:
+    name = throwaway_name(purpose)
+    assert is_throwaway(name)
+    assert not is_abandoned(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["mudanza-probe-mine", "mudanza-probe-00000001-0000abcd", f"my-{throwaway_name('probe')}", throwaway_name("web")],
+)
+def test_only_names_of_our_own_making_are_taken_for_ours(name: str) -> None:
+    assert not is_throwaway(name)
+    assert not is_abandoned(name)
+
+
+def renamed(*, age: float = 0.0, seat: str = "", pid: int | None = None) -> str:
+    *words, _, own_seat, own_pid, unique = throwaway_name("probe").split("-")
+    when = f"{int(time.time() - age):08x}"
+    return "-".join((*words, when, seat or own_seat, own_pid if pid is None else f"{pid:x}", unique))
+
+
+def a_dead_process() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_what_a_dead_process_of_this_machine_made_is_abandoned_at_once() -> None:
+    name = renamed(pid=a_dead_process())
+    assert is_throwaway(name)
+    assert is_abandoned(name)
+    assert is_abandoned(renamed(pid=2**80))
+
+
+def test_what_another_controller_made_is_abandoned_when_it_is_old() -> None:
+    dead = a_dead_process()
+    assert not is_abandoned(renamed(seat="0" * 8, pid=dead))
+    assert not is_abandoned(renamed(seat="0" * 8, pid=dead, age=STALE_AFTER - 10))
+    old = renamed(seat="0" * 8, pid=dead, age=STALE_AFTER + 10)
+    assert is_abandoned(old)
+    assert not is_throwaway(old)
+
+
+def test_what_a_living_process_made_is_abandoned_when_it_is_old() -> None:
+    assert is_abandoned(renamed(age=STALE_AFTER + 10))

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, update
+from sqlalchemy import Engine, inspect, update
 
 from mudanza.journal.database import open_database
 from mudanza.journal.inventory import Inventory
-from mudanza.journal.jobs import Jobs, LeaseLostError, NewJob
-from mudanza.journal.schema import about, job
+from mudanza.journal.jobs import NEEDS_PERSON, Jobs, LeaseLostError, NewJob
+from mudanza.journal.schema import VERSION, about, job
 from mudanza.model.errors import BlockedError, UsageError
 from mudanza.model.host import HostEntry
 from mudanza.model.migration import Answer, Probe
 
 NEW = NewJob("live", "u-1", "db", "h1", "h2", {"bandwidth": None}, "ana@laptop")
+OLDEST = Path(__file__).with_name("journal_v1.sql")
 
 
 @pytest.fixture
@@ -129,11 +132,52 @@ def test_what_was_learnt_of_a_pair_goes_with_a_changed_host(engine: Engine) -> N
     assert inventory.tls_between("h1", "h2").answer is Answer.UNKNOWN
 
 
-def test_a_database_of_another_version_is_refused(engine: Engine, path: Path) -> None:
+@pytest.mark.parametrize("version", [0, VERSION + 1])
+def test_a_database_of_an_unknown_version_is_refused(engine: Engine, path: Path, version: int) -> None:
     with engine.begin() as connection:
-        connection.execute(update(about).values(version=99))
-    with pytest.raises(UsageError, match="schema 99"):
-        open_database(str(path))
+        connection.execute(update(about).values(version=version))
+    for _ in range(2):
+        with pytest.raises(UsageError, match=f"schema {version}"):
+            open_database(str(path))
+
+
+def test_a_database_of_version_1_is_brought_up_to_date_with_all_that_is_in_it(tmp_path: Path, engine: Engine) -> None:
+    old = tmp_path / "old.db"
+    with sqlite3.connect(old) as raw:
+        raw.executescript(OLDEST.read_text())
+    for _ in range(2):
+        upgraded = open_database(str(old))
+    assert _columns(upgraded) == _columns(engine)
+    assert Inventory(upgraded).host("h1").tags == ("rack a",)
+    jobs = Jobs(upgraded)
+    assert [job.outcome for job in jobs.latest(9)] == ["", "moved"]
+    jobs.ask_to_cancel(2, "ana@laptop")
+    assert jobs.take_over(2).cancel_asked() == "ana@laptop"
+    assert jobs.get(2).steps_named("transfer")[0].outcome is None
+
+
+def _columns(engine: Engine) -> dict[str, set[tuple[str, str, bool]]]:
+    """Return table → name, type and "may be NULL" of its columns."""
+    looked = inspect(engine)
+    return {
+        table: {(column["name"], str(column["type"]), column["nullable"]) for column in looked.get_columns(table)}
+        for table in looked.get_table_names()
+    }
+
+
+def test_two_programs_that_find_an_old_database_upgrade_it_once(tmp_path: Path) -> None:
+    old = tmp_path / "old.db"
+    with sqlite3.connect(old) as raw:
+        raw.executescript(OLDEST.read_text())
+    with ThreadPoolExecutor(4) as pool:
+        engines = list(pool.map(open_database, [str(old)] * 4))
+    assert {len(Jobs(engine).latest(9)) for engine in engines} == {2}
+
+
+def test_a_database_named_by_url_is_as_durable_as_one_named_by_path(tmp_path: Path) -> None:
+    with open_database(f"sqlite:///{tmp_path / 'm.db'}").begin() as connection:
+        assert connection.exec_driver_sql("pragma journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("pragma synchronous").scalar() == 2
 
 
 def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path: Path) -> None:
@@ -142,3 +186,48 @@ def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be opened"):
         open_database(str(path))
     assert path.read_text().startswith("dear reader")
+
+
+def test_a_living_job_is_told_that_somebody_wants_it_cancelled(engine: Engine) -> None:
+    jobs = Jobs(engine)
+    handle = jobs.begin(NEW)
+    assert handle.cancel_asked() is None
+    for who in ("ana@laptop", "bo@desk"):
+        Jobs(engine).ask_to_cancel(handle.id, who)
+    assert handle.cancel_asked() == "ana@laptop"
+    asked = jobs.get(handle.id)
+    assert asked.cancel_asked_at is not None
+    assert asked.started_at <= asked.cancel_asked_at <= asked.read_at
+    handle.finish("failed", "cancelled", 4)
+    other = jobs.begin(NEW)
+    jobs.ask_to_cancel(handle.id, "ana@laptop")
+    assert other.cancel_asked() is None
+
+
+def test_an_ended_job_is_not_asked_to_cancel(engine: Engine) -> None:
+    jobs = Jobs(engine)
+    jobs.begin(NEW).finish("done", "moved", 0)
+    jobs.ask_to_cancel(1, "ana@laptop")
+    assert jobs.get(1).cancel_asked_by is None
+
+
+def test_a_host_of_an_unfinished_job_is_neither_removed_nor_led_elsewhere(engine: Engine) -> None:
+    inventory = Inventory(engine)
+    hosts = [HostEntry(name, f"qemu+ssh://{name}/system") for name in ("h1", "h2", "h3")]
+    inventory.put_hosts(hosts)
+    handle = Jobs(engine).begin(NEW)
+    for name in ("h1", "h2"):
+        with pytest.raises(BlockedError, match="job 1 is unfinished") as refused:
+            inventory.remove_host(name)
+        assert "mudanza job cancel 1" in refused.value.remedy
+        with pytest.raises(BlockedError, match="not changed"):
+            inventory.put_hosts([HostEntry("h3", "a:///"), HostEntry(name, "b:///")])
+    assert inventory.hosts() == tuple(hosts), "all or none"
+    assert inventory.put_hosts([replace(hosts[0], tags=("rack a",))]) == ("h1",)
+    inventory.remove_host("h3")
+    handle.let_go(NEEDS_PERSON)
+    with pytest.raises(BlockedError, match="needs a person") as refused:
+        inventory.remove_host("h1")
+    assert "mudanza job close 1" in refused.value.remedy
+    Jobs(engine).take_over(1).finish("failed", "as before", 4)
+    inventory.remove_host("h1")

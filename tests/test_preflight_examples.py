@@ -8,7 +8,7 @@ import pytest
 
 from mudanza.model.finding import Level
 from mudanza.model.host import HugePages
-from mudanza.model.migration import Probe, Tls
+from mudanza.model.migration import Mode, Probe, Tls
 from mudanza.model.units import GIB, MIB
 from mudanza.model.vm import Backing, Graphics, Snapshot, Tpm, VmState
 from tests import factories as make
@@ -44,6 +44,7 @@ EXTERNAL = Snapshot("overlay", external=True, current=True)
 ELSEWHERE = Graphics("vnc", "192.0.2.99")
 B, W = Level.BLOCKER, Level.WARNING
 
+FITS = GIB + 100 * MIB + 2 * 8 * MIB + GIB // 512 + 16 * GIB // 20
 TO_IMAGES = {IMAGES: "images"}
 TWO_POOLS = (make.pool(), make.pool(name="iso", path="/iso"))
 
@@ -82,7 +83,7 @@ EXAMPLES: list[tuple[str, Level, Change]] = [
     # What the VM is doing
     ("vm-unreadable", B, vm(error="no storage volume with matching path")),
     ("vm-not-running", B, vm(state=VmState.SHUTOFF)),
-    ("vm-running", B, lambda s: replace(s, mode="cold")),
+    ("vm-transient-cold", B, lambda s: replace(s, mode=Mode.COLD, vm=replace(s.vm, persistent=False))),
     ("vm-crashed", B, vm(state=VmState.CRASHED)),
     ("vm-in-between", B, vm(state=VmState.SHUTDOWN)),
     ("vm-suspended", B, vm(state=VmState.PMSUSPENDED)),
@@ -92,14 +93,17 @@ EXAMPLES: list[tuple[str, Level, Change]] = [
     ("vm-unsettled", B, vm(reason="post-copy failed")),
     ("vm-paused", W, vm(state=VmState.PAUSED, reason="user")),
     ("vm-transient", W, vm(persistent=False)),
-    ("managed-save", B, all_of(vm(has_managed_save=True), cold)),
+    ("managed-save", B, vm(has_managed_save=True, state=VmState.SHUTOFF)),
     ("qemu-arguments", W, vm(qemu_arguments=True)),
     ("job-unfinished", B, facts(unfinished_job=7)),
     ("job-running", B, vm(job="backup")),
     ("block-job", B, disk(mirror=True)),
     ("snapshots", B, vm(snapshots=(SNAPSHOT,))),
-    ("snapshots-external", B, all_of(vm(snapshots=(EXTERNAL,)), cold)),
-    ("checkpoints", W, vm(checkpoints=("monday",))),
+    ("snapshots", B, all_of(vm(snapshots=(SNAPSHOT,)), options(format="raw"), cold)),
+    ("snapshots-external", B, vm(snapshots=(EXTERNAL,))),
+    ("snapshots-external", B, all_of(vm(snapshots=(EXTERNAL,)), options(format="raw"), cold)),
+    ("snapshots-external", B, all_of(vm(snapshots=(replace(EXTERNAL, memory="/var/mem"),)), SHARED)),
+    ("checkpoints", W, all_of(vm(checkpoints=("monday",)), options(format="raw"))),
     # Machine and CPU
     ("libvirt-older", W, target(libvirt_version=8_010_000)),
     ("qemu-older", W, target(qemu_version=7_001_050)),
@@ -121,8 +125,9 @@ EXAMPLES: list[tuple[str, Level, Change]] = [
     ("cpu-pin-taken", W, all_of(vm(pinned_cpus=frozenset({1, 2})), neighbour(pinned_cpus=frozenset({2, 3})))),
     # Memory
     ("memory", B, target(memory_free=1 * GIB)),
-    ("memory", B, target(memory_free=GIB + 100 * MIB + 2 * 8 * MIB + GIB // 512 + 16 * GIB // 20 - 1)),
+    ("memory", B, target(memory_free=FITS - 1)),
     ("memory", W, all_of(target(memory_free=1 * GIB), cold)),
+    ("memory", B, facts(reserved_memory=12 * GIB - FITS + 1)),
     ("memory-overcommitted", W, neighbour(memory=15 * GIB)),
     ("memory-hotplug", W, vm(memory_limit=16 * GIB)),
     ("memory-file", W, vm(memory_source="file")),
@@ -143,6 +148,16 @@ EXAMPLES: list[tuple[str, Level, Change]] = [
     ("pool-missing", B, target(pools=())),
     ("pool-missing", B, target(pools=(make.pool(path="/srv/images", kind="netfs"),))),
     ("pool-missing", B, options(map_storage={"images": "fast"})),
+    (
+        "chain-in-volume-group",
+        B,
+        all_of(
+            disk(backing=(Backing("/srv/base/base.qcow2", "qcow2"),)),
+            options(map_storage={"/srv/base": "vg"}),
+            target(pools=(make.pool(), make.pool(name="vg", kind="logical", path="/dev/vg"))),
+            cold,
+        ),
+    ),
     ("pool-inactive", B, target(pools=(make.pool(active=False),))),
     ("pool-kind", B, target(pools=(make.pool(kind="disk"),))),
     ("pool-kind", B, target(pools=(make.pool(kind="disk", active=False),))),
@@ -157,6 +172,8 @@ EXAMPLES: list[tuple[str, Level, Change]] = [
     ("pool-space", B, all_of(disk(allocation=None), target(pools=(make.pool(available=10 * GIB - 1),)))),
     ("pool-space", B, target(pools=(make.pool(kind="logical", available=10 * GIB - 1),))),
     ("pool-space", B, facts(room={"images": 2 * GIB - 1})),
+    ("pool-space", B, facts(room={"images": 60 * GIB}, reserved_room={"images": 58 * GIB + 1})),
+    ("pool-space", B, facts(reserved_room={"images": 99 * GIB})),
     ("pool-space-virtual", W, target(pools=(make.pool(available=2 * GIB),))),
     ("pool-space-virtual", W, target(pools=(make.pool(available=10 * GIB - 1),))),
     ("volume-occupied", B, facts(occupied={"vda": YES})),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mudanza.model.host import HugePages
-from mudanza.model.migration import Tls
+from mudanza.model.migration import Chain, Tls
 from mudanza.model.units import GIB, MIB
-from mudanza.model.vm import Firmware, Graphics, Tpm, VmState
+from mudanza.model.vm import Backing, Firmware, Graphics, Tpm, VmState
 from tests import factories as make
 from tests.factories import IMAGES, NO, OTHER_UUID
 from tests.preflight_scenes import (
@@ -64,6 +66,9 @@ GOOD_CHANGES: dict[str, Change] = {
     "room made since libvirt last looked": all_of(
         target(pools=(make.pool(available=0),)), facts(room={"images": 10 * GIB})
     ),
+    "room and memory beside those on their way there": all_of(
+        target(memory_free=NEEDED + GIB), facts(reserved_memory=GIB, reserved_room={"images": 50 * GIB})
+    ),
     "a display on an address the target has": vm(graphics=(Graphics("vnc", "192.0.2.10"),)),
     "a port that only a VM shut off would want": all_of(
         vm(graphics=(Graphics("vnc", None, port=5907, autoport=False),)),
@@ -111,6 +116,11 @@ GOOD_CHANGES: dict[str, Change] = {
     "the same pool name and type at another path": target(pools=(make.pool(path="/srv/images"),)),
     "an unseen third host, live": third({"error": "timed out"}),
     "internal snapshots, cold": all_of(vm(snapshots=(SNAPSHOT,)), cold),
+    "external snapshots, cold": all_of(vm(snapshots=(replace(SNAPSHOT, external=True),)), cold),
+    "snapshots of a shared disk": all_of(
+        vm(snapshots=(SNAPSHOT, replace(SNAPSHOT, external=True, memory=f"{IMAGES}/before.mem"))), SHARED
+    ),
+    "checkpoints": vm(checkpoints=("monday",)),
 }
 
 
@@ -130,8 +140,17 @@ def test_everything_wrong_is_said_at_once() -> None:
 
 
 def test_of_a_target_not_seen_only_the_vm_itself_is_judged() -> None:
-    unseen = all_of(target(error="timed out", pools=(), machines=frozenset()), vm(snapshots=(SNAPSHOT,)))
-    assert [finding.code for finding in unseen(Scene()).findings()] == ["target-unreachable", "snapshots"]
+    unseen = all_of(target(error="timed out", pools=(), machines=frozenset()), vm(job="backup"))
+    assert [finding.code for finding in unseen(Scene()).findings()] == ["target-unreachable", "job-running"]
+
+
+def test_a_chain_made_one_image_keeps_no_snapshots_and_no_bitmaps() -> None:
+    inside, beside = SNAPSHOT, replace(SNAPSHOT, external=True)
+    chain = make.disk(backing=(Backing(f"{IMAGES}/base.qcow2", "qcow2"),))
+    built = vm(disks=(chain,), snapshots=(inside, beside), checkpoints=("monday",))
+    assert all_of(built, cold)(Scene()).findings() == ()
+    codes = [finding.code for finding in all_of(built, options(chain=Chain.FLATTEN), cold)(Scene()).findings()]
+    assert codes == ["snapshots", "snapshots-external", "checkpoints", "disk-flattened"]
 
 
 def test_figures_are_named() -> None:

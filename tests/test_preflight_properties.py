@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mudanza.model.cluster import Cluster
 from mudanza.model.finding import Finding, blockers
 from mudanza.model.host import Host, HostEntry, HugePages, Network, Pool
-from mudanza.model.migration import Answer, Facts, MigrationOptions, Probe, Tls
+from mudanza.model.migration import Answer, Chain, Facts, Media, MigrationOptions, Mode, Probe, Tls
 from mudanza.model.units import GIB, MIB
 from mudanza.model.vm import (
     Backing,
@@ -25,7 +25,6 @@ from mudanza.model.vm import (
     Vm,
     VmState,
 )
-from mudanza.preflight.case import Mode
 from mudanza.preflight.checklist import check
 from tests import factories as make
 
@@ -38,7 +37,6 @@ SIZES = st.integers(0, 64 * GIB)
 SMALL = st.integers(0, 70)
 SELDOM = st.sampled_from([False] * 9 + [True])
 SELDOM_A_TEXT = st.sampled_from([None] * 9 + ["timed out"])
-MODES: st.SearchStrategy[Mode] = st.sampled_from(["live", "cold"])
 
 
 def few(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -105,7 +103,7 @@ VMS = st.builds(
     nics=few(NICS),
     host_devices=few(st.builds(HostDevice, st.sampled_from(["pci", "char", "redirdev", "?"]), TEXT, path=maybe(PATHS))),
     graphics=few(st.builds(Graphics, TEXT, maybe(TEXT), port=maybe(SMALL), autoport=st.booleans())),
-    snapshots=few(st.builds(Snapshot, TEXT)),
+    snapshots=few(st.builds(Snapshot, TEXT, memory=maybe(PATHS))),
     checkpoints=few(TEXT),
     firmware=maybe(st.builds(Firmware, maybe(PATHS), maybe(PATHS), maybe(PATHS))),
     tpm=maybe(st.builds(Tpm, TEXT, st.sampled_from(["emulator", "passthrough"]))),
@@ -163,7 +161,16 @@ def hosts(name: str) -> st.SearchStrategy[Host]:
 
 
 MAPS = st.dictionaries(TEXT, NAMES, max_size=2)
-OPTIONS = st.builds(MigrationOptions, map_storage=MAPS, map_network=MAPS, tls=st.sampled_from(Tls))
+OPTIONS = st.builds(
+    MigrationOptions,
+    map_storage=MAPS,
+    map_network=MAPS,
+    tls=st.sampled_from(Tls),
+    mode=st.sampled_from(Mode),
+    chain=maybe(st.sampled_from(Chain)),
+    media=st.sampled_from(Media),
+    format=maybe(st.sampled_from(["raw", "qcow2"])),
+)
 FACTS = st.builds(
     Facts,
     cpu=PROBES,
@@ -174,6 +181,9 @@ FACTS = st.builds(
     files=st.dictionaries(PATHS, PROBES),
     occupied=st.dictionaries(st.sampled_from(["vda", "vdb", "sda"]), PROBES),
     room=st.dictionaries(NAMES, SIZES),
+    reserved_memory=SIZES,
+    reserved_room=st.dictionaries(NAMES, SIZES),
+    arriving=few(NAMES),
     addresses=st.dictionaries(TEXT, PROBES),
     clock_offset=maybe(st.floats(-1e6, 1e6)),
     same_machine=SELDOM,
@@ -181,7 +191,7 @@ FACTS = st.builds(
 CLUSTERS = st.builds(Cluster, st.tuples(hosts("h1"), hosts("h2"), hosts("h3")), few(VMS))
 
 
-Question = tuple[Vm, Host, Host, Cluster, MigrationOptions, Facts, Mode]
+Question = tuple[Vm, Host, Host, Cluster, MigrationOptions, Facts]
 
 
 @st.composite
@@ -189,12 +199,12 @@ def questions(draw: st.DrawFn) -> Question:
     cluster = draw(CLUSTERS)
     vm = replace(draw(VMS), host="h1")
     source, target = cluster.hosts[0], cluster.hosts[1]
-    return vm, source, target, cluster, draw(OPTIONS), draw(FACTS), draw(MODES)
+    return vm, source, target, cluster, draw(OPTIONS), draw(FACTS)
 
 
 def run(question: Question) -> tuple[Finding, ...]:
-    vm, source, target, cluster, options, facts, mode = question
-    return check(vm, source, target, cluster, options, facts, mode=mode)
+    vm, source, target, cluster, options, facts = question
+    return check(vm, source, target, cluster, options, facts)
 
 
 @settings(max_examples=200, deadline=None)
@@ -211,7 +221,7 @@ def test_it_never_raises_and_every_finding_is_complete(question: Question) -> No
 @given(questions())
 def test_equal_input_gives_equal_output_in_equal_order(question: Question) -> None:
     first = run(question)
-    vm, source, target, cluster, options, facts, mode = question
+    vm, source, target, cluster, options, facts = question
     # The same sets built the other way round: their order must not show.
     target = replace(
         target,
@@ -220,28 +230,28 @@ def test_equal_input_gives_equal_output_in_equal_order(question: Question) -> No
         pools=target.pools,
     )
     vm = replace(vm, pinned_cpus=frozenset(sorted(vm.pinned_cpus, reverse=True)))
-    assert check(vm, source, target, cluster, options, facts, mode=mode) == first
+    assert check(vm, source, target, cluster, options, facts) == first
 
 
 @settings(max_examples=100, deadline=None)
 @given(questions(), SIZES)
 def test_more_free_memory_never_adds_a_finding(question: Question, more: int) -> None:
-    vm, source, target, cluster, options, facts, mode = question
+    vm, source, target, cluster, options, facts = question
     richer = replace(target, memory_free=target.memory_free + more)
     before = {(f.code, f.subject) for f in run(question)}
-    after = {(f.code, f.subject) for f in check(vm, source, richer, cluster, options, facts, mode=mode)}
+    after = {(f.code, f.subject) for f in check(vm, source, richer, cluster, options, facts)}
     assert after <= before
 
 
 @settings(max_examples=100, deadline=None)
 @given(questions(), SIZES)
 def test_more_free_space_never_adds_a_blocker(question: Question, more: int) -> None:
-    vm, source, target, cluster, options, facts, mode = question
+    vm, source, target, cluster, options, facts = question
     pools = target.pools and tuple(replace(pool, available=pool.available + more) for pool in target.pools)
     roomy = replace(target, pools=pools)
     more_room = replace(facts, room={pool: room + more for pool, room in facts.room.items()})
     before = {(f.code, f.subject) for f in blockers(run(question))}
-    after = {(f.code, f.subject) for f in blockers(check(vm, source, roomy, cluster, options, more_room, mode=mode))}
+    after = {(f.code, f.subject) for f in blockers(check(vm, source, roomy, cluster, options, more_room))}
     assert after <= before
 
 

@@ -47,6 +47,7 @@ class Case:
     options: tuple[str, ...] = ()
     to: str = "h2"
     by: Mudanza | None = None
+    mode: str = "live"
 
     @property
     def blocked(self) -> bool:
@@ -70,7 +71,7 @@ class Checker:
 
     def _findings(self, case: Case) -> list[dict[str, str]]:
         by = case.by or self._mudanza
-        command = ("check", "--to", case.to, "-o", "json", *case.options, "--", case.vm)
+        command = ("check", "--mode", case.mode, "--to", case.to, "-o", "json", *case.options, "--", case.vm)
         (target,) = by(*command, expect=3 if case.blocked else 0).data["targets"]
         assert (target["target"], target["possible"]) == (case.to, not case.blocked)
         found: list[dict[str, str]] = target["findings"]

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,13 +86,17 @@ class Running:
 
     def until(self, phase: str) -> dict[str, Any]:
         """Read events until one of that phase has come; fail if the command ends first."""
+        return self.until_event(lambda event: event.get("phase") == phase, phase)
+
+    def until_event(self, wanted: Callable[[dict[str, Any]], bool], what: str = "it") -> dict[str, Any]:
+        """Read events until one that is wanted has come; fail if the command ends first."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self._lines.append(line)
             event: dict[str, Any] = json.loads(line)
-            if event.get("phase") == phase:
+            if wanted(event):
                 return event
-        raise AssertionError(f"it ended without {phase!r}: {self._lines} {self.end(None).err}")
+        raise AssertionError(f"it ended without {what!r}: {self._lines} {self.end(None).err}")
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""

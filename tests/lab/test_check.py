@@ -19,7 +19,7 @@ from tests.lab.checking import FAST, IMAGES, PROVOKED, SHARED, B, Case, Checker,
 from tests.lab.conftest import await_true
 from tests.lab.domains import MEMORY, OS, card, defined, disk, disks, domain_xml, mac
 from tests.lab.tiny import file
-from tests.lab.troubles import EMULATOR, held, lesser_host, pool, qemu_driver_only
+from tests.lab.troubles import EMULATOR, held, lesser_host, pool, qemu_driver_only, read_only
 from tests.test_preflight_docs import rows_in_the_docs
 
 pytestmark = pytest.mark.lab
@@ -27,17 +27,14 @@ pytestmark = pytest.mark.lab
 ELSEWHERE = {
     "source-unreachable": "a host that does not answer lists no VM to be checked",
     "vm-in-between": "libvirt shows these states for an instant only",
-    "vm-running": "for VMs that are moved cold: the command checks live moves",
+    "chain-in-volume-group": "for VMs that are moved cold",
     "host-unseen": "for VMs that are moved cold",
     "snapshots-external": "for VMs that are moved cold",
-    "peer-unknown": "takes a host that drops a login half way",
     "clocks-apart": "all hosts have the machine's clock",
     "libvirt-older": "all hosts have the machine's libvirt",
     "architecture": "all hosts have the machine's architecture",
-    "cpu-unknown": "libvirt compares CPUs on every x86 host",
     "cpu-vendor": "all hosts have the machine's CPU",
     "cpu-passthrough": "all hosts have the machine's CPU",
-    "volume-unknown": "takes storage that hangs",
     "device-unknown": "libvirt accepts no kind of device that preflight has never heard of",
     "vsock-taken": "a VM with a vsock address starts only where /dev/vhost-vsock is",
     "confinement-lost": "no lab host has AppArmor or SELinux",
@@ -333,6 +330,12 @@ ODD_ON_LESSER = expect(
     ("file-missing", B, "file /srv/vars.fd", "firmware variables"),
     ("nvram-overwritten", W, "file /srv/odd.fd", "overwritten"),
 )
+VAGUE_ON_LESSER = expect(
+    ("vm-not-running", B, "VM vague", "shut off"),
+    ("clocks-unknown", W, "host h3", "could not be compared"),
+    ("qemu-older", W, "host h3", "QEMU 7.0.50"),
+    ("cpu-unknown", W, "host h3", "differs between versions of QEMU"),
+)
 
 
 def test_everything_wrong_with_the_machine_at_once(lab: Lab, check: Checker) -> None:
@@ -348,10 +351,16 @@ def test_everything_wrong_with_the_machine_at_once(lab: Lab, check: Checker) -> 
         h1.run(["chmod", "600", f"{SHARED}/private.qcow2"])
         refresh(h1)
         stack.enter_context(defined(h1, domain_xml("metal", METAL_DEVICES, body=METAL, after=arguments)))
+        vague = domain_xml("vague", body=f"{MEMORY}{OS}<cpu mode='maximum'/>")
+        stack.enter_context(defined(h1, vague))
         stack.enter_context(read_at_start(h1, "odd", domain_xml("odd", body=ODD, kind="kvm", after=ODD_AFTER)))
         stack.enter_context(lesser_host(lab, "h3", OLDER_QEMU))
         no_tls = ("--tls", "off")
-        check(Case("metal", ON_LESSER, no_tls, to="h3"), Case("odd", ODD_ON_LESSER, no_tls, to="h3"))
+        check(
+            Case("metal", ON_LESSER, no_tls, to="h3"),
+            Case("odd", ODD_ON_LESSER, no_tls, to="h3"),
+            Case("vague", VAGUE_ON_LESSER, no_tls, to="h3"),
+        )
     refresh(h1)
 
 
@@ -366,6 +375,24 @@ def read_at_start(cell: Cell, name: str, xml: str) -> Iterator[None]:
     finally:
         virsh(cell, "undefine", "--nvram", name, check=False)
         cell.run(["rm", "--force", f"/etc/libvirt/qemu/{name}.xml"])
+
+
+UNTRIED = expect(("peer-unknown", W, "host h2", "Read-only file system"))
+UNSEEN = expect(("volume-unknown", B, "disk vda", "Read-only file system"))
+
+
+def test_a_host_on_which_nothing_can_be_tried(lab: Lab, check: Checker) -> None:
+    """What a check makes for itself is a definition, for which a file system may have no room."""
+    h1, h2 = lab.cell("h1"), lab.cell("h2")
+    with ExitStack() as stack:
+        stack.callback(refresh, h1)
+        path = make(stack, h1, f"{IMAGES}/untried.qcow2")
+        refresh(h1)
+        stack.enter_context(defined(h1, domain_xml("untried", disks(path)), "start"))
+        with read_only(h1, "/etc/libvirt/qemu"):
+            check(Case("untried", UNTRIED))
+        with read_only(h2, "/etc/libvirt/qemu"):
+            check(Case("untried", UNSEEN, ("--map-storage", "default=fast")))
 
 
 BARE = expect(

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import signal
 import subprocess
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -51,10 +51,7 @@ CRASHED = expect(("vm-crashed", B, "VM crashed", "panicked"))
 ASLEEP = expect(("vm-suspended", B, "VM asleep", "suspended itself"))
 STOPPED = expect(("vm-io-error", B, "VM stopped", "I/O error"))
 HANGING = expect(("vm-unreadable", B, "VM hanging", "could not be asked"))
-SAVED = expect(
-    ("vm-not-running", B, "VM saved", "shut off"),
-    ("managed-save", B, "VM saved", "saved on h1"),
-)
+SAVED = expect(("managed-save", B, "VM saved", "saved on h1"))
 
 
 def test_guests_that_got_into_trouble(lab: Lab, check: Checker) -> None:
@@ -104,11 +101,16 @@ def await_state(cell: Cell, vm: str, state: str) -> None:
 
 BACKED_UP = expect(
     ("job-running", B, "VM backed-up", "backup"),
-    ("checkpoints", W, "VM backed-up", "monday"),
+    ("checkpoints", W, "disk vda", "monday"),
 )
 MIRRORED = expect(
     ("block-job", B, "disk vda", "copies or commits"),
     ("vm-transient", W, "VM mirrored", "transient"),
+    ("vm-paused", W, "VM mirrored", "paused (user)"),
+)
+MIRRORED_COLD = expect(
+    ("block-job", B, "disk vda", "copies or commits"),
+    ("vm-transient-cold", B, "VM mirrored", "transient"),
     ("vm-paused", W, "VM mirrored", "paused (user)"),
 )
 SAVING = expect(
@@ -141,7 +143,12 @@ def test_guests_that_have_a_job(lab: Lab, check: Checker) -> None:
         stack.callback(end, h1.popen(["sh", "-c", "exec sleep infinity </run/pipe"]))
         await_state(h1, "saving", "paused (saving)")
 
-        check(Case("backed-up", BACKED_UP), Case("mirrored", MIRRORED), Case("saving", SAVING))
+        check(
+            Case("backed-up", BACKED_UP, ("--format", "raw")),
+            Case("mirrored", MIRRORED),
+            Case("mirrored", MIRRORED_COLD, mode="cold"),
+            Case("saving", SAVING),
+        )
 
 
 def end(process: subprocess.Popen[str]) -> None:
@@ -173,7 +180,7 @@ UNFINISHED = expect(
 
 
 def test_a_move_that_goes_on_while_its_controller_is_dead(
-    lab: Lab, check: Checker, mudanza: Mudanza, tmp_path: Path
+    lab: Lab, check: Checker, mudanza: Mudanza, sound: str, tmp_path: Path
 ) -> None:
     own = another_controller(mudanza, tmp_path, {})
     h1, h2 = lab.cell("h1"), lab.cell("h2")
@@ -191,15 +198,43 @@ def test_a_move_that_goes_on_while_its_controller_is_dead(
         moving.send(signal.SIGKILL)
         moving.end(-signal.SIGKILL)
         check(Case("leaving", UNFINISHED, by=own), files=False)
+        (target,) = own("check", sound, "--to", "h2", "-o", "json").data["targets"]
+        assert target["facts"]["arriving"] == ["leaving"]
+        assert target["facts"]["reserved_memory"] >= 32 * MIB
+        assert 64 * MIB <= target["facts"]["reserved_room"]["default"] < 65 * MIB
         virsh(h1, "domjobabort", uuid)
         await_true(lambda: uuid not in virsh(h2, "list", "--uuid"), "the migration is over")
 
 
+def test_two_that_fit_one_by_one_do_not_both_go(lab: Lab, mudanza: Mudanza) -> None:
+    h1, h2 = lab.cell("h1"), lab.cell("h2")
+    with ExitStack() as stack:
+        stack.callback(refresh, h1, h2)
+        for name in ("one", "two"):
+            path = f"{FAST}/{name}.raw"
+            stack.callback(h2.run, ["rm", "--force", path])
+            stack.callback(h1.run, ["rm", "--force", path])
+            h1.run(["fallocate", "--length", "40M", path])
+            uuid = stack.enter_context(defined(h1, domain_xml(name, disk(path, "vda", "raw")), "start"))
+            stack.callback(remove, h2, uuid)
+        refresh(h1)
+        stack.callback(faults.unfill, lab, "h2", "fast")
+        faults.fill(lab, "h2", "fast", leave=50 * MIB)  # libvirt counts 16 MiB more, which are root's
+        moving = mudanza("migrate", "one", "two", "--to", "h2", "--parallel", "2", "-o", "json", expect=7)
+    (refused,) = (event for event in moving.events if event["event"] == "error")
+    (finding,) = (each for each in refused["findings"] if each["level"] == B)
+    (moved,) = {"one", "two"} - {refused["vm"]}
+    assert finding["code"] == "pool-space"
+    assert f"40 MiB for VMs on their way there ({moved})" in finding["message"]
+
+
 SNAPSHOT = """<domainsnapshot><name>before</name><creationTime>1700000000</creationTime><state>shutoff</state>
-  <memory snapshot='no'/><domain type='qemu'><name>newcomer</name><uuid>{uuid}</uuid><memory>32768</memory>
-  <os><type>hvm</type></os></domain></domainsnapshot>"""
+  <memory snapshot='no'/><disks><disk name='vda' snapshot='internal'/></disks>
+  <domain type='qemu'><name>newcomer</name><uuid>{uuid}</uuid><memory>32768</memory>
+  <os><type>hvm</type></os><devices><disk type='file'><driver type='qcow2'/><source file='{path}'/>
+  <target dev='vda'/></disk></devices></domain></domainsnapshot>"""
 CROWDED = expect(
-    ("snapshots", B, "VM newcomer", "before"),
+    ("snapshots", B, "disk vda", "before"),
     ("cpu-pin-taken", W, "host h2", "resident is pinned to CPUs 0 there"),
     ("mac-duplicate", W, f"network card {mac(1)}", "resident on h2"),
     ("display-port", B, "display vnc", "port 5990"),
@@ -220,8 +255,9 @@ def test_what_others_have_and_who_is_there_already(lab: Lab, check: Checker, sou
     pinned = f"{MEMORY}<vcpu cpuset='0'>1</vcpu>{OS}"
     twin, double = str(uuid4()), str(uuid4())
     with (
+        image_of(h1, f"{IMAGES}/newcomer.qcow2") as path,
         defined(h2, domain_xml("resident", devices, body=pinned), "start"),
-        defined(h1, domain_xml("newcomer", devices, body=pinned), "start") as newcomer,
+        defined(h1, domain_xml("newcomer", devices + disks(path), body=pinned), "start") as newcomer,
         defined(h1, domain_xml("twin", uuid=twin), "start"),
         defined(h3, domain_xml("twin-of-old", uuid=twin)),
         defined(h2, domain_xml("twin")),
@@ -229,7 +265,8 @@ def test_what_others_have_and_who_is_there_already(lab: Lab, check: Checker, sou
         defined(h1, domain_xml("double", uuid=double), "start"),
         defined(h2, domain_xml("double", uuid=double), "start"),
     ):
-        virsh(h1, "snapshot-create", newcomer, "/dev/stdin", "--redefine", stdin=SNAPSHOT.format(uuid=newcomer))
+        before = SNAPSHOT.format(uuid=newcomer, path=path)
+        virsh(h1, "snapshot-create", newcomer, "/dev/stdin", "--redefine", stdin=before)
         check(
             Case("newcomer", CROWDED),
             Case("twin", KNOWN_THERE),
@@ -237,6 +274,15 @@ def test_what_others_have_and_who_is_there_already(lab: Lab, check: Checker, sou
             Case(double, RUNS_THERE),
             Case(sound, THERE_ALREADY, to="h1"),
         )
+
+
+@contextmanager
+def image_of(cell: Cell, path: str) -> Iterator[str]:
+    with ExitStack() as stack:
+        stack.callback(refresh, cell)
+        make(stack, cell, path)
+        refresh(cell)
+        yield path
 
 
 CLOSED = expect(

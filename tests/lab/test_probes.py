@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -13,19 +17,23 @@ from mudanza.hypervisor.clock_probe import probe_clock
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.cpu_probe import probe_cpu
 from mudanza.hypervisor.file_probes import probe_files, probe_shared
+from mudanza.hypervisor.ghost import domain_xml
 from mudanza.hypervisor.probes import gather_facts, probe_occupied, probe_peer
 from mudanza.hypervisor.reader import read_cluster
 from mudanza.hypervisor.rehearsal import rehearse
+from mudanza.hypervisor.throwaway import Throwaway, remove_domain, throwaway_name
 from mudanza.lab import faults
 from mudanza.lab.guest import virsh
 from mudanza.lab.lab import Lab
 from mudanza.model.cluster import Cluster
+from mudanza.model.errors import HostUnreachableError
 from mudanza.model.host import Host, HostEntry
 from mudanza.model.migration import Answer, Facts, MigrationOptions, Probe, Tls
 from mudanza.model.vm import Disk, Vm
 from mudanza.preflight.mapping import DiskPlan
 from tests.lab.conftest import await_true
 from tests.lab.tiny import file, tiny, volume
+from tests.lab.troubles import pool
 
 pytestmark = pytest.mark.lab
 
@@ -175,7 +183,7 @@ def test_a_login_that_hangs_is_no_login(scene: Scene) -> None:
         faults.cont_daemon(scene.lab, "h2")
     assert probe.answer is NO
     assert "within" in probe.detail
-    # The ghost goes as soon as the source's libvirt comes back from the login.
+    # libvirt keeps the ghost until it comes back from the login.
     h1 = scene.lab.cell("h1")
     await_true(lambda: "mudanza-" not in virsh(h1, "list", "--all", "--name"), "the ghost is gone")
 
@@ -391,19 +399,60 @@ def test_two_names_of_one_machine(lab: Lab, running: str) -> None:
     assert facts == Facts(same_machine=True)
 
 
+def test_what_a_call_makes_that_nobody_waits_for_any_more_goes_again(scene: Scene) -> None:
+    h1, name = scene.connections.get("h1"), throwaway_name("probe")
+    xml = domain_xml(name, "qemu", "x86_64")
+    given_up, defined = threading.Event(), threading.Event()
+
+    def define_late(raw: Any) -> None:
+        given_up.wait(30)
+        raw.defineXML(xml)
+        defined.set()
+
+    with Throwaway(h1, name, remove_domain) as domain, pytest.raises(HostUnreachableError):
+        domain.ask(define_late, timeout=0.2)
+    given_up.set()
+    assert defined.wait(30)
+    await_true(lambda: name not in virsh(scene.lab.cell("h1"), "list", "--all", "--name"), "it is gone")
+
+
+def name_of_a_dead_process(purpose: str) -> str:
+    script = f"from mudanza.hypervisor.throwaway import throwaway_name; print(throwaway_name({purpose!r}))"
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
+
+
 def test_what_a_killed_controller_left_behind_is_swept_up_and_nothing_else(scene: Scene, running: str) -> None:
-    old, young = "mudanza-probe-00000001-0000abcd", f"mudanza-rehearsal-{int(time.time()):08x}-0000abcd"
+    seat = throwaway_name("probe").split("-")[3]
+    assert seat in name_of_a_dead_process("probe"), "it was a process of this machine"
+    old = f"mudanza-probe-00000001-aaaaaaaa-1-{'0' * 16}"
+    another_controllers = f"mudanza-rehearsal-{int(time.time()):08x}-aaaaaaaa-1-{'0' * 16}"
+    dead, ours = name_of_a_dead_process("probe"), throwaway_name("probe")
+    dead_marker, our_marker = (
+        f"{IMAGES}/{name}" for name in (name_of_a_dead_process("marker"), throwaway_name("marker"))
+    )
+    h1 = scene.lab.cell("h1")
     with (
-        tiny(scene.lab, old) as stale,
-        tiny(scene.lab, young, run=True),
-        tiny(scene.lab, "mudanza-probe-mine") as alike,
+        tiny(scene.lab, old),
+        tiny(scene.lab, dead, run=True),
+        tiny(scene.lab, ours),
+        tiny(scene.lab, another_controllers, run=True),
+        tiny(scene.lab, "mudanza-probe-mine"),
+        pool(h1, name_of_a_dead_process("probe"), "/srv/left"),
+        file(h1, dead_marker),
+        file(h1, our_marker),
     ):
-        seen = {vm.name for vm in scene.read().vms}
+        virsh(h1, "pool-refresh", "default")
+        cluster = scene.read()
         gather(scene, scene.vm(running), rehearsed=False)
-        left = virsh(scene.lab.cell("h1"), "list", "--all", "--name")
-        assert stale != alike
+        left = virsh(h1, "list", "--all", "--name").split()
+        markers = h1.run(["find", IMAGES, "-name", "mudanza-*"]).stdout.split()
+        pools = virsh(h1, "pool-list", "--name")
+    seen = {vm.name for vm in cluster.vms}
     assert {old, "mudanza-probe-mine"} <= seen
-    assert young not in seen
-    assert young in left
-    assert "mudanza-probe-mine" in left
-    assert old not in left
+    assert not seen & {dead, ours, another_controllers}
+    assert {"mudanza-probe-mine", ours, another_controllers} <= set(left)
+    assert not {old, dead} & set(left)
+    assert markers == [our_marker]
+    assert "mudanza-" not in pools
+    assert not any("mudanza-" in pool.name for pool in cluster.host("h1").pools or ())
+    virsh(h1, "pool-refresh", "default")

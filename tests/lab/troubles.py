@@ -28,7 +28,7 @@ def pool(cell: Cell, name: str, path: str, *, start: bool = True) -> Iterator[No
         yield
     finally:
         virsh(cell, "pool-destroy", name, check=False)
-        virsh(cell, "pool-undefine", name)
+        virsh(cell, "pool-undefine", name, check=False)
         cell.run(["rm", "-r", "--", path])
 
 
@@ -50,6 +50,17 @@ def moved_away(cell: Cell, path: str) -> Iterator[None]:
         yield
     finally:
         cell.run(["mv", "--", f"{path}.away", path])
+
+
+@contextmanager
+def read_only(cell: Cell, directory: str) -> Iterator[None]:
+    """Let nothing be written into a directory."""
+    cell.run(["mount", "--bind", directory, directory])
+    try:
+        cell.run(["mount", "-o", "remount,bind,ro", directory])
+        yield
+    finally:
+        cell.run(["umount", directory])
 
 
 @contextmanager

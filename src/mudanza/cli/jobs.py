@@ -1,29 +1,41 @@
-"""``mudanza jobs`` and ``mudanza job …``: what was done, and finishing what a controller left behind."""
+"""``mudanza jobs`` and ``mudanza job …``: what is done and was, cancelling it, and finishing what was left behind."""
 
 from __future__ import annotations
 
 import sys
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mudanza.cli.context import app_of
-from mudanza.cli.migrate import asking_at_ctrl_c, print_report
+from mudanza.cli.context import App, app_of
+from mudanza.cli.migrate import error_fields, print_report
+from mudanza.cli.moving import asking_at_ctrl_c, mover_of
 from mudanza.cli.options import Output
 from mudanza.cli.output import Format, print_data, print_rows, say
-from mudanza.cli.watching import view_for
-from mudanza.model.errors import NeedsPersonError
-from mudanza.model.migration import Progress
+from mudanza.cli.watching import emit, view_for
+from mudanza.model.errors import BlockedError, MigrationFailedError, MudanzaError, NeedsPersonError, UsageError
+from mudanza.model.migration import MigrationReport, Progress
+from mudanza.model.units import format_duration
 
 if TYPE_CHECKING:
     from mudanza.journal.jobs import Job
-    from mudanza.migration.live import LiveMigration
+
+CANCEL_LIMIT = 300.0
+"""Seconds a living controller may take to cancel: libvirt may heed late, and then both hosts have to agree."""
+CLOSED = "closed"
+"""The state of a job that a person ended without anything being done."""
+LOOK_AGAIN = 0.3
+"""Seconds between two looks whether a job has ended."""
 
 Id = Annotated[int, typer.Argument(metavar="ID", help="The job's number, see `mudanza jobs`.")]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the job has ended.")]
 
-job_app = typer.Typer(no_args_is_help=True, help="Look at a job, or finish what a dead controller left.")
+job_app = typer.Typer(no_args_is_help=True, help="Look at a job, cancel it, or finish what a dead controller left.")
 
 
 def register(app: typer.Typer) -> None:
@@ -57,8 +69,17 @@ def jobs(
 
 
 def state_of(job: Job) -> str:
-    """Return a job's state in words; one whose controller is gone says so."""
-    return f"{job.state}, abandoned" if job.abandoned else job.state
+    """Return a job's state in words: whether its controller is gone, and whether somebody wants it cancelled."""
+    from mudanza.journal.jobs import NEEDS_PERSON
+
+    if job.ended_at is not None or job.state == NEEDS_PERSON:
+        return job.state
+    words = [job.state]
+    if job.abandoned:
+        words.append("abandoned")
+    if job.cancel_asked_by:
+        words.append("to be cancelled")
+    return ", ".join(words)
 
 
 def _clock(at: float) -> str:
@@ -77,6 +98,8 @@ def show(context: typer.Context, job_id: Id, output: Output = Format.TABLE) -> N
         f"  asked by {job.asked_by}, {_clock(job.started_at)}\n"
         f"  {state_of(job)}{': ' + job.outcome if job.outcome else ''}\n"
     )
+    if job.cancel_asked_by and job.cancel_asked_at:
+        sys.stdout.write(f"  {job.cancel_asked_by} asked to cancel it, {_clock(job.cancel_asked_at)}\n")
     for step in job.steps:
         outcome = "no outcome was written" if step.outcome is None else _short(step.outcome)
         sys.stdout.write(f"  {step.n:>2} {_clock(step.at)}  {step.name}: {_short(step.intent)} → {outcome}\n")
@@ -92,36 +115,197 @@ def _short(fields: Any) -> str:
 def resume(context: typer.Context, job_id: Id, output: Output = Format.TABLE) -> None:
     """Finish a job whose controller is gone: wait for its transfer, ask both hosts, clean up.
 
-    Of a job that has ended, what it could not delete then is deleted now.
+    A cold move that failed goes on where it stopped. Of any other job that has ended, what it could not delete then is
+    deleted now.
     """
-    from mudanza.migration.live import Limits, LiveMigration
-
     app = app_of(context)
     job = app.jobs.get(job_id)
-    limits = app.loaded.settings.limits
-    stop = threading.Event()
+    with _errors_as_events(job, output):
+        if job.ended_at is None or (job.kind == "cold" and job.report.get("left")):
+            print_report(_finish(app, job, output, threading.Event()), output)
+        else:
+            _clean_up(app, job, output)
+
+
+@contextmanager
+def _errors_as_events(job: Job, output: Format) -> Iterator[None]:
+    """Let a script that reads events see an error as one of them too."""
+    try:
+        yield
+    except MudanzaError as error:
+        if output is Format.JSON:
+            emit("error", vm=job.vm_name, **error_fields(error))
+        raise
+
+
+def _finish(app: App, job: Job, output: Format, stop: threading.Event) -> MigrationReport:
+    """Take an abandoned job over and finish it, while one can watch and cancel."""
     with app.connections() as connections, view_for(output) as view, asking_at_ctrl_c(stop, view):
 
         def on_progress(progress: Progress) -> None:
             view.on_progress(job.vm_name, f"{job.source} → {job.target}", progress)
 
-        mover = LiveMigration(
-            connections, app.inventory, app.jobs, Limits(limits.no_progress, limits.settle), on_progress
-        )
-        if job.ended_at is not None:
-            _clean_up(mover, job)
-            return
-        report = mover.resume(job_id, stop)
-    print_report(report, output)
+        try:
+            return mover_of(app, connections, job.kind, on_progress).resume(job.id, stop)
+        finally:
+            view.on_end(job.vm_name)
 
 
-def _clean_up(mover: LiveMigration, job: Job) -> None:
-    residue = mover.clean_up(job.id)
+def _clean_up(app: App, job: Job, output: Format) -> None:
+    with app.connections() as connections:
+        residue = mover_of(app, connections, job.kind, lambda _: None).clean_up(job.id)
+    if output is Format.JSON:
+        emit("cleanup", vm=job.vm_name, removed=residue.removed, kept=residue.kept, warnings=residue.warnings)
     for where in residue.removed:
         say(f"removed {where}")
     for warning in residue.warnings:
         say(f"! {warning}")
     if residue.kept:
-        raise typer.Exit(NeedsPersonError.exit_code)
+        raise NeedsPersonError(
+            f"job {job.id} has ended and left something: {', '.join(residue.kept)}",
+            remedy=f"see why above, and try again: mudanza job resume {job.id}",
+        )
     if not residue.removed:
-        say(f"job {job.id} has ended and left nothing: {job.outcome}")
+        left = f"what it made at {job.target} stays" if job.state == CLOSED else "it left nothing"
+        say(f"job {job.id} has ended, {left}: {job.outcome}")
+
+
+@job_app.command("watch")
+def watch(context: typer.Context, job_id: Id, output: Output = Format.TABLE) -> None:
+    """Show how a job goes that another process runs, until it has ended; leave with its exit code.
+
+    Nothing is touched; Ctrl-C ends the watching, not the job.
+    """
+    from mudanza.cli.job_watch import follow, report_of
+
+    app = app_of(context)
+    job = app.jobs.get(job_id)
+    with _errors_as_events(job, output):
+        try:
+            with app.connections() as connections, view_for(output) as view:
+                job = follow(app.jobs, connections, job_id, view)
+        except KeyboardInterrupt:
+            say(f"job {job_id} goes on; look again: mudanza job watch {job_id}")
+            raise
+        report = report_of(job)
+        if report is None:
+            say(f"job {job_id} has ended: {job.outcome}")
+        else:
+            print_report(report, output)
+
+
+@job_app.command("cancel")
+def cancel(context: typer.Context, job_id: Id, wait: Wait = True, output: Output = Format.TABLE) -> None:
+    """Cancel a job that another process runs: the VM stays where it is.
+
+    Whoever runs it is asked, and waited for. If nobody does any more, it is cancelled here. Exit codes: 0 it is
+    cancelled, 3 it came too late, else how the job ended.
+    """
+    app = app_of(context)
+    job = app.jobs.get(job_id)
+    with _errors_as_events(job, output):
+        if job.ended_at is None:
+            app.jobs.ask_to_cancel(job_id, app.asked_by())
+            by = "its controller is gone, so it is done here" if job.abandoned else f"its controller is {job.owner}"
+            say(f"job {job_id} ({job.vm_name}, {job.source} → {job.target}) is to be cancelled; {by}")
+            if not wait and not job.abandoned:
+                return
+            job = _await_cancelled(app, job_id, output)
+        elif job.report.get("left"):
+            _clean_up(app, job, output)
+        _tell_cancelled(job, output)
+
+
+def _await_cancelled(app: App, job_id: int, output: Format) -> Job:
+    """Return the job once it has ended; where its controller is gone, end it here."""
+    until = time.monotonic() + CANCEL_LIMIT
+    try:
+        while (job := app.jobs.get(job_id)).ended_at is None:
+            if job.abandoned:
+                stop = threading.Event()
+                stop.set()
+                with suppress(MigrationFailedError):  # which is what was asked for; the journal has it
+                    _finish(app, job, output, stop)
+            elif time.monotonic() > until:
+                raise MudanzaError(
+                    f"job {job_id} has not ended within {format_duration(CANCEL_LIMIT)}: {job.state}",
+                    vm_state=f"whoever works on it ({job.owner}) still does",
+                    remedy=f"the request stands; see how it goes: mudanza job watch {job_id}",
+                )
+            else:
+                time.sleep(LOOK_AGAIN)
+    except KeyboardInterrupt:
+        say(f"not waited for any longer; the request stands: mudanza job watch {job_id}")
+        raise
+    return job
+
+
+def _tell_cancelled(job: Job, output: Format) -> None:
+    """Say how a job ended that was to be cancelled. Raises an error unless the VM is as before."""
+    from mudanza.cli.job_watch import ended_badly
+
+    if not job.exit_code:
+        raise BlockedError(
+            f"job {job.id} was not cancelled, it has ended: {job.outcome}",
+            remedy=f"move it back: mudanza migrate {job.vm_uuid} --to {job.source}",
+        )
+    end = ended_badly(job)
+    if end.exit_code != MigrationFailedError.exit_code:
+        raise end
+    if output is Format.JSON:
+        emit("cancelled", vm=job.vm_name, job=job.id, message=str(end), vm_state=end.vm_state)
+    say(f"{end}\n  the VM: {end.vm_state}")
+
+
+@job_app.command("close")
+def close(
+    context: typer.Context,
+    job_id: Id,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Close a job that needs a person, once somebody has looked. Nothing is touched on any host.
+
+    Prefer `job resume`, which asks both hosts; this is for a VM that you have put right yourself.
+    """
+    app = app_of(context)
+    job = app.jobs.get(job_id)
+    if job.ended_at is not None:
+        say(f"job {job_id} has ended already: {job.outcome}: nothing to do")
+        return
+    if not job.abandoned:
+        raise BlockedError(f"job {job_id} belongs to a controller that lives: {job.owner}", remedy=job.way_out)
+    for line in _what_closing_means(job):
+        say(line)
+    if not yes:
+        _ask_whether_to_close(job)
+    who = app.asked_by()
+    handle = app.jobs.take_over(job_id)
+    handle.done(handle.intend("close", {"by": who}), {"touched": "nothing"})
+    sentence = f"closed by {who}, who has looked; nothing was touched"
+    handle.finish(CLOSED, sentence, NeedsPersonError.exit_code, job.report)
+    say(f"job {job_id} is {sentence}")
+
+
+def _what_closing_means(job: Job) -> Iterator[str]:
+    yield f"job {job.id}: {job.vm_name} ({job.vm_uuid}) from {job.source} to {job.target}, {state_of(job)}"
+    if volumes := _volumes_made(job):
+        yield f"  volumes it made at {job.target}, which stay there: {', '.join(volumes)}"
+    yield "  Nothing is touched on any host, and other jobs may work on the VM from then on."
+
+
+def _volumes_made(job: Job) -> list[str]:
+    """Return the paths of what the journal says the job made, or began to make, and has not deleted."""
+    gone = [step.intent["volume"] for step in job.steps_named("delete volume") if (step.outcome or {}).get("done")]
+    made = [step for step in job.steps_named("create volume") if not (step.outcome or {}).get("error")]
+    return [str(step.intent["path"]) for step in made if step.intent["volume"] not in gone]
+
+
+def _ask_whether_to_close(job: Job) -> None:
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "closing a job asks first, and nobody can answer here",
+            remedy=f"if you have looked at both hosts: mudanza job close {job.id} --yes",
+        )
+    if not typer.confirm(f"Have you looked, and does {job.vm_name} run in one place at the most?", err=True):
+        say("not closed; nothing was changed")
+        raise typer.Exit(BlockedError.exit_code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from io import TextIOWrapper
 from pathlib import Path
@@ -64,9 +65,23 @@ def show_error(error: MudanzaError) -> None:
         say(f"  what to do: {error.remedy}")
 
 
+def _replace_closed_streams() -> None:
+    """Let what goes to a standard stream that was closed (``>&-``) go nowhere.
+
+    Else the next file that is opened, which may be the database, would take its number and be written to.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+
+
 def main() -> NoReturn:
     """Run the command line and leave with the exit code DESIGN promises."""
     context_debug = "--debug" in sys.argv
+    _replace_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # VM names are UTF-8 in any locale

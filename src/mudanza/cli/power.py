@@ -10,15 +10,24 @@ import threading
 import time
 import tty
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mudanza.cli.context import App, app_of
+from mudanza.cli.exit_codes import of_several
 from mudanza.cli.options import Tag, VmName, VmNames, choose_vms
 from mudanza.cli.output import say
-from mudanza.model.errors import BlockedError, HostUnreachableError, MigrationFailedError, MudanzaError, UsageError
-from mudanza.model.migration import Side
+from mudanza.model.errors import (
+    BlockedError,
+    HostUnreachableError,
+    HypervisorError,
+    MigrationFailedError,
+    MudanzaError,
+    UsageError,
+)
+from mudanza.model.migration import Side, Sighting
 from mudanza.model.units import format_duration
 from mudanza.model.vm import Vm
 
@@ -28,12 +37,12 @@ if TYPE_CHECKING:
 
 LOOK_AGAIN = 0.3
 """Seconds between two looks whether a guest is off."""
+ASK_AGAIN = 10.0
+"""Seconds before a guest is asked again to shut down: one that boots does not listen yet."""
 ESCAPE = b"\x1d"
 """Ctrl-], which leaves the console, as in virsh."""
 
 _DOUBTS = {Side.PRESENT: "has it too", Side.UNSEEN: "could not be asked"}
-
-PARTLY = 7
 
 
 def register(app: typer.Typer) -> None:
@@ -56,8 +65,8 @@ def _each(vms: Sequence[Vm], errors: Sequence[MudanzaError]) -> None:
 
     for error in errors:
         show_error(error)
-    if errors:
-        raise typer.Exit(PARTLY if len(errors) < len(vms) else max(error.exit_code for error in errors))
+    done = [0] * (len(vms) - len(errors))
+    raise typer.Exit(of_several([*done, *(error.exit_code for error in errors)]))
 
 
 def start(context: typer.Context, vms: VmNames = None, tag: Tag = None) -> None:
@@ -82,7 +91,7 @@ def _start(app: App, connections: Connections, vm: Vm) -> None:
     if job is not None:
         raise BlockedError(
             f"VM {vm.name!r} has an unfinished job, number {job.id}: it may be running elsewhere",
-            remedy=f"finish that first: mudanza job resume {job.id}",
+            remedy=job.way_out,
         )
     others = [entry.name for entry in app.inventory.hosts() if entry.name != vm.host]
     sides = {host: _side(app, connections, host, vm.uuid) for host in others}
@@ -110,7 +119,11 @@ def shutdown(
     tag: Tag = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until they are off.")] = True,
 ) -> None:
-    """Ask VMs to shut down; they are never cut off."""
+    """Ask VMs to shut down; they are never cut off.
+
+    A guest that has not gone off is asked again every 10 s, until limits.shutdown of the settings (180 s unless
+    set) is over: then the exit code is 4.
+    """
     app = app_of(context)
     errors: list[MudanzaError] = []
     with app.connections() as connections:
@@ -133,24 +146,67 @@ def shutdown(
 
 
 def _wait_until_off(app: App, connections: Connections, vms: Sequence[Vm]) -> list[MudanzaError]:
+    """Wait until all are off, asking again what is not; return an error for each that is not off in the end."""
     limit = app.loaded.settings.limits.shutdown
-    until = time.monotonic() + limit
+    begun = time.monotonic()
+    ask_at = begun + ASK_AGAIN
     waiting = list(vms)
-    while waiting and time.monotonic() < until:
+    errors: list[MudanzaError] = []
+    while waiting and time.monotonic() < begun + limit:
         for vm in tuple(waiting):
-            seen = connections.domains(vm.host).sighting(vm.uuid, timeout=app.loaded.settings.limits.read)
-            if seen.side is Side.ABSENT or (seen.side is Side.PRESENT and not seen.state.active):
+            seen = _sighting(app, connections, vm)
+            if _has_left(seen, vm):
+                waiting.remove(vm)
+                errors.append(_left(vm))
+            elif _is_off(seen):
                 waiting.remove(vm)
                 say(f"{vm.name} is off")
+        if waiting and time.monotonic() >= ask_at:
+            names = ", ".join(vm.name for vm in waiting)
+            say(f"{names}: still on after {format_duration(ask_at - begun)}, asked again")
+            _ask_again(connections, waiting)
+            ask_at += ASK_AGAIN
         time.sleep(LOOK_AGAIN)
-    return [
-        MigrationFailedError(
-            f"VM {vm.name!r} was asked to shut down and did not within {format_duration(limit)}",
-            vm_state=f"it still runs on {vm.host}",
-            remedy=f"look at it: mudanza console {vm.uuid}",
-        )
-        for vm in waiting
-    ]
+    return errors + [_still_on(vm, limit) for vm in waiting]
+
+
+def _sighting(app: App, connections: Connections, vm: Vm) -> Sighting:
+    try:
+        return connections.domains(vm.host).sighting(vm.uuid, timeout=app.loaded.settings.limits.read)
+    except HostUnreachableError:
+        return Sighting(Side.UNSEEN)
+
+
+def _has_left(seen: Sighting, vm: Vm) -> bool:
+    """Whether the VM went to another host meanwhile; a transient one that is gone may as well be off."""
+    return seen.reason == "migrated" if seen.side is Side.PRESENT else seen.side is Side.ABSENT and vm.persistent
+
+
+def _is_off(seen: Sighting) -> bool:
+    return seen.side is Side.ABSENT or (seen.side is Side.PRESENT and not seen.state.active)
+
+
+def _left(vm: Vm) -> MudanzaError:
+    return MigrationFailedError(
+        f"VM {vm.name!r} was asked to shut down and has left {vm.host} meanwhile",
+        vm_state="it may run elsewhere",
+        remedy="look where it is: mudanza vms",
+    )
+
+
+def _still_on(vm: Vm, limit: float) -> MudanzaError:
+    return MigrationFailedError(
+        f"VM {vm.name!r} was asked to shut down and did not within {format_duration(limit)}",
+        vm_state=f"as far as its host answers, it still runs on {vm.host}",
+        remedy=f"look at it: mudanza console {vm.uuid}; more time: limits.shutdown in the settings",
+    )
+
+
+def _ask_again(connections: Connections, vms: Sequence[Vm]) -> None:
+    for vm in vms:
+        # It may have gone off since we looked, or its host may not answer now: the next look tells.
+        with suppress(HypervisorError, HostUnreachableError):
+            connections.domains(vm.host).shutdown(vm.uuid)
 
 
 def console(context: typer.Context, vm: VmName) -> None:

@@ -33,7 +33,7 @@ class Limits(BaseModel):
     """A host to accept our connection."""
     read: Seconds = 20.0
     """A host to tell everything about itself."""
-    no_progress: Seconds = 600.0
+    no_progress: Seconds = 300.0
     """A transfer that comes no nearer to its end, before it is cancelled."""
     settle: Seconds = 90.0
     """Both hosts to agree about where the VM is, after the transfer."""

@@ -20,6 +20,10 @@ LINE_EVERY = 5.0
 """Seconds between two lines about one VM where there is no terminal to draw on."""
 
 
+_Stage = tuple[str, bool, str]
+"""Phase, whether nothing moves, and why it is being cancelled."""
+
+
 class View(Protocol):
     """Somewhere to show how several migrations go; safe to call from their threads."""
 
@@ -58,11 +62,11 @@ def line(vm: str, way: str, progress: Progress) -> str:
 
 
 class LineView:
-    """A line when the phase changes, and every few seconds."""
+    """A line when the phase changes, when it stands still or is cancelled, and every few seconds."""
 
     def __init__(self, write: Callable[[str], None] = say) -> None:
         self._write = write
-        self._shown: dict[str, tuple[str, float]] = {}
+        self._shown: dict[str, tuple[_Stage, float]] = {}
 
     def __enter__(self) -> LineView:
         return self
@@ -71,9 +75,10 @@ class LineView:
         return
 
     def on_progress(self, vm: str, way: str, progress: Progress) -> None:
-        phase, at = self._shown.get(vm, ("", 0.0))
-        if progress.phase != phase or progress.elapsed - at >= LINE_EVERY:
-            self._shown[vm] = (progress.phase, progress.elapsed)
+        stage = (progress.phase, progress.still_for > 0, progress.cancelling)
+        before, at = self._shown.get(vm, (None, 0.0))
+        if stage != before or progress.elapsed - at >= LINE_EVERY:
+            self._shown[vm] = (stage, progress.elapsed)
             self._write(line(vm, way, progress))
 
     def on_end(self, vm: str) -> None:
@@ -153,30 +158,44 @@ def view_for(output: Format) -> View:
     return TerminalView() if sys.stderr.isatty() else LineView()
 
 
+def _times(report: MigrationReport) -> str:
+    total = format_duration(report.total_time)
+    if report.moving_time is None or report.moving_time == report.total_time:
+        return total
+    return f"{format_duration(report.moving_time)} ({total} with checking)"
+
+
 def report_text(report: MigrationReport) -> str:
     """Write a report for people."""
     encrypted = "" if report.tls else "  (not encrypted)"
     facts = [
-        (
-            "downtime",
-            f"{report.downtime * 1000:.0f} ms (vCPUs stopped, as QEMU measured)" if report.downtime else "unknown",
-        ),
+        ("downtime", _downtime(report)),
         (
             "blackout",
             f"{report.blackout * 1000:.0f} ms (seen by a client)" if report.blackout is not None else "",
         ),
-        (
-            "memory",
-            f"{format_size(report.memory_bytes)} in {report.iterations or 'an unknown number of'} passes",
-        ),
+        ("memory", _memory(report)),
         ("disks", f"{format_size(report.disk_bytes)}, holes left out" if report.disk_bytes else "nothing to copy"),
-        ("rate", format_rate(report.rate)),
+        ("rate", format_rate(report.rate) if report.rate else ""),
         ("way", report.transport + encrypted if "encrypted" not in report.transport else report.transport),
+        ("compared", report.verified or ("nothing" if report.mode == "cold" else "")),
         ("removed", "\n".join(report.removed)),
         ("kept", "\n".join(report.kept)),
         ("warning", "\n".join(report.warnings)),
     ]
-    lines = [f"{report.vm} moved from {report.source} to {report.target} in {format_duration(report.total_time)}"]
+    lines = [f"{report.vm} moved from {report.source} to {report.target} in {_times(report)}"]
     for label, value in facts:
         lines += [f"  {label:<10}{entry}" for entry in value.split("\n") if entry]
     return "\n".join(lines)
+
+
+def _downtime(report: MigrationReport) -> str:
+    if report.mode == "cold":
+        return f"{format_duration(report.downtime)} (from shut down to started)" if report.downtime else ""
+    return f"{report.downtime * 1000:.0f} ms (vCPUs stopped, as QEMU measured)" if report.downtime else "unknown"
+
+
+def _memory(report: MigrationReport) -> str:
+    if report.mode == "cold":
+        return ""
+    return f"{format_size(report.memory_bytes)} in {report.iterations or 'an unknown number of'} passes"

@@ -11,7 +11,8 @@ from typing import Any
 import libvirt
 
 from mudanza.hypervisor.connection import HostConnection, message
-from mudanza.hypervisor.ghost import domain_xml, remove, throwaway_name
+from mudanza.hypervisor.ghost import domain_xml
+from mudanza.hypervisor.throwaway import Throwaway, remove_domain, throwaway_name
 from mudanza.model.errors import MudanzaError
 from mudanza.model.host import Host
 from mudanza.model.migration import Answer, Probe
@@ -35,18 +36,19 @@ def _try(target: HostConnection, about: Host, vm: Vm, address: str) -> Probe:
     name = throwaway_name("probe")
     xml = domain_xml(name, vm.domain_type, vm.arch, machine=vm.machine, listen=address)
     try:
-        return target.ask(lambda raw: _listen(raw, xml), timeout=LISTEN_TIMEOUT)
+        with Throwaway(target, name, remove_domain) as guest:
+            return guest.ask(lambda raw: _listen(raw, xml), timeout=LISTEN_TIMEOUT)
     except MudanzaError as error:
         return Probe(Answer.UNKNOWN, str(error))
 
 
 def _listen(raw: Any, xml: str) -> Probe:
     try:
-        domain = raw.createXML(xml, libvirt.VIR_DOMAIN_START_PAUSED)
+        # Should this program die, libvirt ends the guest together with the connection.
+        raw.createXML(xml, libvirt.VIR_DOMAIN_START_PAUSED | libvirt.VIR_DOMAIN_START_AUTODESTROY)
     except libvirt.libvirtError as error:
         said = message(error)
     else:
-        remove(domain)
         return Probe(Answer.YES, "a display could listen there")
     refusal = next((said[said.index(sign) :] for sign in _REFUSALS if sign in said), "")
     if refusal and _PORT_TAKEN not in refusal:

@@ -9,6 +9,8 @@ from mudanza.model.host import Host
 
 # A network file system's times may be its server's.
 _LOCAL_POOLS = ("dir", "fs")
+CLOCK_TIMEOUT = MARKER_TIMEOUT
+"""Seconds that both hosts may take, side by side: most find a pool at once."""
 _TOLERABLE_ERROR = 0.5
 """Seconds: a host that takes longer to make a file leaves its clock too uncertain to speak of."""
 
@@ -18,7 +20,7 @@ def probe_clock(source: HostConnection, target: HostConnection, here: Host, ther
 
     It may be wrong by half the time each host takes to make a file, usually a few milliseconds.
     """
-    offsets = all_of([lambda: _offset(source, here), lambda: _offset(target, there)], timeout=4 * MARKER_TIMEOUT)
+    offsets = all_of([lambda: _offset(source, here), lambda: _offset(target, there)], timeout=CLOCK_TIMEOUT)
     ahead, behind = offsets[1], offsets[0]
     if isinstance(ahead, float) and isinstance(behind, float):
         return ahead - behind

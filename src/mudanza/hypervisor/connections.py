@@ -9,6 +9,7 @@ from types import TracebackType
 from mudanza.hypervisor.bounded import Task, all_of
 from mudanza.hypervisor.connection import CLOSE_TIMEOUT, CONNECT_TIMEOUT, HostConnection, await_opening, start_opening
 from mudanza.hypervisor.domains import Domains
+from mudanza.hypervisor.snapshots import Snapshots
 from mudanza.hypervisor.volumes import Volumes
 from mudanza.model.errors import MudanzaError, UsageError
 from mudanza.model.host import HostEntry
@@ -52,6 +53,10 @@ class Connections:
     def volumes(self, name: str) -> Volumes:
         """Return what can be done with the pools and volumes of a host. Raises HostUnreachableError."""
         return Volumes(self.get(name))
+
+    def snapshots(self, name: str) -> Snapshots:
+        """Return what can be done with the snapshots and checkpoints of a host. Raises HostUnreachableError."""
+        return Snapshots(self.get(name))
 
     def open_all(self, names: Iterable[str] | None = None) -> None:
         """Begin to open connections to all those hosts at once (all hosts, if not named), waiting for none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import libvirt
@@ -12,6 +12,7 @@ from mudanza.hypervisor.connection import CALL_TIMEOUT, HostConnection, Raw, han
 from mudanza.hypervisor.console import Console
 from mudanza.hypervisor.jobs import job_name
 from mudanza.hypervisor.states import reason_name, state_name
+from mudanza.hypervisor.yank import yank_copies
 from mudanza.model.errors import HostUnreachableError, HypervisorError, UsageError
 from mudanza.model.migration import Side, Sighting
 
@@ -75,21 +76,31 @@ class Domains:
         """Make or change a persistent definition and return its UUID."""
         return self._host.ask(lambda raw: str(raw.defineXML(xml).UUIDString()))
 
-    def undefine(self, uuid: str, *, keep_nvram: bool = True, with_snapshots: bool = False) -> None:
+    def undefine(
+        self, uuid: str, *, keep_nvram: bool = True, with_snapshots: bool = False, with_saved_memory: bool = False
+    ) -> None:
         """Take a persistent definition away; no disk is touched.
 
-        ``with_snapshots``: also libvirt's records of snapshots and checkpoints, without which it refuses.
+        ``with_snapshots``: also libvirt's records of snapshots and checkpoints; ``with_saved_memory``: also the
+        memory of a managed save. Where there are such, libvirt refuses without.
         """
         flags = libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM if keep_nvram else libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
         if with_snapshots:
             flags |= libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
             flags |= libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+        if with_saved_memory:
+            flags |= libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
         self._of(uuid, lambda domain: domain.undefineFlags(flags))
 
     def start(self, uuid: str, *, paused: bool = False) -> None:
         """Start a VM."""
         flags = libvirt.VIR_DOMAIN_START_PAUSED if paused else 0
         self._of(uuid, lambda domain: domain.createWithFlags(flags), START_TIMEOUT)
+
+    def create(self, xml: str, *, paused: bool = False) -> str:
+        """Start a VM that leaves no definition behind when it ends, and return its UUID."""
+        flags = libvirt.VIR_DOMAIN_START_PAUSED if paused else 0
+        return self._host.ask(lambda raw: str(raw.createXML(xml, flags).UUIDString()), timeout=START_TIMEOUT)
 
     def shutdown(self, uuid: str) -> None:
         """Ask the guest to shut down; it may take its time, or ignore it."""
@@ -119,6 +130,13 @@ class Domains:
         """Return the figures of the running job by libvirt's names; ``type`` 0: there is none."""
         return self._of(uuid, lambda domain: dict(domain.jobStats()), timeout)
 
+    def disk_jobs(self, uuid: str, disks: Iterable[str]) -> Mapping[str, tuple[int, int]]:
+        """Return how far each disk's copy has come and its end, in bytes; a disk that is not being copied is left out.
+
+        ``disks`` by their target names. The ends can grow while a guest writes.
+        """
+        return self._of(uuid, lambda domain: _disk_jobs(domain, list(disks)), JOB_TIMEOUT)
+
     def completed_job_stats(self, uuid: str) -> Mapping[str, int | str]:
         """Return the figures of the last job that ended well; they stay there to be read again."""
         flags = libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED | libvirt.VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED
@@ -127,6 +145,10 @@ class Domains:
     def abort_job(self, uuid: str) -> None:
         """Cancel the running job."""
         self._of(uuid, lambda domain: domain.abortJob())
+
+    def cut_off_copies(self, uuid: str) -> tuple[str, ...]:
+        """End the connections over which a migration copies disks, which makes it fail; return which ones."""
+        return self._of(uuid, yank_copies, JOB_TIMEOUT)
 
     def set_max_downtime(self, uuid: str, milliseconds: int) -> None:
         """Tell a running migration how long the vCPUs may stand still."""
@@ -184,6 +206,11 @@ def _sight(domain: Any, job: str | None) -> Sighting:
     number, reason = domain.state()
     state = state_name(number)
     return Sighting(Side.PRESENT, state, reason_name(state, reason), bool(domain.isPersistent()), job)
+
+
+def _disk_jobs(domain: Any, disks: Sequence[str]) -> dict[str, tuple[int, int]]:
+    jobs = {disk: domain.blockJobInfo(disk) for disk in disks}
+    return {disk: (int(job["cur"]), int(job["end"])) for disk, job in jobs.items() if job}
 
 
 def _attach(host: str, line: Raw, uuid: str, flags: int) -> Console:

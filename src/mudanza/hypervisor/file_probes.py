@@ -17,7 +17,7 @@ import libvirt
 from mudanza.hypervisor.connection import HostConnection, message
 from mudanza.hypervisor.ghost import disk_name, ghost
 from mudanza.hypervisor.marker import NoMarkerError, marker
-from mudanza.model.errors import MudanzaError
+from mudanza.model.errors import HypervisorError, MudanzaError
 from mudanza.model.host import Host
 from mudanza.model.migration import Answer, Probe
 from mudanza.model.vm import Disk
@@ -55,6 +55,20 @@ def probe_files(
     openable = [path for path in wanted if path not in avoided]
     closed = {path: Probe(Answer.UNKNOWN, "it is not opened just to see whether it is there") for path in wanted}
     return closed | _look(target, about, openable, devices, _size)
+
+
+def file_lengths(
+    host: HostConnection, about: Host, paths: Iterable[str], devices: frozenset[str] = frozenset()
+) -> Mapping[str, int | None]:
+    """Return how many bytes each file or device is long on a host; None where it has none of that name.
+
+    ``devices``: those of them that are block devices. Raises HypervisorError where it could not be found out.
+    """
+    found = _look(host, about, list(dict.fromkeys(paths)), devices, _length)
+    for path, probe in found.items():
+        if probe.answer is Answer.UNKNOWN:
+            raise HypervisorError(about.name, f"the length of {path} could not be found out: {probe.detail}")
+    return {path: int(probe.detail) if probe.answer is Answer.YES else None for path, probe in found.items()}
 
 
 def probe_shared(
@@ -130,12 +144,13 @@ def _look(
         return {}
     disks = [("block" if path in devices else "file", path) for path in paths]
 
-    def ask(raw: Any) -> dict[str, Probe]:
-        with ghost(raw, about, disks) as domain:
-            return {path: _inspected(domain, disk_name(n), path, about, inspect) for n, path in enumerate(paths)}
+    def ask(raw: Any, name: str) -> dict[str, Probe]:
+        domain = raw.lookupByName(name)
+        return {path: _inspected(domain, disk_name(n), path, about, inspect) for n, path in enumerate(paths)}
 
     try:
-        return host.ask(ask, timeout=LOOK_TIMEOUT)
+        with ghost(host, about, disks) as domain:
+            return domain.ask(lambda raw: ask(raw, domain.name), timeout=LOOK_TIMEOUT)
     except MudanzaError as error:
         return {path: Probe(Answer.UNKNOWN, str(error)) for path in paths}
 
@@ -150,8 +165,12 @@ def _inspected(domain: Any, disk: str, path: str, about: Host, inspect: Callable
 
 
 def _size(domain: Any, disk: str) -> str:
+    return f"{_length(domain, disk)} bytes"
+
+
+def _length(domain: Any, disk: str) -> str:
     _, _, physical = domain.blockInfo(disk)
-    return f"{physical} bytes"
+    return str(physical)
 
 
 def _head(domain: Any, disk: str) -> str:

@@ -1,62 +1,22 @@
 """Throw-away domains: how a host is asked what no call asks, without touching any VM of its owner.
 
-A *ghost* is a definition without a guest, made for one question and taken away after it. Its name carries the time
-it was made, so that what a killed controller left behind can be told and swept up.
+A *ghost* is a definition without a guest, made for one question and taken away after it.
 """
 
 from __future__ import annotations
 
-import re
-import secrets
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import libvirt
 from lxml import etree
 
+from mudanza.hypervisor.connection import HostConnection
+from mudanza.hypervisor.throwaway import Throwaway, remove_domain, throwaway_name
 from mudanza.model.host import Host
 
-STALE_AFTER = 3600.0
-"""Seconds after which a throw-away domain can only be a leftover: no question takes that long."""
-
-_NAME = re.compile(r"mudanza-(?:probe|rehearsal)-([0-9a-f]{8})-[0-9a-f]{8}")
-
-
-def throwaway_name(purpose: str) -> str:
-    """Return a name no other domain has; ``purpose`` is ``probe`` or ``rehearsal``."""
-    return f"mudanza-{purpose}-{int(time.time()):08x}-{secrets.token_hex(4)}"
-
-
-def is_throwaway(name: str) -> bool:
-    """Whether a domain is one of ours and young enough to be at work."""
-    age = _age(name)
-    return age is not None and age < STALE_AFTER
-
-
-def _age(name: str) -> float | None:
-    match = _NAME.fullmatch(name)
-    return abs(time.time() - int(match[1], 16)) if match else None
-
-
-def sweep(raw: Any) -> None:
-    """Take away the throw-away domains that a controller has left behind."""
-    for domain in raw.listAllDomains():
-        age = _age(domain.name())
-        if age is not None and age >= STALE_AFTER:
-            remove(domain)
-
-
-def remove(domain: Any) -> None:
-    """End a throw-away domain and its definition, whichever of them there is."""
-    for step in (domain.destroy, domain.undefine):
-        try:
-            step()
-        except libvirt.libvirtError as error:
-            # Not running, or transient and therefore gone already: then there was nothing to do.
-            if error.get_error_code() not in (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN):
-                raise
+GHOST_TIMEOUT = 10.0
+"""Seconds that defining one may take."""
 
 
 def domain_xml(
@@ -105,11 +65,15 @@ def disk_name(number: int) -> str:
 
 
 @contextmanager
-def ghost(raw: Any, host: Host, disks: Sequence[tuple[str, str]] = ()) -> Iterator[Any]:
-    """Define a throw-away domain that never starts, and take it away again. Raises libvirtError."""
-    kind = "kvm" if "kvm" in host.domain_types else "qemu"
-    domain = raw.defineXML(domain_xml(throwaway_name("probe"), kind, host.arch, disks=disks))
-    try:
+def ghost(host: HostConnection, about: Host, disks: Sequence[tuple[str, str]] = ()) -> Iterator[Throwaway]:
+    """Have a domain that never starts, while the block runs. Raises HostUnreachableError and HypervisorError."""
+    kind = "kvm" if "kvm" in about.domain_types else "qemu"
+    name = throwaway_name("probe")
+    xml = domain_xml(name, kind, about.arch, disks=disks)
+    with Throwaway(host, name, remove_domain) as domain:
+        domain.ask(lambda raw: _define(raw, xml), timeout=GHOST_TIMEOUT)
         yield domain
-    finally:
-        domain.undefine()
+
+
+def _define(raw: Any, xml: str) -> None:
+    raw.defineXML(xml)

@@ -12,6 +12,7 @@ from mudanza.hypervisor.bounded import Deadline
 from mudanza.hypervisor.capabilities_xml import free_of, with_capabilities, with_domain_capabilities
 from mudanza.hypervisor.connection import HostConnection, Raw
 from mudanza.hypervisor.resource_xml import parse_network, parse_pool
+from mudanza.hypervisor.throwaway import is_throwaway
 from mudanza.hypervisor.uris import ENCRYPTED_TRANSPORTS, transport
 from mudanza.hypervisor.xml import every, parse
 from mudanza.model.errors import HostUnreachableError, HypervisorError
@@ -119,6 +120,7 @@ def _pools(raw: Raw, host: str) -> tuple[Pool, ...]:
         parse_pool(pool.XMLDesc(), host, active=flag == active)
         for flag in (active, inactive)
         for pool in raw.listAllStoragePools(flag)
+        if not is_throwaway(pool.name())
     )
 
 

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import logging
-import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from lxml import etree
 
 from mudanza.hypervisor.connection import HostConnection
+from mudanza.hypervisor.directories import POOL_TIMEOUT, pool_on
 from mudanza.hypervisor.resource_xml import parse_volume
+from mudanza.hypervisor.throwaway import REMOVAL_TIMEOUT, Throwaway, throwaway_name
 from mudanza.model.errors import MudanzaError
 from mudanza.model.host import Host
 
-MARKER_TIMEOUT = 15.0
-"""Seconds that making or deleting a marker may take, with a look through its directory."""
-_log = logging.getLogger(__name__)
-
-FILE_POOLS = frozenset({"dir", "fs", "netfs"})
+MAKING_TIMEOUT = 15.0
+"""Seconds that making a marker may take."""
+MARKER_TIMEOUT = POOL_TIMEOUT + MAKING_TIMEOUT + 2 * REMOVAL_TIMEOUT
+"""Seconds that making it and a pool for it and taking them away may take."""
 
 
 class NoMarkerError(MudanzaError):
@@ -45,16 +45,15 @@ def marker(host: HostConnection, about: Host, directory: str) -> Iterator[Marker
 
     It is made in the pool on that directory, or else in a pool of our own, which is gone afterwards like the marker.
     """
-    name = f"mudanza-marker-{secrets.token_hex(16)}"
-    with _pool_on(host, about, directory) as pool:
+    name = throwaway_name("marker")
+    with ExitStack() as stack:
         try:
-            made = host.ask(lambda raw: _make(raw, pool, name, about.name), timeout=MARKER_TIMEOUT)
+            pool = stack.enter_context(pool_on(host, about, directory))
+            thing = stack.enter_context(Throwaway(host, name, partial(_delete, pool=pool)))
+            made = thing.ask(lambda raw: _make(raw, pool, name, about.name), timeout=MAKING_TIMEOUT)
         except MudanzaError as error:
             raise NoMarkerError(f"no marker can be made in {directory}: {error}") from error
-        try:
-            yield made
-        finally:
-            _take_away(host, pool, name, made.path)
+        yield made
 
 
 def _make(raw: Any, pool: str, name: str, host: str) -> Marker:
@@ -79,47 +78,5 @@ def _volume_xml(name: str) -> str:
     return etree.tostring(volume, encoding="unicode")
 
 
-def _take_away(host: HostConnection, pool: str, name: str, path: str) -> None:
-    try:
-        host.ask(lambda raw: _volume(raw, pool, name).delete(0), timeout=MARKER_TIMEOUT)
-    except MudanzaError as error:
-        # What was found out by it holds all the same.
-        _log.warning("the marker %s on %s could not be deleted, delete it by hand: %s", path, host.name, error)
-
-
-def _volume(raw: Any, pool: str, name: str) -> Any:
-    return raw.storagePoolLookupByName(pool).storageVolLookupByName(name)
-
-
-@contextmanager
-def _pool_on(host: HostConnection, about: Host, directory: str) -> Iterator[str]:
-    standing = about.pool_at(directory)
-    if standing is not None and standing.kind in FILE_POOLS:
-        yield standing.name
-        return
-    name = f"mudanza-probe-{secrets.token_hex(8)}"
-    try:
-        host.ask(
-            lambda raw: str(raw.storagePoolCreateXML(_pool_xml(name, directory), 0).name()), timeout=MARKER_TIMEOUT
-        )
-    except MudanzaError as error:
-        raise NoMarkerError(f"no pool can be put on {directory}: {error}") from error
-    try:
-        yield name
-    finally:
-        _end_pool(host, name)
-
-
-def _end_pool(host: HostConnection, name: str) -> None:
-    """End a transient pool, which libvirt calls to destroy it; nothing in its directory is touched."""
-    try:
-        host.ask(lambda raw: raw.storagePoolLookupByName(name).destroy(), timeout=MARKER_TIMEOUT)
-    except MudanzaError as error:
-        _log.warning("the pool %s on %s could not be ended, end it by hand: %s", name, host.name, error)
-
-
-def _pool_xml(name: str, directory: str) -> str:
-    pool = etree.Element("pool", type="dir")
-    etree.SubElement(pool, "name").text = name
-    etree.SubElement(etree.SubElement(pool, "target"), "path").text = directory
-    return etree.tostring(pool, encoding="unicode")
+def _delete(raw: Any, name: str, *, pool: str) -> None:
+    raw.storagePoolLookupByName(pool).storageVolLookupByName(name).delete(0)

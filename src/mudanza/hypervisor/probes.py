@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,9 +20,10 @@ from mudanza.hypervisor.connection import HostConnection, message
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.cpu_probe import probe_cpu
 from mudanza.hypervisor.file_probes import probe_files, probe_shared
-from mudanza.hypervisor.ghost import ghost, sweep
-from mudanza.hypervisor.rehearsal import CLEANUP_TIMEOUT, REHEARSAL_TIMEOUT
+from mudanza.hypervisor.ghost import GHOST_TIMEOUT, ghost
+from mudanza.hypervisor.rehearsal import REHEARSAL_TIMEOUT
 from mudanza.hypervisor.rehearsal import rehearse as rehearse_migration
+from mudanza.hypervisor.throwaway import REMOVAL_TIMEOUT, sweep
 from mudanza.hypervisor.uris import peer_uri, transport
 from mudanza.model.errors import HostUnreachableError, HypervisorError, MudanzaError
 from mudanza.model.host import Host
@@ -32,13 +35,18 @@ from mudanza.preflight.mapping import DiskPlan, resolve, shared_candidates
 
 PEER_TIMEOUT = 10.0
 """Seconds the source's libvirt may take to log in to the target's."""
-LINK_TIMEOUT = PEER_TIMEOUT + 2 * (REHEARSAL_TIMEOUT + CLEANUP_TIMEOUT) + 5.0
+LINK_TIMEOUT = GHOST_TIMEOUT + PEER_TIMEOUT + REMOVAL_TIMEOUT + 2 * REHEARSAL_TIMEOUT + 5.0
 """Seconds that trying the way between the hosts may take: a login, and a rehearsal with and without TLS."""
+INTERRUPTED_TIMEOUT = 5.0
+"""Seconds a trial under way may take to end when the program is to end; what it leaves then, the next check sweeps."""
 ROOM_TIMEOUT = 10.0
 """Seconds a pool may take to be looked through anew; without an answer its last figures are used."""
 _SWEEP_TIMEOUT = 10.0
 _LOGINS = 5
 """How often a login is tried whose outcome is unclear."""
+
+Volumes = AbstractSet[tuple[str, str]]
+"""Volumes of one host, each by the names of its pool and its own."""
 
 _log = logging.getLogger(__name__)
 
@@ -69,13 +77,22 @@ class _Storage:
 
 
 def gather_facts(
-    connections: Connections, vm: Vm, source: Host, target: Host, options: MigrationOptions, *, rehearse: bool
+    connections: Connections,
+    vm: Vm,
+    source: Host,
+    target: Host,
+    options: MigrationOptions,
+    *,
+    rehearse: bool,
+    arriving: Volumes = frozenset(),
 ) -> Facts:
     """Return what preflight needs to know beyond what can be read, each probe with a limit of its own.
 
     ``rehearse``: also send a tiny paused guest the way the VM would go (about two seconds), without which it stays
-    unknown whether data gets through and whether encrypted. Nothing is left behind, and no VM is touched. What
-    could not be found out is UNKNOWN with the reason. Raises HostUnreachableError for a host that cannot be reached.
+    unknown whether data gets through and whether encrypted. ``arriving``: volumes of the target that other disks are
+    being copied into; what they hold already counts as room, for they are to be counted in full. Nothing is left
+    behind, and no VM is touched. What could not be found out is UNKNOWN with the reason. Raises HostUnreachableError
+    for a host that cannot be reached.
     """
     if source.host_uuid and source.host_uuid == target.host_uuid:
         return Facts(same_machine=True)
@@ -83,12 +100,16 @@ def gather_facts(
     seats = _Seats(connections.get(source.name), connections.get(target.name), source, target)
     all_of([lambda: _sweep(seats.source), lambda: _sweep(seats.target)], timeout=_SWEEP_TIMEOUT)
     link = Task(lambda: _probe_link(seats, vm, options, rehearse=rehearse))
-    # One after the other, for each takes milliseconds, and a further connection over ssh takes longer.
-    storage = _probe_storage(seats, vm, options)
-    addresses = probe_addresses(seats.target, target, vm, addresses_needed(vm))
-    cpu = probe_cpu(seats.target, vm, source)
-    clock_offset = probe_clock(seats.source, seats.target, source, target)
-    told = link.wait(LINK_TIMEOUT)
+    try:
+        # One after the other, for each takes milliseconds, and a further connection over ssh takes longer.
+        storage = _probe_storage(seats, vm, options, arriving)
+        addresses = probe_addresses(seats.target, target, vm, addresses_needed(vm))
+        cpu = probe_cpu(seats.target, vm, source)
+        clock_offset = probe_clock(seats.source, seats.target, source, target)
+        told = link.wait(LINK_TIMEOUT)
+    except BaseException:
+        _let_finish(link)
+        raise
     return Facts(
         cpu=cpu,
         peer=told.peer,
@@ -103,11 +124,17 @@ def gather_facts(
     )
 
 
+def _let_finish(link: Task[_Link]) -> None:
+    """Whoever interrupts us (Ctrl-C) gives what is under way the time to take its guests away."""
+    with suppress(Exception):
+        link.wait(INTERRUPTED_TIMEOUT)
+
+
 def _sweep(host: HostConnection) -> None:
     try:
         host.ask(sweep, timeout=_SWEEP_TIMEOUT)
     except MudanzaError as error:
-        _log.warning("left-over throw-away domains could not be removed: %s", error)
+        _log.warning("what controllers that are gone may have left behind could not be looked for: %s", error)
 
 
 def _probe_link(seats: _Seats, vm: Vm, options: MigrationOptions, *, rehearse: bool) -> _Link:
@@ -125,7 +152,7 @@ def _probe_link(seats: _Seats, vm: Vm, options: MigrationOptions, *, rehearse: b
     return _Link(peer, encrypted, encrypted if encrypted.answer is Answer.YES else attempt(tls=False))
 
 
-def _probe_storage(seats: _Seats, vm: Vm, options: MigrationOptions) -> _Storage:
+def _probe_storage(seats: _Seats, vm: Vm, options: MigrationOptions, arriving: Volumes) -> _Storage:
     shared = probe_shared(seats.source, seats.target, seats.here, seats.there, shared_candidates(vm))
     files = probe_files(
         seats.target,
@@ -137,7 +164,8 @@ def _probe_storage(seats: _Seats, vm: Vm, options: MigrationOptions) -> _Storage
     known = Facts(shared=shared, files=files)
     copies = resolve(vm, seats.here, seats.there, options, known).copies
     occupied = probe_occupied(seats.target, seats.there, copies)
-    return _Storage(shared, files, occupied, probe_room(seats.target, [plan.pool for plan in copies]))
+    room = probe_room(seats.target, [plan.pool for plan in copies], arriving)
+    return _Storage(shared, files, occupied, room)
 
 
 def probe_occupied(target: HostConnection, about: Host, copies: Iterable[DiskPlan]) -> Mapping[str, Probe]:
@@ -152,25 +180,34 @@ def probe_occupied(target: HostConnection, about: Host, copies: Iterable[DiskPla
     return {plan.target: taken.get(plan.path, seen[plan.path]) for plan in plans}
 
 
-def probe_room(target: HostConnection, pools: Iterable[str]) -> Mapping[str, int]:
-    """Return for each pool how many bytes are free in it: libvirt's own figure is as old as its last look into it.
+def probe_room(target: HostConnection, pools: Iterable[str], arriving: Volumes = frozenset()) -> Mapping[str, int]:
+    """Return for each pool how many bytes are free in it or taken by volumes that are ``arriving``.
+
+    libvirt's own figure is as old as its last look into the pool.
 
     A pool that cannot be looked through now (a volume is being made in it, it takes too long) is left out.
     """
     room = {}
     for pool in dict.fromkeys(pools):
         try:
-            room[pool] = target.ask(partial(_free_in, pool=pool), timeout=ROOM_TIMEOUT)
+            coming = [volume for place, volume in arriving if place == pool]
+            room[pool] = target.ask(partial(_room_in, pool=pool, arriving=coming), timeout=ROOM_TIMEOUT)
         except MudanzaError as error:
             _log.info("the free space of pool %s was not read anew: %s", pool, error)
     return room
 
 
-def _free_in(raw: Any, pool: str) -> int:
+def _room_in(raw: Any, pool: str, arriving: Sequence[str]) -> int:
     found = raw.storagePoolLookupByName(pool)
     found.refresh(0)
     _, _, _, available = found.info()
-    return int(available)
+    made = set(found.listVolumes()).intersection(arriving)
+    return int(available) + sum(_allocation(found, volume) for volume in made)
+
+
+def _allocation(pool: Any, volume: str) -> int:
+    _, _, allocation = pool.storageVolLookupByName(volume).info()
+    return int(allocation)
 
 
 def probe_peer(source: HostConnection, here: Host, there: Host) -> Probe:
@@ -184,7 +221,8 @@ def probe_peer(source: HostConnection, here: Host, there: Host) -> Probe:
     if uri is None:
         return Probe(Answer.UNKNOWN, f"no URI is known by which {here.name} reaches {there.name}")
     try:
-        return source.ask(lambda raw: _try_login(raw, here, uri), timeout=PEER_TIMEOUT)
+        with ghost(source, here) as domain:
+            return domain.ask(lambda raw: _try_login(raw, domain.name, uri), timeout=PEER_TIMEOUT)
     except HypervisorError as error:
         return Probe(Answer.UNKNOWN, str(error))
     except HostUnreachableError as error:
@@ -193,12 +231,12 @@ def probe_peer(source: HostConnection, here: Host, there: Host) -> Probe:
         return Probe(Answer.UNKNOWN, str(error))
 
 
-def _try_login(raw: Any, here: Host, uri: str) -> Probe:
-    with ghost(raw, here) as domain:
-        for _ in range(_LOGINS):
-            probe = _log_in(domain, uri)
-            if probe.answer is not Answer.UNKNOWN:
-                break
+def _try_login(raw: Any, name: str, uri: str) -> Probe:
+    domain = raw.lookupByName(name)
+    for _ in range(_LOGINS):
+        probe = _log_in(domain, uri)
+        if probe.answer is not Answer.UNKNOWN:
+            break
     return probe
 
 

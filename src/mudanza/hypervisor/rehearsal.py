@@ -7,25 +7,25 @@ certificates. It is ended afterwards wherever it is.
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import libvirt
 
-from mudanza.hypervisor.bounded import Deadline, all_of
+from mudanza.hypervisor.bounded import Deadline
 from mudanza.hypervisor.connection import HostConnection, message
 from mudanza.hypervisor.domains import migration_flags
-from mudanza.hypervisor.ghost import domain_xml, remove, throwaway_name
+from mudanza.hypervisor.ghost import domain_xml
+from mudanza.hypervisor.throwaway import REMOVAL_TIMEOUT, Throwaway, remove_domain, throwaway_name
 from mudanza.hypervisor.uris import migration_uri, peer_uri
 from mudanza.model.errors import HostUnreachableError, HypervisorError, MudanzaError
 from mudanza.model.host import Host
 from mudanza.model.migration import Answer, Probe
 from mudanza.model.vm import Vm
 
-REHEARSAL_TIMEOUT = 30.0
-"""Seconds the whole rehearsal may take: start, migrate, end."""
-CLEANUP_TIMEOUT = 15.0
-"""Seconds that ending the guest may take on each host."""
+TRY_TIMEOUT = 30.0
+"""Seconds that starting and migrating the guest may take."""
+REHEARSAL_TIMEOUT = TRY_TIMEOUT + 2 * REMOVAL_TIMEOUT
+"""Seconds the whole rehearsal may take, with ending the guest on both hosts."""
 
 _BAD_HANDSHAKE = "the two QEMUs did not accept each other's certificates"
 _MEANINGS = (
@@ -35,8 +35,6 @@ _MEANINGS = (
     ("TLS channel", _BAD_HANDSHAKE),
     ("TLS handshake failed", _BAD_HANDSHAKE),
 )
-
-_log = logging.getLogger(__name__)
 
 
 class RehearsalImpossibleError(MudanzaError):
@@ -56,21 +54,22 @@ def rehearse(source: HostConnection, target: HostConnection, here: Host, there: 
         return Probe(Answer.UNKNOWN, f"{there.name} cannot run a guest like it ({vm.domain_type}, {vm.machine})")
     name = throwaway_name("rehearsal")
     xml = domain_xml(name, vm.domain_type, vm.arch, machine=vm.machine)
-    deadline = Deadline(REHEARSAL_TIMEOUT)
-    try:
-        source.ask(lambda raw: _start(raw, xml), timeout=deadline.left)
-        source.ask(lambda raw: _migrate(raw, name, uri, there, tls=tls), timeout=deadline.left)
-        return Probe(Answer.YES, f"a rehearsal went from {here.name} to {there.name}{', encrypted' if tls else ''}")
-    except RehearsalImpossibleError as error:
-        return Probe(Answer.UNKNOWN, str(error))
-    except HypervisorError as error:
-        return Probe(Answer.NO, _explained(error.reason))
-    except HostUnreachableError as error:
-        # The source answers and its migration does not end: the data gets nowhere.
-        hangs = deadline.left == 0 and source.answers()
-        return Probe(Answer.NO if hangs else Answer.UNKNOWN, str(error))
-    finally:
-        all_of([lambda: _end(source, name), lambda: _end(target, name)], timeout=CLEANUP_TIMEOUT)
+    # First it goes from the source, so that it cannot come to the target any more.
+    with Throwaway(target, name, remove_domain), Throwaway(source, name, remove_domain) as guest:
+        deadline = Deadline(TRY_TIMEOUT)
+        try:
+            guest.ask(lambda raw: _start(raw, xml), timeout=deadline.left)
+            guest.ask(lambda raw: _migrate(raw, name, uri, there, tls=tls), timeout=deadline.left)
+            encrypted = ", encrypted" if tls else ""
+            return Probe(Answer.YES, f"a rehearsal went from {here.name} to {there.name}{encrypted}")
+        except RehearsalImpossibleError as error:
+            return Probe(Answer.UNKNOWN, str(error))
+        except HypervisorError as error:
+            return Probe(Answer.NO, _explained(error.reason))
+        except HostUnreachableError as error:
+            # The source answers and its migration does not end: the data gets nowhere.
+            hangs = deadline.left == 0 and source.answers()
+            return Probe(Answer.NO if hangs else Answer.UNKNOWN, str(error))
 
 
 def _explained(said: str) -> str:
@@ -100,13 +99,3 @@ def _migrate(raw: Any, name: str, uri: str, there: Host, *, tls: bool) -> None:
         parameters[libvirt.VIR_MIGRATE_PARAM_TLS_DESTINATION] = there.entry.tls_name
     flags = migration_flags(["PEER2PEER", "LIVE", "PAUSED", *(["TLS"] if tls else [])])
     raw.lookupByName(name).migrateToURI3(uri, parameters, flags)
-
-
-def _end(host: HostConnection, name: str) -> None:
-    try:
-        host.ask(lambda raw: remove(raw.lookupByName(name)), timeout=CLEANUP_TIMEOUT)
-    except HypervisorError as error:
-        if error.code != libvirt.VIR_ERR_NO_DOMAIN:
-            _log.warning("the rehearsal guest %s on %s could not be ended: %s", name, host.name, error)
-    except HostUnreachableError as error:
-        _log.warning("the rehearsal guest %s on %s could not be ended: %s", name, host.name, error)

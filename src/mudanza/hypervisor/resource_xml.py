@@ -79,4 +79,5 @@ def parse_snapshot(xml: str, host: str, *, current: bool) -> Snapshot:
         external="external" in kinds,
         current=current,
         parent=text(root, "parent/name"),
+        memory=attribute(root, "memory", "file"),
     )

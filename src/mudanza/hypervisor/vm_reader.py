@@ -15,10 +15,10 @@ from mudanza.hypervisor.bounded import Deadline
 from mudanza.hypervisor.connection import HostConnection
 from mudanza.hypervisor.disk_reader import with_volumes
 from mudanza.hypervisor.domain_xml import parse_vm
-from mudanza.hypervisor.ghost import is_throwaway
 from mudanza.hypervisor.jobs import job_name
 from mudanza.hypervisor.resource_xml import parse_snapshot
 from mudanza.hypervisor.states import reason_name, state_name
+from mudanza.hypervisor.throwaway import is_throwaway
 from mudanza.model.errors import HostUnreachableError, HypervisorError
 from mudanza.model.vm import Disk, Snapshot, Vm, VmState
 

@@ -5,7 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Float, cast, create_engine, event, func, insert, literal_column, select
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Float,
+    cast,
+    create_engine,
+    event,
+    func,
+    insert,
+    literal_column,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.sql.elements import ColumnElement
@@ -21,7 +34,7 @@ BUSY_TIMEOUT = 30.0
 
 
 def open_database(database: str) -> Database:
-    """Open, and where it is new create, the database at a path or an SQLAlchemy URL.
+    """Open, and where it is new create, the database at a path or an SQLAlchemy URL; bring an older one up to date.
 
     Raises UsageError when it cannot be opened or was written by a newer mudanza.
     """
@@ -29,20 +42,38 @@ def open_database(database: str) -> Database:
         engine = _engine(database)
         with engine.begin() as connection:
             schema.metadata.create_all(connection)
-            _check_version(connection, database)
-    except (DBAPIError, ArgumentError, OSError, ModuleNotFoundError) as error:
+            _bring_up_to_date(connection, database)
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"the database {_shown(database)} needs the Python package {error.name}, which is not installed",
+            remedy='install it for this mudanza: pip install "psycopg[binary]>=3.1" (Debian: python3-psycopg)',
+        ) from error
+    except (DBAPIError, ArgumentError, ValueError, OSError) as error:
         reason = str(getattr(error, "orig", None) or error)
         raise UsageError(
-            f"the database {_shown(database)} cannot be opened: {reason}",
-            remedy="check `database` in the configuration and the rights on its directory",
+            f"the database {_shown(database)} cannot be opened: {reason}", remedy=_remedy(database)
         ) from error
     return engine
 
 
-def _engine(database: str) -> Engine:
+def _remedy(database: str) -> str:
     if "://" in database:
-        return create_engine(database)
-    path = Path(database).expanduser()
+        return "check `database` in the configuration (postgresql://USER:PASSWORD@HOST/NAME), and that its server runs"
+    return "check `database` in the configuration and the rights on its directory"
+
+
+def _engine(database: str) -> Engine:
+    if "://" not in database:
+        return _sqlite(Path(database).expanduser())
+    url = make_url(database)
+    if url.drivername == "sqlite" and url.database:
+        return _sqlite(Path(url.database))
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")  # SQLAlchemy 2.0 would look for its predecessor
+    return create_engine(url)
+
+
+def _sqlite(path: Path) -> Engine:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.touch(mode=0o600)  # definitions are kept with their passwords
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT})
@@ -62,11 +93,18 @@ def _engine(database: str) -> Engine:
     return engine
 
 
-def _check_version(connection: Connection, database: str) -> None:
-    version = connection.scalar(select(schema.about.c.version))
+def _bring_up_to_date(connection: Connection, database: str) -> None:
+    # Locked, so that of two programs that find an old database one upgrades it and the other finds it done.
+    version = connection.scalar(select(schema.about.c.version).with_for_update())
     if version is None:
         connection.execute(insert(schema.about).values(version=schema.VERSION))
-    elif version != schema.VERSION:
+        return
+    while version in schema.UPGRADES:
+        for statement in schema.UPGRADES[version]:
+            connection.execute(text(statement))
+        version += 1
+        connection.execute(update(schema.about).values(version=version))
+    if version != schema.VERSION:
         raise UsageError(
             f"the database {_shown(database)} has schema {version}; this mudanza knows {schema.VERSION}",
             remedy="use the mudanza that wrote it, or another database",
@@ -75,7 +113,12 @@ def _check_version(connection: Connection, database: str) -> None:
 
 def _shown(database: str) -> str:
     """Return the database's name without a password in it."""
-    return make_url(database).render_as_string(hide_password=True) if "://" in database else database
+    if "://" not in database:
+        return database
+    try:
+        return make_url(database).render_as_string(hide_password=True)
+    except (ArgumentError, ValueError):
+        return f"{database.partition('://')[0]}://…"
 
 
 def now(connection: Connection) -> ColumnElement[float]:

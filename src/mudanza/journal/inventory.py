@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Engine, Row, delete, insert, select, update
+from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
 
 from mudanza.journal.database import now
+from mudanza.journal.jobs import unfinished_at
 from mudanza.journal.schema import host, pair
-from mudanza.model.errors import UsageError
+from mudanza.model.errors import BlockedError, UsageError
 from mudanza.model.host import HostEntry
 from mudanza.model.migration import Answer, Probe
 
@@ -46,13 +47,19 @@ class Inventory:
             connection.execute(insert(host).values(_values(entry)))
 
     def put_hosts(self, entries: Iterable[HostEntry]) -> tuple[str, ...]:
-        """Add or overwrite hosts, all or none; return the names of those that changed."""
+        """Add or overwrite hosts, all or none; return the names of those that changed.
+
+        Raises BlockedError for another URI of a host that an unfinished job involves.
+        """
         changed = []
         with self._engine.begin() as connection:
             known = {row.name: _entry(row) for row in connection.execute(select(host))}
             for entry in entries:
-                if known.get(entry.name) == entry:
+                before = known.get(entry.name)
+                if before == entry:
                     continue
+                if before is not None and before.uri != entry.uri:
+                    _refuse_while_used(connection, entry.name, "changed")
                 changed.append(entry.name)
                 connection.execute(delete(host).where(host.c.name == entry.name))
                 connection.execute(insert(host).values(_values(entry)))
@@ -60,9 +67,13 @@ class Inventory:
         return tuple(changed)
 
     def remove_host(self, name: str) -> None:
-        """Forget a host and what was learnt about it. Raises UsageError when it is not known."""
+        """Forget a host and what was learnt about it.
+
+        Raises UsageError when it is not known, BlockedError while an unfinished job involves it.
+        """
         self.host(name)
         with self._engine.begin() as connection:
+            _refuse_while_used(connection, name, "removed")
             connection.execute(delete(pair).where((pair.c.source == name) | (pair.c.target == name)))
             connection.execute(delete(host).where(host.c.name == name))
 
@@ -80,6 +91,16 @@ class Inventory:
             values["seen_at"] = connection.scalar(select(now(connection)))
             if not connection.execute(update(pair).where(where).values(values)).rowcount:
                 connection.execute(insert(pair).values(source=source, target=target, **values))
+
+
+def _refuse_while_used(connection: Connection, name: str, change: str) -> None:
+    """Raise BlockedError while a job must still find that host under the name and URI it knows."""
+    for job in unfinished_at(connection, name):
+        raise BlockedError(
+            f"host {name!r} was not {change}: job {job.id} is unfinished, {job.state}: "
+            f"VM {job.vm_name!r} from {job.source} to {job.target}",
+            remedy=job.way_out,
+        )
 
 
 def _values(entry: HostEntry) -> dict[str, Any]:

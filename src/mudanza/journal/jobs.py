@@ -19,6 +19,8 @@ from mudanza.model.errors import BlockedError, MudanzaError, UsageError
 
 LEASE = 30.0
 """Seconds for which a controller owns a job without renewing its claim."""
+NEEDS_PERSON = "needs a person"
+"""The state of a job that was left to a person: nobody works on it, and it keeps other jobs away from its VM."""
 
 
 class LeaseLostError(MudanzaError):
@@ -60,13 +62,29 @@ class Job:
     outcome: str
     exit_code: int | None
     report: Mapping[str, Any]
+    cancel_asked_by: str | None
+    cancel_asked_at: float | None
     steps: tuple[Step, ...]
     abandoned: bool
     """Unfinished, and its controller's lease has run out."""
+    read_at: float
+    """When this was read."""
 
     def steps_named(self, name: str) -> tuple[Step, ...]:
         """Return the steps of that name, in their order."""
         return tuple(step for step in self.steps if step.name == name)
+
+    @property
+    def way_out(self) -> str:
+        """What somebody can do in whose way this unfinished job stands."""
+        if not self.abandoned:
+            return f"wait for it (mudanza job watch {self.id}), or cancel it: mudanza job cancel {self.id}"
+        if self.state == NEEDS_PERSON:
+            return (
+                f"look at both hosts, then: mudanza job resume {self.id}; "
+                f"or, if you have put it right yourself: mudanza job close {self.id}"
+            )
+        return f"its controller is gone: finish or undo it with: mudanza job resume {self.id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +120,11 @@ class JobHandle:
         """Keep the job for another lease. Raises LeaseLostError."""
         with self._engine.begin() as connection:
             self._guarded(connection, {"lease_until": now(connection) + LEASE})
+
+    def cancel_asked(self) -> str | None:
+        """Return who wants the job cancelled; None: nobody does. One small read."""
+        with self._engine.begin() as connection:
+            return connection.scalar(select(job.c.cancel_asked_by).where(job.c.id == self.id))
 
     def let_go(self, state: str) -> None:
         """Leave the job open in that state for whoever takes it over, who need not wait. Raises LeaseLostError."""
@@ -185,15 +208,18 @@ class Jobs:
         unfinished = self.unfinished_of(new.vm_uuid)
         if unfinished is None:
             return BlockedError(f"another job of VM {new.vm_name!r} ended just now", remedy="try again")
-        if unfinished.abandoned:
-            remedy = f"its controller is gone: finish or undo it with: mudanza job resume {unfinished.id}"
-        else:
-            remedy = f"wait (mudanza job show {unfinished.id}), or press Ctrl-C where it runs: {unfinished.owner}"
         return BlockedError(
             f"VM {new.vm_name!r} has an unfinished job: number {unfinished.id}, {unfinished.state}, "
             f"from {unfinished.source} to {unfinished.target}",
-            remedy=remedy,
+            remedy=unfinished.way_out,
         )
+
+    def ask_to_cancel(self, job_id: int, who: str) -> None:
+        """Have whoever works on an unfinished job cancel it; asked twice, the first one stands."""
+        with self._engine.begin() as connection:
+            asked_first = (job.c.id == job_id) & job.c.ended_at.is_(None) & job.c.cancel_asked_by.is_(None)
+            values = {"cancel_asked_by": who, "cancel_asked_at": now(connection)}
+            connection.execute(update(job).where(asked_first).values(**values))
 
     def take_over(self, job_id: int) -> JobHandle:
         """Own an abandoned job from now on. Raises UsageError, or BlockedError while its owner lives."""
@@ -238,7 +264,7 @@ class Jobs:
             row = connection.execute(_with_clock(connection).where(job.c.id == job_id)).first()
             if row is None:
                 raise UsageError(f"there is no job {job_id}", remedy="see them all: mudanza jobs")
-            return self._read(connection, row)
+            return _job(connection, row)
 
     def unfinished_of(self, vm_uuid: str) -> Job | None:
         """Return the unfinished job of a VM, None if it has none."""
@@ -246,33 +272,53 @@ class Jobs:
             row = connection.execute(
                 _with_clock(connection).where(job.c.vm_uuid == vm_uuid, job.c.ended_at.is_(None))
             ).first()
-            return self._read(connection, row) if row else None
+            return _job(connection, row) if row else None
+
+    def unfinished(self) -> tuple[Job, ...]:
+        """Return all unfinished jobs, the oldest first."""
+        with self._engine.begin() as connection:
+            open_ones = _with_clock(connection).where(job.c.ended_at.is_(None)).order_by(job.c.id)
+            return tuple(_job(connection, row) for row in connection.execute(open_ones).all())
+
+    def left_by(self, vm_uuid: str) -> Job | None:
+        """Return the newest job of a VM, if it has ended and left something at its target; else None."""
+        with self._engine.begin() as connection:
+            query = _with_clock(connection).where(job.c.vm_uuid == vm_uuid).order_by(job.c.id.desc()).limit(1)
+            row = connection.execute(query).first()
+            found = _job(connection, row) if row else None
+        return found if found and found.ended_at is not None and found.report.get("left") else None
 
     def latest(self, limit: int) -> tuple[Job, ...]:
         """Return the newest jobs, the newest first."""
         with self._engine.begin() as connection:
             rows = connection.execute(_with_clock(connection).order_by(job.c.id.desc()).limit(limit)).all()
-            return tuple(self._read(connection, row) for row in rows)
+            return tuple(_job(connection, row) for row in rows)
 
-    @staticmethod
-    def _read(connection: Connection, row: Row[Any]) -> Job:
-        fields = dict(row._mapping)
-        clock = fields.pop("clock")
-        fields.pop("busy")
-        steps = connection.execute(select(step).where(step.c.job == row.id).order_by(step.c.n))
-        return Job(
-            **{
-                **fields,
-                "asked": json.loads(fields["asked"]),
-                "report": json.loads(fields["report"] or "{}"),
-                "steps": tuple(_step(entry) for entry in steps),
-                "abandoned": fields["ended_at"] is None and fields["lease_until"] < clock,
-            }
-        )
+
+def unfinished_at(connection: Connection, host: str) -> tuple[Job, ...]:
+    """Return the unfinished jobs that move a VM from or to a host, the oldest first."""
+    involved = ((job.c.source == host) | (job.c.target == host)) & job.c.ended_at.is_(None)
+    rows = connection.execute(_with_clock(connection).where(involved).order_by(job.c.id)).all()
+    return tuple(_job(connection, row) for row in rows)
 
 
 def _with_clock(connection: Connection) -> Any:
-    return select(job, now(connection).label("clock"))
+    return select(job, now(connection).label("read_at"))
+
+
+def _job(connection: Connection, row: Row[Any]) -> Job:
+    fields = dict(row._mapping)
+    fields.pop("busy")
+    steps = connection.execute(select(step).where(step.c.job == row.id).order_by(step.c.n))
+    return Job(
+        **{
+            **fields,
+            "asked": json.loads(fields["asked"]),
+            "report": json.loads(fields["report"] or "{}"),
+            "steps": tuple(_step(entry) for entry in steps),
+            "abandoned": fields["ended_at"] is None and fields["lease_until"] < fields["read_at"],
+        }
+    )
 
 
 def _step(row: Row[Any]) -> Step:

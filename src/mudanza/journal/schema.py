@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sqlalchemy import (
     Boolean,
     Column,
@@ -14,7 +16,14 @@ from sqlalchemy import (
     Text,
 )
 
-VERSION = 1
+VERSION = 2
+UPGRADES: Mapping[int, tuple[str, ...]] = {
+    1: (
+        "ALTER TABLE job ADD COLUMN cancel_asked_by VARCHAR",
+        "ALTER TABLE job ADD COLUMN cancel_asked_at FLOAT",
+    ),
+}
+"""Version → the statements that make the next one of it."""
 
 metadata = MetaData()
 
@@ -64,6 +73,9 @@ job = Table(
     Column("outcome", Text, nullable=False, default=""),  # one sentence
     Column("exit_code", Integer),
     Column("report", Text, nullable=False, default=""),  # JSON
+    # Written by others than the owner: who wants it cancelled, and since when.
+    Column("cancel_asked_by", String),
+    Column("cancel_asked_at", Float),
 )
 step = Table(
     "step",

@@ -134,7 +134,7 @@ class Closing:
         if source.warnings:  # not let go of: its disks stay with it
             kept = tuple(f"{record.source}:{disk.source_path}" for disk in record.disks)
             return found + source + Residue(kept=kept)
-        return found + source + self._remove_source_disks()
+        return found + source + self.remove_source_disks()
 
     def _define_at_target(self) -> tuple[str, ...]:
         """Make the VM persistent at the target where the transfer was cut off before libvirt did."""
@@ -175,7 +175,7 @@ class Closing:
             if record.keep_source:
                 domains.set_autostart(record.uuid, False)
             else:
-                domains.undefine(record.uuid)
+                domains.undefine(record.uuid, with_snapshots=True)  # they were put back at the target
 
         intent = {"host": record.source, "keep": record.keep_source}
         what = "disarmed (autostart)" if record.keep_source else "removed"
@@ -195,7 +195,8 @@ class Closing:
         self._handle.done(step, {"done": True})
         return ()
 
-    def _remove_source_disks(self) -> Residue:
+    def remove_source_disks(self) -> Residue:
+        """Delete the source's disks that were copied and that nothing refers to any more."""
         record = self._record
         if record.keep_source:
             return Residue(kept=tuple(f"{record.source}:{disk.source_path}" for disk in record.disks))
@@ -230,7 +231,7 @@ class Closing:
     def undo_at_target(self, job: Job) -> Residue:
         """Delete the volumes that this job's journal says it made at the target, and that no domain uses there."""
         found = Residue()
-        users = self._disks_in_use(self._record.target)
+        users = disks_in_use(self._inventory, self._connections, self._record.target)
         gone = {
             (step.intent["pool"], step.intent["volume"])
             for step in job.steps_named("delete volume")
@@ -254,13 +255,6 @@ class Closing:
             found += self._delete(self._record.target, pool, volume, where)
         return found
 
-    def _disks_in_use(self, host: str) -> Mapping[str, str] | None:
-        """Return path → domain of every image some domain of a host refers to; None when it cannot be asked."""
-        entry, vms = read_host(self._inventory.host(host), connections=self._connections)
-        if not entry.seen or any(vm.error for vm in vms):
-            return None
-        return {path: vm.name for vm in vms for disk in vm.disks for path in _paths(disk)}
-
     def _delete(self, host: str, pool: str, volume: str, where: str) -> Residue:
         step = self._handle.intend("delete volume", {"host": host, "pool": pool, "volume": volume})
         try:
@@ -283,6 +277,14 @@ class Closing:
             return volume not in volumes.names(pool)
         except (HypervisorError, HostUnreachableError):
             return False
+
+
+def disks_in_use(inventory: Inventory, connections: Connections, host: str) -> Mapping[str, str] | None:
+    """Return path → domain of every image some domain of a host refers to; None when it cannot be asked."""
+    entry, vms = read_host(inventory.host(host), connections=connections)
+    if not entry.seen or any(vm.error for vm in vms):
+        return None
+    return {path: vm.name for vm in vms for disk in vm.disks for path in _paths(disk)}
 
 
 def why_keep(disk: CopiedDisk, source: str, cluster: Cluster) -> str:

@@ -32,18 +32,25 @@ def destination_xml(xml: str, disks: Sequence[DiskPlan], nics: Mapping[str, str]
     ``nics`` maps a NIC's MAC address to the name of its network, bridge or device at the destination.
     """
     root = _read(xml)
-    copied = {plan.target: plan for plan in disks if plan.action == "copy"}
+    plans = {plan.target: plan for plan in disks}
     for disk in root.iterfind("devices/disk"):
         target = disk.find("target")
-        plan = copied.get(target.get("dev", "")) if target is not None else None
-        if plan is not None:
+        plan = plans.get(target.get("dev", "")) if target is not None else None
+        if plan is not None and plan.action == "copy":
             _point_at(disk, plan)
-    for nic in root.iterfind("devices/interface"):
+        elif plan is not None and plan.action == "eject":
+            _empty(disk)
+    reconnect(root, nics)
+    return _text(root)
+
+
+def reconnect(domain: Element, nics: Mapping[str, str]) -> None:
+    """Point the NICs of a domain at what the destination has; see ``destination_xml``."""
+    for nic in domain.iterfind("devices/interface"):
         mac = nic.find("mac")
         wanted = nics.get(mac.get("address", "")) if mac is not None else None
         if wanted is not None:
             _reconnect(nic, wanted)
-    return _text(root)
 
 
 def disk_sources(xml: str) -> Mapping[str, tuple[str, ...]]:
@@ -73,6 +80,12 @@ def _point_at(disk: Element, plan: DiskPlan) -> None:
     driver = disk.find("driver")
     if driver is not None:
         driver.set("type", plan.format)
+
+
+def _empty(drive: Element) -> None:
+    for name in ("source", "backingStore"):
+        for element in drive.findall(name):
+            drive.remove(element)
 
 
 def _drop(element: Element, name: str) -> None:

@@ -8,23 +8,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 
 from mudanza.hypervisor.connections import Connections
+from mudanza.hypervisor.reader import read_host
 from mudanza.journal.inventory import Inventory
-from mudanza.journal.jobs import LEASE, Job, JobHandle, Jobs, LeaseLostError, NewJob
+from mudanza.journal.jobs import Job, JobHandle, Jobs, LeaseLostError, NewJob
+from mudanza.migration.claim import cancelled_because, journalling_cancel, left_open, reason_on_record, renewing
 from mudanza.migration.closing import Closing, Residue
 from mudanza.migration.destination import volume_xml
+from mudanza.migration.history_keeper import HistoryKeeper
 from mudanza.migration.order import assert_unchanged, order_of
 from mudanza.migration.prepare import Prepared
 from mudanza.migration.record import CopiedDisk, MoveRecord
+from mudanza.migration.reporting import not_moved, report_of
 from mudanza.migration.settle import Settlement, Verdict
-from mudanza.migration.transfer import Order, Steering, Transfer, TransferEnd
+from mudanza.migration.steering import ON_REQUEST, Steering
+from mudanza.migration.transfer import Order, Transfer, TransferEnd
+from mudanza.migration.way import way_between
+from mudanza.migration.wording import explained
 from mudanza.model.errors import (
     HostUnreachableError,
     HypervisorError,
     MigrationFailedError,
     MudanzaError,
     NeedsPersonError,
-    VmDownError,
 )
+from mudanza.model.host import Host
 from mudanza.model.migration import Answer, MigrationReport, Probe, Progress
 from mudanza.model.vm import Vm, VmState
 from mudanza.preflight.mapping import DiskPlan
@@ -36,7 +43,7 @@ OnProgress = Callable[[Progress], None]
 class Limits:
     """How long what may take, in seconds."""
 
-    no_progress: float = 600.0
+    no_progress: float = 300.0
     settle: float = 90.0
 
 
@@ -83,9 +90,10 @@ class LiveMigration:
         try:
             self._create_volumes(handle, prepared, record)
             if not stop.is_set():
-                end = self._transfer(handle, order, self._steered(prepared, record, stop))
+                HistoryKeeper(self._connections, handle, record).set_aside(prepared.chosen.resolution.nic_names)
+                end = self._transfer(handle, order, self._steered(handle, prepared, stop, begun))
         except NeedsPersonError as error:
-            raise _left_open(handle, error) from None
+            raise left_open(handle, error) from None
         except LeaseLostError:
             raise
         except MudanzaError as error:
@@ -114,6 +122,7 @@ class LiveMigration:
             inactive_xml=domains.describe(vm.uuid, inactive=True, migratable=True) if vm.persistent else None,
             disks=tuple(_copied(vm, plan, prepared) for plan in prepared.chosen.resolution.copies),
             warnings=tuple(finding.message for finding in prepared.chosen.findings),
+            checking_time=prepared.checking_time,
         )
 
     def _create_volumes(self, handle: JobHandle, prepared: Prepared, record: MoveRecord) -> None:
@@ -135,18 +144,22 @@ class LiveMigration:
                 raise
             handle.done(step, {"made": made})
 
-    def _steered(self, prepared: Prepared, record: MoveRecord, stop: threading.Event) -> Transfer:
-        options = prepared.options
-        steering = Steering(options.max_downtime, options.deadline, self._limits.no_progress)
-        return Transfer(self._connections.domains(record.source), record.uuid, steering, stop)
+    def _steered(self, handle: JobHandle, prepared: Prepared, stop: threading.Event, begun: float) -> Transfer:
+        source, target, options = prepared.source, prepared.chosen.target, prepared.options
+        spent = time.monotonic() - begun
+        steering = Steering(
+            source.name, target.name, options.max_downtime, options.deadline, self._limits.no_progress, spent
+        )
+        domains, way = self._connections.domains(source.name), way_between(self._connections, source, target)
+        return Transfer(domains, prepared.vm.uuid, steering, way, stop, journalling_cancel(handle))
 
     def _transfer(self, handle: JobHandle, order: Order, transfer: Transfer) -> TransferEnd:
         step = handle.intend("transfer", {"flags": list(order.flags), "peer": order.peer_uri})
         handle.enter("transferring")
-        end = transfer.run(order, self._on_progress, _renewing(handle))
+        end = transfer.run(order, self._on_progress, renewing(handle, transfer.cancel))
         if isinstance(end.error, HostUnreachableError):
             # Only our way to the source broke, it seems: libvirt carries the transfer on without us.
-            end = replace(transfer.follow(self._on_progress, _renewing(handle)), error=end.error)
+            end = replace(transfer.follow(self._on_progress, renewing(handle, transfer.cancel)), error=end.error)
         handle.done(step, {"error": str(end.error or ""), "stopped": end.stopped_because})
         return end
 
@@ -162,7 +175,7 @@ class LiveMigration:
             return end.stopped_because
         if error is not None:
             return str(error)
-        return "cancelled on request" if end is None and stop.is_set() else ""
+        return ON_REQUEST if end is None and stop.is_set() else ""
 
     def close(
         self, handle: JobHandle, record: MoveRecord, why: str, end: TransferEnd | None, begun: float
@@ -170,15 +183,21 @@ class LiveMigration:
         """Settle, clean up, close the job and report. ``why``: what went wrong as far as we were told."""
         closing = Closing(self._connections, self._inventory, handle, record)
         try:
-            settled = closing.settle(self._limits.settle, _renewing(handle))
+            settled = closing.settle(self._limits.settle, renewing(handle))
+            history = self._put_history_back(handle, record, settled)
         except NeedsPersonError as error:
             error.remedy = f"{error.remedy} (what libvirt said: {why})" if why else error.remedy
-            raise _left_open(handle, error) from None
+            raise left_open(handle, error) from None
         handle.enter("cleaning up")
         if settled.verdict is Verdict.MOVED:
-            return self._close_moved(handle, record, closing, settled, end, begun)
+            return self._close_moved(handle, record, closing, settled, end, begun, history)
         residue = closing.undo_at_target(self._jobs.get(handle.id))
-        raise self._closed_unmoved(handle, record, settled, why, residue)
+        why = explained(why, record.source, record.target, record.name)
+        unmoved = not_moved(record, settled, why, residue, handle.id)
+        unmoved.vm_state = "; ".join((unmoved.vm_state, *history))
+        state = "down" if settled.verdict is Verdict.DOWN else "failed"
+        handle.finish(state, why or settled.why, unmoved.exit_code, {"left": list(residue.kept)})
+        raise unmoved
 
     def _close_moved(
         self,
@@ -188,63 +207,20 @@ class LiveMigration:
         settled: Settlement,
         end: TransferEnd | None,
         begun: float,
+        history: tuple[str, ...],
     ) -> MigrationReport:
-        residue = closing.finish_at_target(settled)
-        report = self._report(record, residue, end, time.monotonic() - begun)
+        residue = Residue(warnings=history) + closing.finish_at_target(settled)
+        last = end.last if end else Progress("", 0.0)
+        figures, disk_bytes = self._completed(record), self._disk_bytes(record)
+        report = report_of(record, residue, last, figures, disk_bytes, time.monotonic() - begun)
         sentence = f"moved from {record.source} to {record.target}"
         handle.finish("done", sentence, 0, asdict(report))
         return report
 
-    @staticmethod
-    def _closed_unmoved(
-        handle: JobHandle, record: MoveRecord, settled: Settlement, why: str, residue: Residue
-    ) -> MudanzaError:
-        left = (
-            f"; left over: {', '.join(residue.kept)} (try again: mudanza job resume {handle.id})"
-            if residue.kept
-            else ""
-        )
-        kind = VmDownError if settled.verdict is Verdict.DOWN else MigrationFailedError
-        error = kind(
-            f"VM {record.name!r} was not moved from {record.source} to {record.target}: {why or settled.why}",
-            vm_state=f"{settled.why} ({record.source}){left}",
-            remedy="see what stands in the way: "
-            f"mudanza check {record.uuid} --to {record.target}; what was done: mudanza job show {handle.id}",
-        )
-        state = "down" if settled.verdict is Verdict.DOWN else "failed"
-        handle.finish(state, why or settled.why, kind.exit_code, {"left": list(residue.kept)})
-        return error
-
-    def _report(
-        self, record: MoveRecord, residue: Residue, end: TransferEnd | None, total_time: float
-    ) -> MigrationReport:
-        figures = self._completed(record)
-        last = end.last if end else Progress("", 0.0)
-        memory = int(figures.get("memory_processed", 0)) or last.memory_sent
-        disk = self._disk_bytes(record)
-        busy = int(figures.get("time_elapsed", 0)) / 1000 or last.elapsed
-        downtime = figures.get("downtime")
-        return MigrationReport(
-            vm=record.name,
-            uuid=record.uuid,
-            source=record.source,
-            target=record.target,
-            mode="live",
-            total_time=total_time,
-            downtime=int(downtime) / 1000 if downtime is not None else None,
-            memory_bytes=memory,
-            disk_bytes=disk,
-            rate=(memory + disk) / busy if busy else 0.0,
-            iterations=int(figures.get("memory_iteration", 0)) or last.iteration,
-            tls=record.tls,
-            transport=(
-                f"{record.source} → {record.target} directly, "
-                f"{'QEMU over TLS' if record.tls else 'QEMU over TCP, not encrypted'}; orders over libvirt"
-            ),
-            removed=residue.removed,
-            kept=residue.kept,
-            warnings=record.warnings + residue.warnings,
-        )
+    def _put_history_back(self, handle: JobHandle, record: MoveRecord, settled: Settlement) -> tuple[str, ...]:
+        """Give the VM its snapshots and checkpoints again where it is; return what is to be known of them."""
+        host = record.target if settled.verdict is Verdict.MOVED else record.source
+        return HistoryKeeper(self._connections, handle, record).put_back(self._jobs.get(handle.id), host)
 
     def _disk_bytes(self, record: MoveRecord) -> int:
         """Return what the copied disks hold at the target: libvirt's own figure counts holes and forgets itself."""
@@ -272,12 +248,12 @@ class LiveMigration:
             handle.finish("failed", "its controller died before anything was done", MigrationFailedError.exit_code)
             raise MigrationFailedError(f"job {job_id} had done nothing yet", vm_state="the VM was not touched")
         record = MoveRecord.from_json(decided[0].intent)
-        begun = time.monotonic()
+        begun = time.monotonic() - (found.read_at - found.started_at)
         try:
             end = self._wait_for_transfer(handle, record, found, stop)
         except NeedsPersonError as error:
-            raise _left_open(handle, error) from None
-        why = (end.stopped_because if end else "") or _interrupted(found)
+            raise left_open(handle, error) from None
+        why = (end.stopped_because if end else "") or reason_on_record(found)
         return self.close(handle, record, why, end, begun)
 
     def clean_up(self, job_id: int) -> Residue:
@@ -303,38 +279,21 @@ class LiveMigration:
             domains = self._connections.domains(record.source)
         except HostUnreachableError:
             return None  # settling asks again, and says what follows from it
-        # Its deadline ran by the clock of a controller that is gone.
-        steering = Steering(float(job.asked["max_downtime"]), None, self._limits.no_progress)
-        return Transfer(domains, record.uuid, steering, stop).follow(self._on_progress, _renewing(handle))
-
-
-def _left_open(handle: JobHandle, error: NeedsPersonError) -> NeedsPersonError:
-    """Leave a job to a person: it owns the VM until somebody has looked, and `job resume` goes on from here."""
-    handle.let_go("needs a person")
-    error.remedy = error.remedy or "look at both hosts"
-    if "job resume" not in error.remedy:
-        error.remedy += f"; then: mudanza job resume {handle.id}"
-    return error
-
-
-def _interrupted(job: Job) -> str:
-    transfers = job.steps_named("transfer")
-    if transfers and transfers[-1].outcome:
-        return str(transfers[-1].outcome.get("stopped") or transfers[-1].outcome.get("error") or "")
-    return "its controller was interrupted"
-
-
-def _renewing(handle: JobHandle) -> Callable[[], None]:
-    """Return a function that keeps the claim on a job when a third of the lease is over."""
-    next_at = time.monotonic() + LEASE / 3
-
-    def renew() -> None:
-        nonlocal next_at
-        if time.monotonic() >= next_at:
-            handle.renew()
-            next_at = time.monotonic() + LEASE / 3
-
-    return renew
+        source, _ = read_host(self._inventory.host(record.source), connections=self._connections)
+        target = Host(self._inventory.host(record.target))
+        steering = Steering(
+            record.source,
+            record.target,
+            float(job.asked["max_downtime"]),
+            job.asked["deadline"],
+            self._limits.no_progress,
+            job.read_at - job.started_at,
+        )
+        way = way_between(self._connections, source, target)
+        transfer = Transfer(domains, record.uuid, steering, way, stop, journalling_cancel(handle))
+        if decided := cancelled_because(job):
+            transfer.cancel(decided)
+        return transfer.follow(self._on_progress, renewing(handle, transfer.cancel))
 
 
 def _copied(vm: Vm, plan: DiskPlan, prepared: Prepared) -> CopiedDisk:

@@ -10,13 +10,15 @@ from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.probes import gather_facts
 from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import Jobs
+from mudanza.migration.arrivals import Arrivals
 from mudanza.model.cluster import Cluster
 from mudanza.model.errors import BlockedError, UsageError
 from mudanza.model.finding import Finding, blockers
 from mudanza.model.host import Host
-from mudanza.model.migration import Answer, Facts, MigrationOptions, Tls
+from mudanza.model.migration import Answer, Facts, MigrationOptions, Probe, Tls
 from mudanza.model.vm import Vm
 from mudanza.planning.placement import best_target
+from mudanza.preflight.arrivals import Arrival, reserved_at
 from mudanza.preflight.checklist import check
 from mudanza.preflight.mapping import Resolution, resolve
 
@@ -43,6 +45,8 @@ class Prepared:
     """Why this host, in words; empty when it was named."""
     options: MigrationOptions
     cluster: Cluster
+    checking_time: float = 0.0
+    """Seconds all of this took, where somebody has measured it."""
 
     @property
     def tls(self) -> bool:
@@ -53,11 +57,22 @@ class Prepared:
 class Judge:
     """Judges moves of VMs in one picture of the cluster."""
 
-    def __init__(self, connections: Connections, inventory: Inventory, jobs: Jobs, cluster: Cluster) -> None:
+    def __init__(
+        self,
+        connections: Connections,
+        inventory: Inventory,
+        jobs: Jobs,
+        cluster: Cluster,
+        arrivals: Arrivals,
+        expected: Mapping[str, Arrival],
+    ) -> None:
+        """``expected``: who was on the way when the picture began to be taken; some may have got there since."""
         self._connections = connections
         self._inventory = inventory
         self._jobs = jobs
         self._cluster = cluster
+        self._arrivals = arrivals
+        self._expected = expected
 
     def judge(self, vm: Vm, target: Host, options: MigrationOptions, *, rehearse: bool = False) -> Candidate:
         """Probe and check one host.
@@ -65,47 +80,94 @@ class Judge:
         ``rehearse`` tries the way between the hosts with a tiny paused domain; without it that is done only where TLS
         is wanted and this pair was never tried.
         """
-        source = self._cluster.host(vm.host)
-        facts = Facts()
-        if source.seen and target.seen and source.name != target.name:
-            known = self._inventory.tls_between(source.name, target.name)
-            unknown = options.tls is not Tls.OFF and known.answer is Answer.UNKNOWN
-            facts = gather_facts(
-                self._connections,
-                vm,
-                source,
-                target,
-                options,
-                rehearse=rehearse or unknown,
-            )
-            if facts.tls.answer is Answer.UNKNOWN:
-                facts = replace(facts, tls=known)
-            else:
-                self._inventory.learn_tls(source.name, target.name, facts.tls)
-        unfinished = self._jobs.unfinished_of(vm.uuid)
-        facts = replace(facts, unfinished_job=unfinished.id if unfinished else None)
-        findings = check(vm, source, target, self._cluster, options, facts)
-        return Candidate(target, facts, findings, resolve(vm, source, target, options, facts))
+        return self._check(vm, target, options, self._probe(vm, target, options, rehearse=rehearse))
 
     def judge_all(self, vm: Vm, options: MigrationOptions, *, rehearse: bool = False) -> tuple[Candidate, ...]:
         """Probe and check every host but the one the VM is on, side by side."""
+        probed = self._probe_all(vm, options, rehearse=rehearse)
+        return tuple(self._check(vm, target, options, facts) for target, facts in probed)
+
+    def _probe_all(self, vm: Vm, options: MigrationOptions, *, rehearse: bool) -> list[tuple[Host, Facts]]:
         targets = [host for host in self._cluster.hosts if host.name != vm.host]
         if not targets:
             raise UsageError("there is no other host to go to", remedy="add one: mudanza host add NAME URI")
         with ThreadPoolExecutor(max_workers=min(8, len(targets))) as pool:
-            return tuple(pool.map(lambda host: self.judge(vm, host, options, rehearse=rehearse), targets))
+            facts = pool.map(lambda host: self._probe(vm, host, options, rehearse=rehearse), targets)
+            return list(zip(targets, facts, strict=True))
+
+    def _probe(self, vm: Vm, target: Host, options: MigrationOptions, *, rehearse: bool) -> Facts:
+        source = self._cluster.host(vm.host)
+        if not source.seen or not target.seen or source.name == target.name:
+            return Facts()
+        known = self._inventory.tls_between(source.name, target.name)
+        unknown = options.tls is not Tls.OFF and known.answer is Answer.UNKNOWN
+        facts = gather_facts(
+            self._connections,
+            vm,
+            source,
+            target,
+            options,
+            rehearse=rehearse or unknown,
+            arriving={(each.pool, each.volume) for arrival in self._others(vm, target) for each in arrival.volumes},
+        )
+        if facts.tls.answer is Answer.UNKNOWN:
+            return replace(facts, tls=known)
+        self._inventory.learn_tls(source.name, target.name, facts.tls)
+        return facts
+
+    def _check(self, vm: Vm, target: Host, options: MigrationOptions, facts: Facts) -> Candidate:
+        source = self._cluster.host(vm.host)
+        unfinished = self._jobs.unfinished_of(vm.uuid)
+        reserved = reserved_at(target, self._others(vm, target), self._cluster)
+        facts = replace(
+            facts,
+            unfinished_job=unfinished.id if unfinished else None,
+            reserved_memory=reserved.memory,
+            reserved_room=reserved.room,
+            arriving=reserved.names,
+            occupied=self._by_others(vm, target, facts),
+        )
+        findings = check(vm, source, target, self._cluster, options, facts)
+        return Candidate(target, facts, findings, resolve(vm, source, target, options, facts))
+
+    def _by_others(self, vm: Vm, target: Host, facts: Facts) -> Mapping[str, Probe]:
+        """Return which places are taken, but not by what an earlier job of the same VM has left for a repeat."""
+        earlier = self._jobs.left_by(vm.uuid)
+        left = frozenset(earlier.report["left"]) if earlier and earlier.kind == "cold" else frozenset()
+        return {
+            disk: Probe(Answer.NO, "left by an earlier try") if f"{target.name}:{probe.detail}" in left else probe
+            for disk, probe in facts.occupied.items()
+        }
+
+    def _others(self, vm: Vm, target: Host) -> list[Arrival]:
+        """Return who else is on the way there, or was when the picture was taken."""
+        expected = {**self._expected, **self._arrivals.expected()}
+        return [each for each in expected.values() if each.target == target.name and each.uuid != vm.uuid]
 
     def prepare(self, vm: Vm, target: str | None, options: MigrationOptions) -> Prepared:
-        """Choose where the VM goes. Raises BlockedError with every finding when it cannot go."""
-        source = self._cluster.host(vm.host)
+        """Choose where the VM goes, and count on its arrival there. Raises BlockedError with every finding when it
+        cannot go."""
         if target is not None:
-            candidate = self.judge(vm, self._cluster.host(target), options)
-            why = ""
+            there = self._cluster.host(target)
+            probed = [(there, self._probe(vm, there, options, rehearse=False))]
         else:
-            candidates = {each.target.name: each for each in self.judge_all(vm, options)}
+            probed = self._probe_all(vm, options, rehearse=False)
+        # Probing takes its time, and others need not wait for it.
+        with self._arrivals.admission:
+            candidates = {host.name: self._check(vm, host, options, facts) for host, facts in probed}
+            prepared = self._chosen(vm, target, options, candidates)
+            self._arrivals.accept(vm, prepared.chosen.target.name, prepared.chosen.resolution)
+        return prepared
+
+    def _chosen(
+        self, vm: Vm, target: str | None, options: MigrationOptions, candidates: Mapping[str, Candidate]
+    ) -> Prepared:
+        why = ""
+        if target is None:
             reports: Mapping[str, tuple[Finding, ...]] = {name: each.findings for name, each in candidates.items()}
             choice = best_target(vm, self._cluster, reports)
-            candidate, why = candidates[choice.host], choice.reason
+            target, why = choice.host, choice.reason
+        candidate = candidates[target]
         against = blockers(candidate.findings)
         if against:
             count = "one thing stands" if len(against) == 1 else f"{len(against)} things stand"
@@ -114,4 +176,4 @@ class Judge:
                 findings=candidate.findings,
                 remedy="nothing was touched; mend what is listed and try again",
             )
-        return Prepared(vm, source, candidate, why, options, self._cluster)
+        return Prepared(vm, self._cluster.host(vm.host), candidate, why, options, self._cluster)

@@ -1,14 +1,27 @@
-"""Reading libvirt's job figures: pure, from one sample and the best one so far to what a person wants to know."""
+"""Reading libvirt's job figures: pure, from one sample and what came before it to what a person wants to know."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mudanza.model.migration import Progress
 from mudanza.model.units import format_duration, format_rate
 
 Stats = Mapping[str, int | str]
+
+SETTING_UP = "setting up"
+COPYING_DISKS = "copying disks"
+COPYING_MEMORY = "copying memory"
+PHASES = (SETTING_UP, COPYING_DISKS, COPYING_MEMORY)
+"""In the order a migration goes through them."""
+
+STILL_AFTER = {COPYING_DISKS: 12.0, COPYING_MEMORY: 5.0}
+"""Seconds without anything moving that are worth a word, by phase. A slow disk mirror reports every six seconds."""
+STILL_ELSEWHERE = 30.0
+"""The same while the target prepares: its QEMU may have much memory to lay out first."""
+RATE_WINDOW = 20.0
+"""Seconds over which the rate of the disks is the mean."""
 
 # A dirty rate this close to the link's rate leaves nothing to converge with.
 HOPELESS_SHARE = 0.95
@@ -49,51 +62,110 @@ def read_progress(stats: Stats, elapsed: float, page_size: int = 4096) -> Progre
 
 def _phase(stats: Stats) -> str:
     if int(stats.get("memory_total", 0)) == 0:
-        return "copying disks" if int(stats.get("disk_total", 0)) else "setting up"
-    return "copying memory"
+        return COPYING_DISKS if int(stats.get("disk_total", 0)) else SETTING_UP
+    return COPYING_MEMORY
 
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """The best seen so far, and when: what tells standing still from going on. Bytes, seconds."""
+    """What the samples so far amount to: what tells standing still from going on. Bytes, seconds."""
 
-    least_memory: float = float("inf")
-    least_disk: float = float("inf")
     phase: str = ""
-    improved_at: float = 0.0
-    disks_begun: float | None = None
-    disk_rate: float = 0.0
-    """The mean since disks began: the mirror reports in steps so coarse that any shorter look is a lottery."""
+    """The furthest phase seen: libvirt's figures vanish for moments between two of them."""
+    moved_at: float = 0.0
+    """When last anything moved."""
+    nearer_at: float = 0.0
+    """When last it came nearer to its end."""
+    sent: tuple[int, int] = (0, 0)
+    """Of memory and of disks."""
+    least_disk: float = float("inf")
+    pass_number: int = 0
+    pass_promising: bool = True
+    """Whether this pass over memory began with less to send than every one before it."""
+    least_start: float = float("inf")
+    """The least that a pass over memory began with."""
+    least_in_pass: float = float("inf")
+    disk_marks: tuple[tuple[float, int], ...] = ()
+    """When how much of the disks had been sent: each step of the mirrors within RATE_WINDOW."""
 
     def after(self, progress: Progress) -> Trend:
         """Return the trend once this sample is known."""
-        least_memory = _least(self.least_memory, progress.memory_remaining, progress.memory_total)
-        least_disk = _least(self.least_disk, progress.disk_remaining, progress.disk_total)
-        begun = self.disks_begun
-        if begun is None and progress.disk_total:
-            begun = progress.elapsed
-        passed = progress.elapsed - begun if begun is not None else 0.0
-        better = progress.phase != self.phase or least_memory < self.least_memory or least_disk < self.least_disk
-        return Trend(
-            least_memory=least_memory,
+        phase = later_phase(self.phase, progress.phase)
+        known = self._after_memory(progress)
+        least_disk = min(self.least_disk, progress.disk_remaining) if progress.disk_total else self.least_disk
+        sent = (max(self.sent[0], progress.memory_sent), max(self.sent[1], progress.disk_sent))
+        lower = known.least_in_pass < self.least_in_pass or known.pass_number != self.pass_number
+        nearer = phase != self.phase or least_disk < self.least_disk or (known.pass_promising and lower)
+        moved = nearer or sent != self.sent
+        return replace(
+            known,
+            phase=phase,
+            moved_at=progress.elapsed if moved else self.moved_at,
+            nearer_at=progress.elapsed if nearer else self.nearer_at,
+            sent=sent,
             least_disk=least_disk,
-            phase=progress.phase,
-            improved_at=progress.elapsed if better else self.improved_at,
-            disks_begun=begun,
-            disk_rate=progress.disk_rate or (progress.disk_sent / passed if passed > 0 else 0.0),
+            disk_marks=_marked(self.disk_marks, progress.elapsed, sent[1]) if progress.disk_total else (),
         )
 
+    def _after_memory(self, progress: Progress) -> Trend:
+        """A pass that begins with less than all before it is on the way to the end, and so is all it sends."""
+        remaining = progress.memory_remaining
+        if not progress.memory_total:
+            return self
+        if progress.iteration == self.pass_number and self.least_start != float("inf"):
+            return replace(self, least_in_pass=min(self.least_in_pass, remaining))
+        return replace(
+            self,
+            pass_number=progress.iteration,
+            pass_promising=remaining < self.least_start,
+            least_start=min(self.least_start, remaining),
+            least_in_pass=remaining,
+        )
 
-def _least(before: float, remaining: int, total: int) -> float:
-    return min(before, remaining) if total else before
+    @property
+    def disk_rate(self) -> float:
+        """The mean from step to step over RATE_WINDOW: the steps are so coarse that a shorter look is a lottery."""
+        if len(self.disk_marks) < 2:
+            return 0.0
+        (begun, first), (ended, last) = self.disk_marks[0], self.disk_marks[-1]
+        return (last - first) / (ended - begun) if ended > begun else 0.0
+
+    def still_for(self, elapsed: float) -> float:
+        """Return for how long nothing has moved, 0 as long as that means nothing in its phase."""
+        passed = elapsed - self.moved_at
+        return passed if passed >= STILL_AFTER.get(self.phase, STILL_ELSEWHERE) else 0.0
 
 
-def outlook(progress: Progress, trend: Trend) -> tuple[float | None, str]:
+def _marked(marks: tuple[tuple[float, int], ...], at: float, sent: int) -> tuple[tuple[float, int], ...]:
+    """Add a mark if there was a step, and drop those that came before the window, but for the last of them."""
+    if marks and marks[-1][1] == sent:
+        return marks
+    marks = (*marks, (at, sent))
+    first = max((number for number, mark in enumerate(marks) if mark[0] <= at - RATE_WINDOW), default=0)
+    return marks[first:]
+
+
+def later_phase(one: str, other: str) -> str:
+    """Return whichever of two phases comes later in a migration; one that is not known here counts as the first."""
+    return max(one, other, key=lambda phase: PHASES.index(phase) if phase in PHASES else -1)
+
+
+def told(progress: Progress, trend: Trend) -> Progress:
+    """Return a sample as it is shown: with the phase, the rate of the disks and what to expect, as the trend has it."""
+    shown = replace(progress, phase=trend.phase or progress.phase, still_for=trend.still_for(progress.elapsed))
+    if shown.still_for:
+        return replace(shown, disk_rate=0.0, memory_rate=0.0, eta=None, outlook="")
+    shown = replace(shown, disk_rate=progress.disk_rate or trend.disk_rate)
+    eta, sentence = outlook(shown)
+    return replace(shown, eta=eta, outlook=sentence)
+
+
+def outlook(progress: Progress) -> tuple[float | None, str]:
     """Return the seconds to go, as far as the figures tell, and one sentence about the end."""
-    if progress.phase == "copying disks":
-        if trend.disk_rate < 1:
+    if progress.phase == COPYING_DISKS:
+        if progress.disk_rate < 1 or not progress.disk_remaining:
             return None, ""
-        eta = progress.disk_remaining / trend.disk_rate
+        eta = progress.disk_remaining / progress.disk_rate
         return eta, f"disks done in about {format_duration(eta)}, memory follows"
     if progress.memory_rate < 1 or progress.memory_total == 0:
         return None, ""

@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from mudanza.model.migration import Verify
+from mudanza.model.vm import Backing
+from mudanza.preflight.cargo import CargoFile, Role
+
 
 @dataclass(frozen=True, slots=True)
 class CopiedDisk:
@@ -43,6 +47,8 @@ class MoveRecord:
     inactive_xml: str | None = field(repr=False)
     disks: tuple[CopiedDisk, ...] = ()
     warnings: tuple[str, ...] = ()
+    checking_time: float = 0.0
+    """Seconds the checking before it took."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as what the journal stores."""
@@ -55,3 +61,95 @@ class MoveRecord:
         fields["disks"] = tuple(CopiedDisk(**disk) for disk in fields["disks"])
         fields["warnings"] = tuple(fields["warnings"])
         return cls(**fields)
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Path at the source → path at the target, of every disk that is copied."""
+        return {disk.source_path: disk.path for disk in self.disks}
+
+
+@dataclass(frozen=True, slots=True)
+class ColdRecord:
+    """One move of a switched-off VM as it was decided."""
+
+    uuid: str
+    name: str
+    source: str
+    target: str
+    was_running: bool
+    """It is shut down for the move, and started again where it ends up."""
+    autostart: bool
+    keep_source: bool
+    tls: bool
+    verify: Verify
+    arch: str
+    machine: str
+    domain_type: str
+    xml: str = field(repr=False)
+    """Our own copy of the definition at the source."""
+    target_xml: str = field(repr=False)
+    """The definition as the target gets it."""
+    files: tuple[CargoFile, ...] = ()
+    warnings: tuple[str, ...] = ()
+    nics: Mapping[str, str] = field(default_factory=dict)
+    """MAC address → network, bridge or device at the target."""
+    has_tpm: bool = False
+    checking_time: float = 0.0
+    """Seconds the checking before it took."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as what the journal stores."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> ColdRecord:
+        """Read it back from the journal."""
+        fields = dict(stored)
+        fields["verify"] = Verify(fields["verify"])
+        fields["files"] = tuple(_cargo_file(file) for file in fields["files"])
+        fields["warnings"] = tuple(fields["warnings"])
+        return cls(**fields)
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Path at the source → path at the target, of every file that travels."""
+        return {file.source: file.path for file in self.files}
+
+    def as_move(self) -> MoveRecord:
+        """Return it as far as a live move would have the same to clean up."""
+        return MoveRecord(
+            uuid=self.uuid,
+            name=self.name,
+            source=self.source,
+            target=self.target,
+            was_paused=False,
+            persistent=True,
+            autostart=self.autostart,
+            keep_source=self.keep_source,
+            tls=self.tls,
+            xml=self.xml,
+            inactive_xml=self.xml,
+            disks=tuple(_copied(file) for file in self.files if file.role in (Role.DISK, Role.SNAPSHOT)),
+        )
+
+
+def _copied(file: CargoFile) -> CopiedDisk:
+    return CopiedDisk(
+        target=file.label,
+        source_path=file.source,
+        source_pool=file.source_pool or None,
+        source_volume=file.source_volume or None,
+        pool=file.pool,
+        volume=file.volume,
+        path=file.path,
+        size=file.size,
+        removable=bool(file.source_pool and file.source_volume) and not file.for_others_too,
+        seen_by_both=file.seen_by_both,
+    )
+
+
+def _cargo_file(stored: Mapping[str, Any]) -> CargoFile:
+    fields = dict(stored)
+    fields["role"] = Role(fields["role"])
+    fields["chain"] = tuple(Backing(**image) for image in fields["chain"])
+    return CargoFile(**fields)

@@ -20,6 +20,44 @@ class Tls(StrEnum):
     OFF = "off"
 
 
+class Mode(StrEnum):
+    """While the guest runs, or while it is switched off; ``AUTO``: as it is when asked."""
+
+    AUTO = "auto"
+    LIVE = "live"
+    COLD = "cold"
+
+
+class Verify(StrEnum):
+    """How much of the content is compared, source against target, before the source is let go."""
+
+    FULL = "full"
+    SAMPLE = "sample"
+    NONE = "none"
+
+
+class Chain(StrEnum):
+    """What becomes of the images that a disk is built upon."""
+
+    KEEP = "keep"
+    """They travel along; one that lies at the target already, the same byte for byte, is used there."""
+    REUSE = "reuse"
+    """They have to lie at the target already, the same byte for byte."""
+    FLATTEN = "flatten"
+    """Disk and chain arrive as one image."""
+
+
+class Media(StrEnum):
+    """What becomes of the images in removable drives."""
+
+    THERE = "there"
+    """They have to lie at the target under the same path."""
+    COPY = "copy"
+    """They travel along where the target does not have them."""
+    EJECT = "eject"
+    """The drives are empty at the target."""
+
+
 @dataclass(frozen=True, slots=True)
 class MigrationOptions:
     """What the operator asks of one migration. Seconds, bytes per second."""
@@ -34,6 +72,22 @@ class MigrationOptions:
     """Source network, bridge or device → the destination's."""
     keep_source: bool = False
     tls: Tls = Tls.AUTO
+    mode: Mode = Mode.AUTO
+    verify: Verify = Verify.FULL
+    """Of a cold move."""
+    chain: Chain | None = None
+    """None: kept in a cold move, flattened in a live one."""
+    media: Media = Media.THERE
+    format: str | None = None
+    """What images become at the target, ``qcow2`` or ``raw``; None: what they are."""
+    force_off: bool = False
+    """Whether a guest that does not shut down for a cold move may be switched off hard."""
+    shutdown_limit: float = 180.0
+    """How long it may take to shut down."""
+
+    def is_cold(self, *, active: bool) -> bool:
+        """Whether a VM moves switched off; ``active``: it runs now."""
+        return self.mode is Mode.COLD or (self.mode is Mode.AUTO and not active)
 
 
 class Answer(StrEnum):
@@ -78,6 +132,12 @@ class Facts:
     """Pool of the target that disks would be copied into → bytes free in it now."""
     addresses: Mapping[str, Probe] = field(default_factory=lambda: _NO_PROBES)
     """Address a display of the VM listens on → can one listen there on the target?"""
+    reserved_memory: int = 0
+    """Bytes of the target's memory that VMs on their way there have yet to take."""
+    reserved_room: Mapping[str, int] = field(default_factory=lambda: _NO_FIGURES)
+    """Pool of the target → bytes that disks of VMs on their way there take in it, of ``room``."""
+    arriving: tuple[str, ...] = ()
+    """The names of those VMs."""
     clock_offset: float | None = None
     """Target's clock minus source's, in seconds."""
     unfinished_job: int | None = None
@@ -141,6 +201,10 @@ class Progress:
     """Seconds to go as far as the figures tell; None where they do not."""
     outlook: str = ""
     """One sentence: done in about N s, or will not converge because…"""
+    still_for: float = 0.0
+    """For how long nothing has moved, once that is long enough to mean something."""
+    cancelling: str = ""
+    """Why it is being cancelled; empty as long as it is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +218,7 @@ class MigrationReport:
     mode: str
     """``live`` or ``cold``."""
     total_time: float
+    """From the order to the end: checking, moving and cleaning up."""
     downtime: float | None
     """vCPUs stopped, as QEMU measured it; None where it could not be read."""
     memory_bytes: int
@@ -164,6 +229,8 @@ class MigrationReport:
     tls: bool
     transport: str
     """What carried the data, and from where to where."""
+    verified: str = ""
+    """What was compared, source against target, before the source was let go; empty: nothing."""
     blackout: float | None = None
     """What a client outside saw, where somebody measured it."""
     removed: tuple[str, ...] = ()
@@ -171,3 +238,5 @@ class MigrationReport:
     kept: tuple[str, ...] = ()
     """Volumes left at the source."""
     warnings: tuple[str, ...] = ()
+    moving_time: float | None = None
+    """What of the total time came after the checking; None in reports from before it was measured."""

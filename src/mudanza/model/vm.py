@@ -130,6 +130,8 @@ class Snapshot:
     external: bool
     current: bool
     parent: str | None = None
+    memory: str | None = None
+    """The file an external snapshot of a running guest has its memory in."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from mudanza.model.finding import Finding
 from mudanza.model.host import Host
 from mudanza.model.migration import Answer, Facts, MigrationOptions, Probe
 from mudanza.model.vm import Disk, Vm
+from mudanza.preflight.cargo import Cargo, cargo_of
 from mudanza.preflight.mapping import DiskPlan, Resolution
 from mudanza.preflight.wording import blocker, warning
 
@@ -30,6 +31,13 @@ class Case:
     facts: Facts
     mode: Mode
     plan: Resolution
+
+    @property
+    def cargo(self) -> Cargo:
+        """What travels of a VM that is switched off; nothing of one that runs."""
+        if self.live:
+            return Cargo()
+        return cargo_of(self.vm, self.source, self.target, self.options, self.plan)
 
     @property
     def live(self) -> bool:

@@ -9,7 +9,19 @@ from mudanza.model.finding import Finding
 from mudanza.model.host import Host
 from mudanza.model.migration import Facts, MigrationOptions
 from mudanza.model.vm import Vm
-from mudanza.preflight import access, compute, devices, files, identity, memory, network, security, state, storage
+from mudanza.preflight import (
+    access,
+    compute,
+    devices,
+    files,
+    history,
+    identity,
+    memory,
+    network,
+    security,
+    state,
+    storage,
+)
 from mudanza.preflight.case import Case, Mode
 from mudanza.preflight.mapping import resolve
 
@@ -24,8 +36,6 @@ OF_THE_VM: tuple[Check, ...] = (
     state.activity,
     state.pause,
     state.jobs,
-    state.snapshots,
-    state.checkpoints,
     state.definition,
     compute.unmovable_memory_or_clock,
     devices.host_devices,
@@ -58,6 +68,9 @@ OF_THE_TARGET: tuple[Check, ...] = (
     storage.occupied,
     storage.host_cache,
     storage.shared_by_pool,
+    history.snapshots,
+    history.snapshot_memory,
+    history.checkpoints,
     files.needed_files,
     files.host_drives,
     files.backing_files,
@@ -83,14 +96,13 @@ def check(
     cluster: Cluster,
     options: MigrationOptions,
     facts: Facts,
-    *,
-    mode: Mode = "live",
 ) -> tuple[Finding, ...]:
     """Return everything that speaks against moving the VM from source to target, blockers and warnings at once.
 
     Never raises. The order is that of the checks, and within one that of the VM's definition: the same input gives
     the same output. Where a host was not seen, only what can be said without it is said.
     """
+    mode: Mode = "cold" if options.is_cold(active=vm.state.active) else "live"
     plan = resolve(vm, source, target, options, facts)
     case = Case(vm, source, target, cluster, options, facts, mode, plan)
     impossible = (*identity.same_host(case), *access.source_answers(case))

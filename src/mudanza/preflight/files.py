@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mudanza.model.finding import Finding
 from mudanza.model.host import Host
-from mudanza.model.migration import Answer
+from mudanza.model.migration import Answer, Chain, Media
 from mudanza.model.vm import Disk, Vm
 from mudanza.preflight.case import Case
 from mudanza.preflight.mapping import opened_read_only, shared_candidates
@@ -62,7 +62,10 @@ def _read_only(disk: Disk) -> Iterator[NeededFile]:
 
 def needed_files(case: Case) -> Iterator[Finding]:
     """Every path the VM opens is there. Not found out is a warning: QEMU fails to start and the guest runs on."""
+    travelling = {file.source for file in case.cargo.files}
     for needed in _needed(case.vm, case.target):
+        if needed.path in travelling or (needed.drive is not None and case.options.media is Media.EJECT):
+            continue
         probe = case.file(needed.path)
         if probe.answer is Answer.NO:
             yield blocker(
@@ -130,7 +133,10 @@ def backing_files(case: Case) -> Iterator[Finding]:
                     "put the base on the shared storage too, or make the disk independent of it: virsh blockpull "
                     f"--domain {vm_key(case.vm)} --path {disk.target} --wait",
                 )
+    keeps = case.options.chain in (Chain.KEEP, Chain.REUSE) or (case.options.chain is None and not case.live)
     for disk, plan in case.planned("copy"):
+        if keeps and plan.format == disk.format:
+            continue
         chain = listed(image.path for image in disk.backing)
         if disk.backing:
             yield warning(

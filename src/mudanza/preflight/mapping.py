@@ -9,7 +9,7 @@ from typing import Literal
 
 from mudanza.model.finding import Finding
 from mudanza.model.host import Host, Pool
-from mudanza.model.migration import Answer, Facts, MigrationOptions, Probe
+from mudanza.model.migration import Answer, Facts, Media, MigrationOptions, Probe
 from mudanza.model.vm import Disk, Nic, Vm
 from mudanza.preflight.wording import because, blocker, listed, start_driver, virsh, warning
 
@@ -25,11 +25,12 @@ class DiskPlan:
     """What happens to one disk. ``size`` is its virtual size in bytes; names that do not apply are empty.
 
     ``copy``: into a volume of our own making; ``shared``: both hosts open the same image; ``none``: nothing to
-    carry (an empty drive, or a read-only image that lies at the target under the same path).
+    carry (an empty drive, or a read-only image that lies at the target under the same path); ``eject``: the drive
+    is empty at the target.
     """
 
     target: str
-    action: Literal["copy", "shared", "none"]
+    action: Literal["copy", "shared", "none", "eject"]
     reason: str
     pool: str = ""
     volume: str = ""
@@ -73,8 +74,10 @@ def resolve(vm: Vm, source: Host, target: Host, options: MigrationOptions, facts
     """Decide what happens to each disk and card. Of the facts it reads ``shared`` only."""
     plans: list[DiskPlan] = []
     findings: list[Finding] = []
+    cold = options.is_cold(active=vm.state.active)
     for disk in vm.disks:
-        outcome = _plan_disk(disk, source, target, options, facts.shared.get(disk.target, _UNKNOWN))
+        shared = facts.shared.get(disk.target, _UNKNOWN)
+        outcome = _plan_disk(disk, source, target, options, shared, cold=cold)
         if isinstance(outcome, DiskPlan) and outcome.action == "copy":
             outcome = _unless_taken(outcome, plans)
         if isinstance(outcome, DiskPlan):
@@ -97,7 +100,9 @@ def opened_read_only(disk: Disk) -> bool:
     return disk.readonly or disk.device == "cdrom"
 
 
-def _plan_disk(disk: Disk, source: Host, target: Host, options: MigrationOptions, shared: Probe) -> DiskPlan | Finding:
+def _plan_disk(
+    disk: Disk, source: Host, target: Host, options: MigrationOptions, shared: Probe, *, cold: bool
+) -> DiskPlan | Finding:
     if disk.source is None and disk.volume is None:
         return DiskPlan(disk.target, "none", "the drive is empty")
     wanted = _mapped_pool(disk, options)
@@ -105,13 +110,16 @@ def _plan_disk(disk: Disk, source: Host, target: Host, options: MigrationOptions
         return _in_place(disk, "shared", "both hosts reach it over the network")
     if not disk.is_local_image:
         return _uncopyable_kind(disk)
+    if disk.device in ("cdrom", "floppy") and options.media is Media.EJECT:
+        return DiskPlan(disk.target, "eject", "taken out of the drive")
     if opened_read_only(disk):
         return _in_place(disk, "none", "read-only, opened at the target under the same path")
     if wanted is None and shared.answer is Answer.YES:
         return _in_place(disk, "shared", "both hosts see the same image" + because(shared.detail))
     if wanted is None and shared.answer is Answer.UNKNOWN:
         return _sharing_unknown(disk, shared)
-    return _why_not_copied(disk, source) or _plan_copy(disk, source, target, wanted, shared)
+    against = _why_not_copied(disk, source, cold=cold)
+    return against or _plan_copy(disk, source, target, wanted, shared, options)
 
 
 def _in_place(disk: Disk, action: Literal["shared", "none"], reason: str) -> DiskPlan:
@@ -145,6 +153,11 @@ def _is_directory(key: str, disk: Disk) -> bool:
     return key.startswith("/") and str(PurePosixPath(key)) == _directory(disk)
 
 
+def _leads_somewhere(key: str, disk: Disk) -> bool:
+    paths = (disk.source, *(image.path for image in disk.backing))
+    return any(_is_directory(key, replace(disk, source=path)) for path in paths)
+
+
 def _uncopyable_kind(disk: Disk) -> Finding:
     return blocker(
         "disk-kind",
@@ -163,9 +176,10 @@ def _sharing_unknown(disk: Disk, shared: Probe) -> Finding:
     )
 
 
-def _why_not_copied(disk: Disk, source: Host) -> Finding | None:
+def _why_not_copied(disk: Disk, source: Host, *, cold: bool) -> Finding | None:
+    """A cold copy is one of bytes: it asks neither what they mean nor whether somebody writes to them elsewhere."""
     subject = f"disk {disk.target}"
-    if disk.shareable:
+    if disk.shareable and not cold:
         return blocker(
             "disk-shareable",
             subject,
@@ -179,7 +193,7 @@ def _why_not_copied(disk: Disk, source: Host) -> Finding | None:
             f"{disk.source} is passed through as a SCSI LUN, which no copy in a pool can stand in for",
             "use it as an ordinary disk (device='disk', virsh edit), which can be copied",
         )
-    if disk.encryption is not None:
+    if disk.encryption is not None and not cold:
         return blocker(
             "disk-encrypted",
             subject,
@@ -197,12 +211,17 @@ def _why_not_copied(disk: Disk, source: Host) -> Finding | None:
     return None
 
 
-def _plan_copy(disk: Disk, source: Host, target: Host, wanted: str | None, shared: Probe) -> DiskPlan | Finding:
+def _plan_copy(
+    disk: Disk, source: Host, target: Host, wanted: str | None, shared: Probe, options: MigrationOptions
+) -> DiskPlan | Finding:
     pool = _destination_pool(disk, source, target, wanted)
     if isinstance(pool, Finding):
         return pool
     is_block = pool.kind in BLOCK_POOLS
+    image_format = "raw" if is_block else options.format or disk.format
     volume = disk.volume or PurePosixPath(disk.source or "").name
+    if options.format is not None:
+        volume = _named_for(volume, disk.format, image_format)
     path = f"{(pool.path or '').rstrip('/')}/{volume}"
     if path == disk.source and shared.answer is Answer.YES:
         return _onto_itself(disk, pool)
@@ -216,9 +235,14 @@ def _plan_copy(disk: Disk, source: Host, target: Host, wanted: str | None, share
         pool=pool.name,
         volume=volume,
         path=path,
-        format="raw" if is_block else disk.format,
+        format=image_format,
         pool_is_block=is_block,
     )
+
+
+def _named_for(volume: str, before: str, now: str) -> str:
+    """A name that ends with its format ends with the new one."""
+    return volume.removesuffix(f".{before}") + f".{now}" if volume.endswith(f".{before}") else volume
 
 
 def _onto_itself(disk: Disk, pool: Pool) -> Finding:
@@ -228,6 +252,11 @@ def _onto_itself(disk: Disk, pool: Pool) -> Finding:
         f"{disk.source} is shared, and the map leads to the same file in pool {pool.name}",
         "leave that map out: a shared disk needs no copy",
     )
+
+
+def destination_pool(disk: Disk, source: Host, target: Host, options: MigrationOptions) -> Pool | Finding:
+    """Return the target's pool that an image belongs into: the one it is mapped to, or the natural one."""
+    return _destination_pool(disk, source, target, _mapped_pool(disk, options))
 
 
 def _destination_pool(disk: Disk, source: Host, target: Host, wanted: str | None) -> Pool | Finding:
@@ -311,7 +340,7 @@ def _unused_storage_maps(vm: Vm, source: Host, options: MigrationOptions) -> Ite
     known = [pool.name for pool in source.pools or ()]
     paths = {str(PurePosixPath(pool.path)) for pool in source.pools or () if pool.path}
     for key, to in options.map_storage.items():
-        if any(key == disk.pool or _is_directory(key, disk) for disk in vm.disks):
+        if any(key == disk.pool or _leads_somewhere(key, disk) for disk in vm.disks):
             continue
         is_known = key in known or (key.startswith("/") and str(PurePosixPath(key)) in paths)
         yield _unused(f"storage map {key}={to}", "disk", "pools", known, is_known, source)

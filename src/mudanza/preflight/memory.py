@@ -9,7 +9,7 @@ from mudanza.model.host import Host
 from mudanza.model.units import GIB, MIB, format_size
 from mudanza.model.vm import Vm
 from mudanza.preflight.case import Case, blocks_live
-from mudanza.preflight.wording import blocker, mudanza, warning
+from mudanza.preflight.wording import blocker, listed, mudanza, warning
 
 QEMU_BASE = 100 * MIB
 """QEMU's own memory, device models and buffers included. An empty q35 machine of QEMU 7.2 took 48 MiB here."""
@@ -39,14 +39,18 @@ def free_memory(case: Case) -> Iterator[Finding]:
     vm, target = case.vm, case.target
     own = 0 if vm.hugepages else vm.memory
     needed, kept = own + overhead(vm), reserve(target)
-    if needed <= target.memory_free - kept:
+    reserved = case.facts.reserved_memory
+    if needed <= target.memory_free - kept - reserved:
         return
+    kept_back = f"{format_size(kept)} of it kept for the host"
+    if reserved:
+        kept_back += f" and {format_size(reserved)} for VMs on their way there ({listed(case.facts.arriving)})"
     yield blocks_live(
         case,
         "memory",
         f"host {target.name}",
         f"the VM needs {format_size(needed)} ({format_size(own)} and {format_size(overhead(vm))} for QEMU), "
-        f"and {target.name} has {format_size(target.memory_free)} free, {format_size(kept)} of it kept for the host",
+        f"and {target.name} has {format_size(target.memory_free)} free, {kept_back}",
         f"move another VM off {target.name}, choose another host ({mudanza('hosts')}), "
         "or give this VM less memory: virsh setmem",
     )

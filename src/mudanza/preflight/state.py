@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from mudanza.model.finding import Finding
 from mudanza.model.vm import Vm, VmState
 from mudanza.preflight.case import Case
-from mudanza.preflight.wording import blocker, listed, mudanza, virsh, vm_key, warning
+from mudanza.preflight.wording import blocker, mudanza, virsh, vm_key, warning
 
 # Reasons of "paused" that are not an operator's wish, in virsh's words.
 _UNSETTLED = frozenset(
@@ -59,19 +59,20 @@ def activity(case: Case) -> Iterator[Finding]:
             f"its state is {vm.state!s}: neither running nor shut off",
             f"wait until it has settled: {mudanza('show', key)}",
         )
-    elif case.live and not vm.state.active:
+    elif case.live and not vm.state.active and not vm.has_managed_save:
         yield blocker(
             "vm-not-running",
             _subject(vm),
             "it is shut off, and only a running VM can be moved live",
             f"start it: {mudanza('start', key)}",
         )
-    elif not case.live and vm.state.active:
+    elif not case.live and vm.state.active and not vm.persistent:
         yield blocker(
-            "vm-running",
+            "vm-transient-cold",
             _subject(vm),
-            f"it is {vm.state!s}, and only a VM that is shut off can be moved cold",
-            f"{mudanza('shutdown', key)}, or move it live",
+            "it is transient: shut down for a cold move, it would be gone",
+            f"move it live, or keep its definition first: {virsh(case.source, 'dumpxml', '--domain', key)} > FILE, "
+            "then virsh define FILE",
         )
 
 
@@ -137,51 +138,17 @@ def jobs(case: Case) -> Iterator[Finding]:
             )
 
 
-def snapshots(case: Case) -> Iterator[Finding]:
-    """libvirt refuses to migrate a domain that has snapshots."""
-    vm = case.vm
-    names = listed(snapshot.name for snapshot in vm.snapshots)
-    if vm.snapshots and case.live:
-        yield blocker(
-            "snapshots",
-            _subject(vm),
-            f"it has snapshots ({names}), and libvirt moves no running VM that has any",
-            f"move it cold: {mudanza('shutdown', vm_key(vm))}, carry its images over, define it there (virsh dumpxml) "
-            "with its snapshots (virsh snapshot-dumpxml, snapshot-create --redefine), undefine it here; "
-            f"or delete them: {virsh(case.source, 'snapshot-delete', '--domain', vm_key(vm))} --snapshotname NAME",
-        )
-    external = [snapshot.name for snapshot in vm.snapshots if snapshot.external]
-    if external and not case.live:
-        yield blocker(
-            "snapshots-external",
-            _subject(vm),
-            f"it has external snapshots ({listed(external)}), whose chain of files would not survive the copy",
-            "merge them first: virsh blockcommit (or snapshot-delete with libvirt 9.9 or later)",
-        )
-
-
-def checkpoints(case: Case) -> Iterator[Finding]:
-    """libvirt forgets its checkpoints over a migration, whatever becomes of the bitmaps."""
-    if case.vm.checkpoints:
-        yield warning(
-            "checkpoints",
-            _subject(case.vm),
-            f"libvirt's record of its checkpoints ({listed(case.vm.checkpoints)}) does not travel with it",
-            "let the next backup be a full one",
-        )
-
-
 def definition(case: Case) -> Iterator[Finding]:
     """Whether the VM outlives a power-off, and whether its memory lies in a file."""
     vm, key = case.vm, vm_key(case.vm)
-    if not vm.persistent:
+    if not vm.persistent and case.live:
         yield warning(
             "vm-transient",
             _subject(vm),
             "it is transient: when it stops, no host knows it any more",
             f"keep its definition: {virsh(case.source, 'dumpxml', '--domain', key)} > FILE, then virsh define FILE",
         )
-    if vm.has_managed_save:
+    if vm.has_managed_save and case.live:
         yield blocker(
             "managed-save",
             _subject(vm),

@@ -11,7 +11,7 @@ from mudanza.model.units import format_size
 from mudanza.model.vm import Disk
 from mudanza.preflight.case import Case, blocks_live
 from mudanza.preflight.mapping import BLOCK_POOLS, DiskPlan
-from mudanza.preflight.wording import because, blocker, virsh, vm_key, warning
+from mudanza.preflight.wording import because, blocker, listed, virsh, vm_key, warning
 
 DROPS_HOST_CACHE = 4_000_000
 """The first QEMU that drops the host's page cache of an image at the switchover (``drop-cache`` of its file
@@ -23,6 +23,7 @@ _UNKNOWN = Probe()
 def places(case: Case) -> Iterator[Finding]:
     """What stood in the way of giving each disk a place, and maps that led nowhere."""
     yield from case.plan.findings
+    yield from case.cargo.findings
 
 
 def free_space(case: Case) -> Iterator[Finding]:
@@ -37,11 +38,14 @@ def free_space(case: Case) -> Iterator[Finding]:
 
 
 def _space_in(case: Case, pool: Pool, copies: list[tuple[Disk, DiskPlan]]) -> Iterator[Finding]:
-    available = case.facts.room.get(pool.name, pool.available)
+    reserved = case.facts.reserved_room.get(pool.name, 0)
+    available = max(case.facts.room.get(pool.name, pool.available) - reserved, 0)
     names = ", ".join(plan.target for _, plan in copies)
     virtual = sum(plan.size for _, plan in copies)
     needed = sum(_least(disk, plan, pool) for disk, plan in copies)
     room = f"pool {pool.name} of {case.target.name} has {format_size(available)} free"
+    if reserved:
+        room += f" besides {format_size(reserved)} for VMs on their way there ({listed(case.facts.arriving)})"
     remedy = (
         f"free space there ({virsh(case.target, 'vol-list', '--pool', pool.name, '--details')}), "
         "or map to another pool: --map-storage A=B"

@@ -1,0 +1,233 @@
+"""Carrying several moves out at once, while one can watch and cancel."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from mudanza.cli.context import App
+from mudanza.cli.output import Format, plain, say
+from mudanza.cli.watching import View, emit, view_for
+from mudanza.model.errors import MigrationFailedError, MudanzaError
+from mudanza.model.migration import MigrationOptions, MigrationReport, Progress
+
+if TYPE_CHECKING:
+    from mudanza.hypervisor.connections import Connections
+    from mudanza.migration.arrivals import Arrivals
+    from mudanza.migration.cold import ColdMigration
+    from mudanza.migration.live import LiveMigration
+    from mudanza.migration.prepare import Judge, Prepared
+    from mudanza.model.vm import Vm
+
+WAIT_STEP = 0.2
+"""Seconds between two looks whether the migrations are over or somebody pressed Ctrl-C."""
+
+
+def judge_of(app: App, connections: Connections, arrivals: Arrivals) -> tuple[Judge, Any]:
+    from mudanza.migration.prepare import Judge
+
+    connections.open_all([entry.name for entry in app.inventory.hosts()])
+    expected = arrivals.expected()
+    cluster = app.read_cluster(connections)
+    return Judge(connections, app.inventory, app.jobs, cluster, arrivals, expected), cluster
+
+
+def arrivals_of(app: App) -> Arrivals:
+    from mudanza.migration.arrivals import Arrivals
+
+    return Arrivals(app.jobs)
+
+
+def mover_of(
+    app: App, connections: Connections, kind: str, on_progress: Callable[[Progress], None]
+) -> LiveMigration | ColdMigration:
+    """Return what carries out jobs of a kind, ``live`` or ``cold``."""
+    limits = app.loaded.settings.limits
+    if kind == "cold":
+        from mudanza.migration.cold import ColdLimits, ColdMigration
+
+        return ColdMigration(connections, app.inventory, app.jobs, ColdLimits(limits.no_progress), on_progress)
+    from mudanza.migration.live import Limits, LiveMigration
+
+    return LiveMigration(connections, app.inventory, app.jobs, Limits(limits.no_progress, limits.settle), on_progress)
+
+
+@dataclass
+class Outcome:
+    """How one of the asked migrations ended."""
+
+    vm: Vm
+    report: MigrationReport | None = None
+    error: MudanzaError | None = None
+
+
+class Mover:
+    """Moves several VMs, some at once, while one can watch and cancel."""
+
+    def __init__(
+        self,
+        app: App,
+        connections: Connections,
+        arrivals: Arrivals,
+        judge: Judge,
+        options: MigrationOptions,
+        output: Format,
+        begun: float,
+    ) -> None:
+        self._app = app
+        self._connections = connections
+        self._arrivals = arrivals
+        self._judge = judge
+        self._options = options
+        self._output = output
+        self._begun = begun
+        self._stop = threading.Event()
+        self._places = threading.Semaphore(1)
+
+    def move(self, vms: Sequence[Vm], to: str | None, parallel: int) -> list[Outcome]:
+        """Move them all; return how each one ended, in their order."""
+        outcomes = [Outcome(vm) for vm in vms]
+        self._places = threading.Semaphore(parallel)
+        with view_for(self._output) as view, asking_at_ctrl_c(self._stop, view):
+            threads = [
+                threading.Thread(target=self._one, args=(outcome, to, view), name=outcome.vm.name, daemon=True)
+                for outcome in outcomes
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                while thread.is_alive():
+                    thread.join(WAIT_STEP)
+        return outcomes
+
+    def _one(self, outcome: Outcome, to: str | None, view: View) -> None:
+        at_once = self._places.acquire(blocking=False)
+        if not at_once:
+            self._places.acquire()
+        try:
+            if self._stop.is_set():
+                outcome.error = _not_begun(outcome.vm)
+            elif outcome.vm.host == to:
+                self._nothing_to_do(outcome.vm)
+            else:
+                outcome.report = self._migrate(outcome.vm, to, view, fresh=at_once)
+        except MudanzaError as error:
+            outcome.error = error
+        except Exception as error:  # a thread must end by saying what happened
+            outcome.error = _unexpected(outcome.vm, error)
+        finally:
+            self._arrivals.over(outcome.vm.uuid)
+            self._places.release()
+            view.on_end(outcome.vm.name)
+
+    def _migrate(self, vm: Vm, to: str | None, view: View, *, fresh: bool) -> MigrationReport:
+        view.on_progress(vm.name, f"{vm.host} → {to or '?'}", Progress("checking", 0.0))
+        judge, begun = self._judge, self._begun
+        if not fresh:  # the picture is from before others were moved
+            begun = time.monotonic()
+            judge, cluster = judge_of(self._app, self._connections, self._arrivals)
+            vm = cluster.find(vm.uuid)
+        prepared = judge.prepare(vm, to, self._options)
+        way = f"{vm.host} → {prepared.chosen.target.name}"
+        self._announce(prepared)
+        cold = self._options.is_cold(active=vm.state.active)
+        mover = mover_of(
+            self._app,
+            self._connections,
+            "cold" if cold else "live",
+            lambda progress: view.on_progress(vm.name, way, progress),
+        )
+        prepared = replace(prepared, checking_time=time.monotonic() - begun)
+        return mover.migrate(prepared, self._app.asked_by(), self._stop)
+
+    def _nothing_to_do(self, vm: Vm) -> None:
+        if self._output is Format.JSON:
+            emit("unchanged", vm=vm.name, uuid=vm.uuid, host=vm.host)
+        say(f"{vm.name} is on {vm.host} already: nothing to do")
+
+    def _announce(self, prepared: Prepared) -> None:
+        warnings = prepared.chosen.findings
+        if self._output is Format.JSON:
+            emit(
+                "start",
+                vm=prepared.vm.name,
+                source=prepared.vm.host,
+                target=prepared.chosen.target.name,
+                why=prepared.why,
+                findings=plain(warnings),
+            )
+            return
+        if prepared.why:
+            say(f"{prepared.vm.name}: {prepared.why}")
+        for finding in warnings:
+            say(f"! {finding.subject}: {finding.message} [{finding.code}]")
+
+
+def _not_begun(vm: Vm) -> MudanzaError:
+    return MigrationFailedError(
+        f"VM {vm.name!r} was not moved: cancelled before its turn came",
+        vm_state=f"it is on {vm.host} as before; nothing was touched",
+    )
+
+
+def _unexpected(vm: Vm, cause: Exception) -> MudanzaError:
+    error = MudanzaError(
+        f"VM {vm.name!r}: {type(cause).__name__}: {cause}",
+        vm_state="nobody looked; a transfer that had begun goes on without us",
+        remedy="see whether it has an unfinished job (mudanza jobs), and finish that: mudanza job resume ID",
+    )
+    error.__cause__ = cause
+    return error
+
+
+@contextmanager
+def asking_at_ctrl_c(stop: threading.Event, view: View) -> Iterator[None]:
+    """At Ctrl-C ask once whether to cancel; where nobody can answer, or at a second one, cancel."""
+
+    def cancel() -> None:
+        say("cancelling: the VM stays where it is …")
+        stop.set()
+
+    asking, over = threading.Event(), threading.Event()
+
+    def on_interrupt(_signal: int, _frame: FrameType | None) -> None:
+        if asking.is_set() or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            on_order(_signal, _frame)
+            return
+        if not stop.is_set():
+            asking.set()
+            threading.Thread(target=ask, daemon=True).start()
+
+    def on_order(_signal: int, _frame: FrameType | None) -> None:
+        if not stop.is_set():
+            cancel()
+
+    def ask() -> None:
+        view.__exit__()
+        say("\nThe migration goes on meanwhile. Cancel it? [y/N] (or Ctrl-C once more)")
+        yes = sys.stdin.readline().strip().lower() in ("y", "yes")
+        if over.is_set() or stop.is_set():
+            return
+        if yes:
+            cancel()
+            return
+        say("it goes on")
+        view.__enter__()
+        asking.clear()
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, on_interrupt)
+    signal.signal(signal.SIGTERM, on_order)
+    try:
+        yield
+    finally:
+        over.set()
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,50 @@
+"""Any directory of a host as a storage pool, which libvirt needs to make or delete a file there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lxml import etree
+
+from mudanza.hypervisor.connection import HostConnection
+from mudanza.hypervisor.throwaway import Throwaway, sweep_markers, throwaway_name
+from mudanza.model.host import Host
+from mudanza.preflight.mapping import FILE_POOLS
+
+POOL_TIMEOUT = 15.0
+"""Seconds that putting a pool on a directory may take, with a look through it."""
+
+
+@contextmanager
+def pool_on(host: HostConnection, about: Host, directory: str) -> Iterator[str]:
+    """Have the name of a pool on a directory while the block runs: the one there is, or else one of our own.
+
+    Ours is gone afterwards; what was made in it stays. Raises HostUnreachableError and HypervisorError.
+    """
+    standing = about.pool_at(directory)
+    if standing is not None and standing.kind in FILE_POOLS:
+        yield standing.name
+        return
+    name = throwaway_name("probe")
+    xml = _pool_xml(name, directory)
+    with Throwaway(host, name, _end_pool) as pool:
+        pool.ask(lambda raw: _put_pool(raw, xml), timeout=POOL_TIMEOUT)
+        yield name
+
+
+def _put_pool(raw: Any, xml: str) -> None:
+    sweep_markers(raw.storagePoolCreateXML(xml, 0))
+
+
+def _end_pool(raw: Any, name: str) -> None:
+    """End a transient pool, which libvirt calls to destroy it; nothing in its directory is touched."""
+    raw.storagePoolLookupByName(name).destroy()
+
+
+def _pool_xml(name: str, directory: str) -> str:
+    pool = etree.Element("pool", type="dir")
+    etree.SubElement(pool, "name").text = name
+    etree.SubElement(etree.SubElement(pool, "target"), "path").text = directory
+    return etree.tostring(pool, encoding="unicode")

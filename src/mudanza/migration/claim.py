@@ -1,0 +1,68 @@
+"""Keeping, using and giving up the right to work on a job."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from mudanza.journal.jobs import LEASE, NEEDS_PERSON, Job, JobHandle
+from mudanza.migration.steering import ON_REQUEST
+from mudanza.model.errors import NeedsPersonError
+
+LOOK_FOR_CANCEL = 1.0
+"""Seconds between two looks whether somebody has asked the journal to cancel the job."""
+
+
+def renewing(handle: JobHandle, cancel: Callable[[str], None] | None = None) -> Callable[[], None]:
+    """Return a function that keeps the claim on a job when a third of the lease is over.
+
+    It also calls ``cancel``, with the reason, when somebody has asked for that through the journal.
+    """
+    next_at = time.monotonic() + LEASE / 3
+    look_at = 0.0
+
+    def renew() -> None:
+        nonlocal next_at, look_at
+        if cancel is not None and time.monotonic() >= look_at:
+            look_at = time.monotonic() + LOOK_FOR_CANCEL
+            if who := handle.cancel_asked():
+                cancel(f"{ON_REQUEST} of {who}")
+        if time.monotonic() >= next_at:
+            handle.renew()
+            next_at = time.monotonic() + LEASE / 3
+
+    return renew
+
+
+def journalling_cancel(handle: JobHandle) -> Callable[[str], None]:
+    """Return a function that writes down why a transfer is to be cancelled, before anybody orders that."""
+
+    def decided(why: str) -> None:
+        handle.done(handle.intend("cancel", {"why": why}), {"decided": True})
+
+    return decided
+
+
+def cancelled_because(job: Job) -> str:
+    """Return why a job's transfer was to be cancelled, as decided by whoever worked on it before."""
+    decisions = job.steps_named("cancel")
+    return str(decisions[-1].intent["why"]) if decisions else ""
+
+
+def reason_on_record(job: Job) -> str:
+    """Return why a job that its controller left behind did not go well, as far as the journal tells."""
+    if decided := cancelled_because(job):
+        return decided
+    transfers = job.steps_named("transfer")
+    if transfers and transfers[-1].outcome:
+        return str(transfers[-1].outcome.get("stopped") or transfers[-1].outcome.get("error") or "")
+    return "its controller was interrupted"
+
+
+def left_open(handle: JobHandle, error: NeedsPersonError) -> NeedsPersonError:
+    """Leave a job to a person: it owns the VM until somebody has looked, and `job resume` goes on from here."""
+    handle.let_go(NEEDS_PERSON)
+    error.remedy = error.remedy or "look at both hosts"
+    if "job resume" not in error.remedy:
+        error.remedy += f"; then: mudanza job resume {handle.id}"
+    return error

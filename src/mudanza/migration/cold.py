@@ -1,0 +1,329 @@
+"""Cold migration: a switched-off VM, with everything it is, from one host to another, every step journalled.
+
+One loop does it: ask both hosts, decide by ``settle_cold``, take the one step that is safe. A job that its controller
+left behind is finished by the same loop.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mudanza.hypervisor.connections import Connections
+from mudanza.hypervisor.reader import read_host
+from mudanza.journal.inventory import Inventory
+from mudanza.journal.jobs import Job, JobHandle, Jobs, LeaseLostError, NewJob
+from mudanza.migration.claim import left_open
+from mudanza.migration.closing import Closing, Residue
+from mudanza.migration.cold_plan import cold_record
+from mudanza.migration.cold_settle import Next, Verdict, settle_cold
+from mudanza.migration.cold_undo import kept_places, remove_places, start_again
+from mudanza.migration.freight import CancelledError, Freight, FreightLimits
+from mudanza.migration.handover import HandOver, comparison_of, was_defined
+from mudanza.migration.power import shut_down
+from mudanza.migration.prepare import Prepared
+from mudanza.migration.record import ColdRecord
+from mudanza.migration.room import Room
+from mudanza.model.errors import (
+    HostUnreachableError,
+    HypervisorError,
+    MigrationFailedError,
+    MudanzaError,
+    NeedsPersonError,
+    VmDownError,
+)
+from mudanza.model.host import Host
+from mudanza.model.migration import MigrationOptions, MigrationReport, Progress
+
+OnProgress = Callable[[Progress], None]
+
+MOST_TURNS = 12
+"""Steps after which a job that still finds something to do goes in circles."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColdLimits:
+    """How long what may take, in seconds."""
+
+    no_progress: float = 300.0
+
+
+class ColdMigration:
+    """Moves VMs that are switched off, or switches them off for it."""
+
+    def __init__(
+        self, connections: Connections, inventory: Inventory, jobs: Jobs, limits: ColdLimits, on_progress: OnProgress
+    ) -> None:
+        self._connections = connections
+        self._inventory = inventory
+        self._jobs = jobs
+        self._limits = limits
+        self._on_progress = on_progress
+
+    def migrate(self, prepared: Prepared, asked_by: str, stop: threading.Event) -> MigrationReport:
+        """Move one VM that was judged fit to go.
+
+        What an earlier job of the same VM has brought to the same target is compared and made use of. Setting
+        ``stop`` cancels it. Raises MigrationFailedError (it is at the source as before), VmDownError,
+        NeedsPersonError; BlockedError when it has an unfinished job or is no longer what was judged.
+        """
+        record = cold_record(prepared, self._connections)
+        earlier = self._jobs.left_by(record.uuid)
+        if earlier is not None and earlier.kind == "cold" and earlier.target == record.target:
+            handle = self._jobs.reopen(earlier.id)
+        else:
+            asked = _asked(prepared.options)
+            new = NewJob("cold", record.uuid, record.name, record.source, record.target, asked, asked_by)
+            handle = self._jobs.begin(new)
+        handle.done(handle.intend("decide", record.to_json()), {"tls": record.tls})
+        return self._work(handle, record, prepared.options, stop).to_the_end()
+
+    def resume(self, job_id: int, stop: threading.Event) -> MigrationReport:
+        """Go on with a job that its controller left behind, or that failed and left what it had brought.
+
+        Raises what ``migrate`` raises.
+        """
+        found = self._jobs.get(job_id)
+        handle = self._jobs.take_over(job_id) if found.ended_at is None else self._jobs.reopen(job_id)
+        decided = found.steps_named("decide")
+        if not decided:  # it died before anything was done
+            handle.finish("failed", "its controller died before anything was done", MigrationFailedError.exit_code)
+            raise MigrationFailedError(f"job {job_id} had done nothing yet", vm_state="the VM was not touched")
+        record = ColdRecord.from_json(decided[-1].intent)
+        return self._work(handle, record, _options(found), stop).to_the_end()
+
+    def clean_up(self, job_id: int) -> Residue:
+        """Give up what a failed job has brought to its target, and delete it there."""
+        found = self._jobs.get(job_id)
+        made = left = tuple(str(path) for path in found.report.get("left", ()))
+        if not made:
+            return Residue()
+        handle = self._jobs.reopen(job_id)
+        try:
+            target = read_host(self._inventory.host(found.target), connections=self._connections)[0]
+            left = remove_places(Room(self._connections, handle, target), found, self._inventory, self._connections)
+        finally:
+            handle.finish(found.state, found.outcome, found.exit_code or 0, {"left": list(left)})
+        return Residue(removed=tuple(path for path in made if path not in left), kept=left)
+
+    def _work(self, handle: JobHandle, record: ColdRecord, options: MigrationOptions, stop: threading.Event) -> _Work:
+        hosts = tuple(
+            read_host(self._inventory.host(name), connections=self._connections)[0]
+            for name in (record.source, record.target)
+        )
+        limits = FreightLimits(self._limits.no_progress, options.deadline, options.bandwidth)
+        freight = Freight(self._connections, handle, record, (hosts[0], hosts[1]), limits, stop, self._on_progress)
+        return _Work(
+            self._connections,
+            self._inventory,
+            self._jobs,
+            handle,
+            record,
+            options,
+            freight,
+            hosts[1],
+            self._on_progress,
+        )
+
+
+@dataclass
+class _Work:
+    """One job being worked on."""
+
+    connections: Connections
+    inventory: Inventory
+    jobs: Jobs
+    handle: JobHandle
+    record: ColdRecord
+    options: MigrationOptions
+    freight: Freight
+    target: Host
+    on_progress: OnProgress
+    begun: float = 0.0
+    off_at: float | None = None
+    verified: str = ""
+    compared: Mapping[str, Any] | None = None
+
+    def to_the_end(self) -> MigrationReport:
+        """Do whatever is to be done next until nothing is."""
+        self.begun = time.monotonic()
+        self.hand_over = HandOver(self.connections, self.handle, self.record)
+        try:
+            for _ in range(MOST_TURNS):
+                report = self._turn(self._verdict())
+                if report is not None:
+                    return report
+            raise NeedsPersonError(f"VM {self.record.name!r}: the job goes in circles")
+        except NeedsPersonError as error:
+            raise left_open(self.handle, error) from None
+        except LeaseLostError:
+            raise
+        except MudanzaError as error:
+            raise self._give_up(error) from error
+
+    def _verdict(self) -> Verdict:
+        job = self.jobs.get(self.handle.id)
+        source, target = self.hand_over.look()
+        self.compared = comparison_of(job)
+        return settle_cold(source, target, compared=self.compared is not None, defined=was_defined(job))
+
+    def _turn(self, verdict: Verdict) -> MigrationReport | None:
+        record = self.record
+        match verdict.next:
+            case Next.STAY if record.was_running and self.off_at is None:
+                self._switch_off()
+            case Next.CARRY:
+                self.hand_over.remember()
+                self.verified = self.freight.bring(self.jobs.get(self.handle.id))
+                self.hand_over.define(self.jobs.get(self.handle.id))
+            case Next.HAND_OVER:
+                self.handle.enter("handing over")
+                self.verified = str((self.compared or {}).get("same", ""))
+                self.hand_over.release(lambda: self.freight.changed_at_source(self.compared or {}))
+                if record.keep_source:
+                    return self._finish()
+            case Next.TAKE_BACK:
+                self.hand_over.take_back()
+            case Next.FINISH:
+                return self._finish()
+            case Next.STAY:
+                raise MigrationFailedError(f"{verdict.why}: somebody started it meanwhile")
+            case Next.PERSON:
+                raise self._person(verdict.why)
+        return None
+
+    def _switch_off(self) -> None:
+        self.handle.enter("shutting down")
+        self.on_progress(Progress("shutting down", 0.0))
+        shut_down(
+            self.connections.domains(self.record.source),
+            self.handle,
+            self.record.uuid,
+            limit=self.options.shutdown_limit,
+            force=self.options.force_off,
+            turn=self.freight.turn,
+        )
+        self.off_at = time.monotonic()
+
+    def _finish(self) -> MigrationReport:
+        """It is the target's: let it run there if it ran, and clean the source."""
+        record = self.record
+        self.handle.enter("cleaning up")
+        warnings = self.hand_over.lost + self.hand_over.restore_autostart()
+        if record.was_running:
+            self._start_there()
+        downtime = time.monotonic() - self.off_at if self.off_at is not None else None
+        closing = Closing(self.connections, self.inventory, self.handle, record.as_move())
+        residue = Residue(warnings=warnings) + closing.remove_source_disks()
+        report = self._report(residue, downtime)
+        self.handle.finish("done", f"moved from {record.source} to {record.target}", 0, asdict(report))
+        return report
+
+    def _start_there(self) -> None:
+        """Start it at the target; where that fails, bring it back. Raises MigrationFailedError, VmDownError."""
+        record = self.record
+        try:
+            self.hand_over.start(record.target)
+        except (HypervisorError, HostUnreachableError) as error:
+            source, target = self.hand_over.look()
+            if target.state.active or source.state.active:
+                raise self._person(f"starting it failed, and it seems to run: {error}") from error
+            self.hand_over.give_back(self.jobs.get(self.handle.id))
+            self.hand_over.take_back()
+            raise MigrationFailedError(f"it does not start on {record.target}: {error}") from error
+
+    def _give_up(self, error: MudanzaError) -> MudanzaError:
+        """Leave the VM at the source as it was; what was brought stays for a repeat, unless it was cancelled."""
+        record = self.record
+        verdict = self._verdict()
+        if verdict.next is Next.PERSON:
+            return left_open(self.handle, self._person(f"{error}; {verdict.why}"))
+        if verdict.next is Next.FINISH:
+            return left_open(self.handle, self._person(f"it is at {record.target}, and not all was done: {error}"))
+        if verdict.next in (Next.TAKE_BACK, Next.HAND_OVER):
+            self.hand_over.take_back()
+        cancelled = isinstance(error, CancelledError)
+        job = self.jobs.get(self.handle.id)
+        room = Room(self.connections, self.handle, self.target)
+        left = remove_places(room, job, self.inventory, self.connections) if cancelled else kept_places(job)
+        down = start_again(self.hand_over, job, record)
+        return self._closed(error, left, down)
+
+    def _closed(self, error: MudanzaError, left: tuple[str, ...], down: str) -> MudanzaError:
+        record = self.record
+        kind: type[MudanzaError] = VmDownError if down else MigrationFailedError
+        source, _ = self.hand_over.look()
+        kept = ""
+        if left:
+            kept = f"; what was brought to {record.target} is kept for a repeat: {', '.join(left)}"
+        self.handle.finish("down" if down else "failed", str(error), kind.exit_code, {"left": list(left)})
+        job = self.handle.id
+        again = f"go on where it stopped: mudanza job resume {job}; give it up: mudanza job cancel {job}"
+        return kind(
+            f"VM {record.name!r} was not moved from {record.source} to {record.target}: {error}",
+            vm_state=f"it is {source.state} on {record.source}{f' ({down})' if down else ''}{kept}",
+            remedy=(error.remedy or "") + ("; " if error.remedy and left else "") + (again if left else ""),
+        )
+
+    def _person(self, why: str) -> NeedsPersonError:
+        record = self.record
+        return NeedsPersonError(
+            f"VM {record.name!r}: {why}",
+            vm_state=f"what was done about it: mudanza job show {self.handle.id}",
+            remedy=f"look at both hosts (virsh domstate --reason {record.uuid}), "
+            f"then: mudanza job resume {self.handle.id}",
+        )
+
+    def _report(self, residue: Residue, downtime: float | None) -> MigrationReport:
+        record = self.record
+        moving = time.monotonic() - self.begun
+        return MigrationReport(
+            vm=record.name,
+            uuid=record.uuid,
+            source=record.source,
+            target=record.target,
+            mode="cold",
+            moving_time=moving,
+            total_time=moving + record.checking_time,
+            downtime=downtime,
+            memory_bytes=0,
+            disk_bytes=self.freight.bytes_at_target(),
+            rate=self.freight.rate,
+            iterations=0,
+            tls=record.tls,
+            transport=self.freight.transport,
+            removed=residue.removed,
+            kept=residue.kept,
+            warnings=record.warnings + residue.warnings,
+            verified=self.verified,
+        )
+
+
+def _asked(options: MigrationOptions) -> dict[str, object]:
+    """Return what was asked for, as the journal stores it."""
+    return {
+        "mode": "cold",
+        "bandwidth": options.bandwidth,
+        "deadline": options.deadline,
+        "map_storage": dict(options.map_storage),
+        "map_network": dict(options.map_network),
+        "keep_source": options.keep_source,
+        "tls": options.tls.value,
+        "verify": options.verify.value,
+        "force_off": options.force_off,
+        "shutdown_limit": options.shutdown_limit,
+    }
+
+
+def _options(job: Job) -> MigrationOptions:
+    """Return what matters of what was asked for, once it has been decided."""
+    asked = job.asked
+    return MigrationOptions(
+        bandwidth=asked["bandwidth"],
+        deadline=asked["deadline"],
+        force_off=asked["force_off"],
+        shutdown_limit=asked["shutdown_limit"],
+    )

@@ -1,0 +1,58 @@
+"""What is decided before a switched-off VM moves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mudanza.hypervisor.connections import Connections
+from mudanza.migration.destination import destination_xml, disk_sources
+from mudanza.migration.prepare import Prepared
+from mudanza.migration.record import ColdRecord
+from mudanza.model.errors import BlockedError
+from mudanza.model.migration import Answer, Probe, Side
+from mudanza.preflight.cargo import CargoFile, cargo_of
+
+
+def cold_record(prepared: Prepared, connections: Connections) -> ColdRecord:
+    """Decide one move. Raises BlockedError when the VM is no longer what preflight has judged."""
+    vm, chosen, options = prepared.vm, prepared.chosen, prepared.options
+    domains = connections.domains(vm.host)
+    xml = domains.describe(vm.uuid, inactive=True)
+    seen = domains.sighting(vm.uuid)
+    if seen.side is not Side.PRESENT or seen.state is not vm.state or not _same_disks(xml, vm.inactive_xml):
+        raise BlockedError(
+            f"VM {vm.name!r} has changed since it was checked",
+            remedy="nothing was touched; try again, and it will be judged as it is now",
+        )
+    plan = chosen.resolution
+    cargo = cargo_of(vm, prepared.source, chosen.target, options, plan)
+    return ColdRecord(
+        uuid=vm.uuid,
+        name=vm.name,
+        source=vm.host,
+        target=chosen.target.name,
+        was_running=vm.state.active,
+        autostart=vm.autostart,
+        keep_source=options.keep_source,
+        tls=prepared.tls,
+        verify=options.verify,
+        arch=vm.arch,
+        machine=vm.machine,
+        domain_type=vm.domain_type,
+        xml=xml,
+        target_xml=destination_xml(xml, plan.disks, plan.nic_names),
+        files=tuple(replace(file, seen_by_both=_seen_by_both(file, prepared)) for file in cargo.files),
+        warnings=tuple(finding.message for finding in chosen.findings),
+        nics=dict(plan.nic_names),
+        has_tpm=vm.tpm is not None and vm.tpm.backend == "emulator",
+        checking_time=prepared.checking_time,
+    )
+
+
+def _same_disks(xml: str, judged: str | None) -> bool:
+    return judged is not None and disk_sources(xml) == disk_sources(judged)
+
+
+def _seen_by_both(file: CargoFile, prepared: Prepared) -> bool:
+    """Whether a file of the source is, or may be, one that the target sees too."""
+    return prepared.chosen.facts.shared.get(file.label, Probe()).answer is not Answer.NO

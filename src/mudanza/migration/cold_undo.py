@@ -1,0 +1,48 @@
+"""After a cold move that did not come to its end: the target cleaned, the VM at the source as it was."""
+
+from __future__ import annotations
+
+from mudanza.hypervisor.connections import Connections
+from mudanza.journal.inventory import Inventory
+from mudanza.journal.jobs import Job
+from mudanza.migration.closing import disks_in_use
+from mudanza.migration.handover import HandOver
+from mudanza.migration.record import ColdRecord
+from mudanza.migration.room import Room, places_made
+from mudanza.model.errors import HostUnreachableError, HypervisorError
+from mudanza.model.migration import Side
+
+
+def remove_places(room: Room, job: Job, inventory: Inventory, connections: Connections) -> tuple[str, ...]:
+    """Delete what the job's journal says it made at the target and no domain uses there; return what stays."""
+    users = disks_in_use(inventory, connections, job.target)
+    left = []
+    for place in places_made(job).values():
+        if users is None or place.path in users:
+            left.append(f"{job.target}:{place.path}")
+            continue
+        try:
+            room.remove(place)
+        except (HypervisorError, HostUnreachableError):
+            left.append(f"{job.target}:{place.path}")
+    return tuple(left)
+
+
+def kept_places(job: Job) -> tuple[str, ...]:
+    """Return what the job has made at the target and leaves there for a repeat."""
+    return tuple(f"{job.target}:{path}" for path in places_made(job))
+
+
+def start_again(hand_over: HandOver, job: Job, record: ColdRecord) -> str:
+    """Start the VM at the source if it was shut down for the move; return why it is down, empty if it is as before."""
+    shut_down = any("off" in (step.outcome or {}) for step in job.steps_named("shut down"))
+    if not (record.was_running and shut_down):
+        return ""
+    seen = hand_over.sighting(record.source)
+    if seen.side is Side.PRESENT and seen.state.active:
+        return ""
+    try:
+        hand_over.start(record.source)
+    except (HypervisorError, HostUnreachableError) as error:
+        return f"it was shut down for the move and does not start again: {error}"
+    return ""

@@ -1,0 +1,146 @@
+"""Handing a switched-off VM over: its definition appears at the target, then goes from the source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mudanza.hypervisor.connections import Connections
+from mudanza.journal.jobs import Job, JobHandle
+from mudanza.migration.history_keeper import HistoryKeeper
+from mudanza.migration.record import ColdRecord
+from mudanza.model.errors import HostUnreachableError, HypervisorError, MigrationFailedError
+from mudanza.model.migration import Side, Sighting
+
+SIGHTING_TIMEOUT = 5.0
+"""Seconds a host may take to say what it knows of a VM."""
+
+
+class HandOver:
+    """The journalled steps by which a VM changes its host. Each one can be repeated."""
+
+    def __init__(self, connections: Connections, handle: JobHandle, record: ColdRecord) -> None:
+        self._connections = connections
+        self._handle = handle
+        self._record = record
+        self._history = HistoryKeeper(connections, handle, record)
+        self.lost: tuple[str, ...] = ()
+        """What of its history did not come along, in words."""
+
+    def look(self) -> tuple[Sighting, Sighting]:
+        """Ask both hosts once."""
+        return self.sighting(self._record.source), self.sighting(self._record.target)
+
+    def sighting(self, host: str) -> Sighting:
+        """Return what one host says of the VM."""
+        try:
+            return self._connections.domains(host).sighting(self._record.uuid, timeout=SIGHTING_TIMEOUT)
+        except HostUnreachableError as error:
+            return Sighting(Side.UNSEEN, reason=str(error))
+
+    def define(self, job: Job) -> None:
+        """Make the VM known at the target, with its history and without autostart."""
+        record = self._record
+        target = self._connections.domains(record.target)
+        self._step("define", {"host": record.target}, lambda: target.define(record.target_xml))
+        self.lost += self._history.put_back(job, record.target)
+
+    def remember(self) -> None:
+        """Write down what the source's libvirt knows of the VM's snapshots and checkpoints."""
+        self._history.remember(self._record.nics)
+
+    def take_back(self) -> None:
+        """Have the target forget the VM; its files stay."""
+        record = self._record
+        if self.sighting(record.target).side is Side.ABSENT:
+            return
+        target = self._connections.domains(record.target)
+        self._step("take back", {"host": record.target}, lambda: target.undefine(record.uuid, with_snapshots=True))
+
+    def release(self, unchanged: Callable[[], str]) -> None:
+        """Have the source forget the VM, or with ``keep_source`` not start it by itself any more.
+
+        ``unchanged`` returns in words what has changed there since it was copied; empty for nothing.
+        Raises MigrationFailedError when the source's is not what was copied any more.
+        """
+        record = self._record
+        seen = self.sighting(record.source)
+        if seen.side is Side.ABSENT:
+            return
+        if seen.side is Side.UNSEEN or seen.state.active:
+            raise MigrationFailedError(f"it is not shut off at {record.source} any more: {seen.state} ({seen.reason})")
+        if changed := unchanged():
+            raise MigrationFailedError(f"it has changed at {record.source} while it was copied: {changed}")
+        source = self._connections.domains(record.source)
+
+        def let_go() -> None:
+            if record.keep_source:
+                source.set_autostart(record.uuid, False)
+            else:
+                source.undefine(record.uuid, keep_nvram=False, with_snapshots=True, with_saved_memory=True)
+
+        self._step("release source", {"host": record.source, "keep": record.keep_source}, let_go)
+
+    def give_back(self, job: Job) -> None:
+        """Make the VM known at the source again, as it was."""
+        record = self._record
+        source = self._connections.domains(record.source)
+
+        def define() -> None:
+            source.define(record.xml)
+            source.set_autostart(record.uuid, record.autostart)
+
+        self._step("give back", {"host": record.source}, define)
+        self._history.put_back(job, record.source)
+
+    def restore_autostart(self) -> tuple[str, ...]:
+        """Have the target start it by itself if the source did; return a warning where that fails."""
+        record = self._record
+        if not record.autostart:
+            return ()
+        target = self._connections.domains(record.target)
+        try:
+            self._step("autostart", {"host": record.target}, lambda: target.set_autostart(record.uuid, True))
+        except (HypervisorError, HostUnreachableError) as error:
+            return (f"autostart could not be set on {record.target}: {error}",)
+        return ()
+
+    def start(self, host: str) -> None:
+        """Start it there. Raises HypervisorError, HostUnreachableError."""
+        if self.sighting(host).state.active:
+            return
+        self._step("start", {"host": host}, lambda: self._connections.domains(host).start(self._record.uuid))
+
+    def _step(self, name: str, intent: Mapping[str, object], act: Callable[[], object]) -> None:
+        step = self._handle.intend(name, intent)
+        try:
+            act()
+        except (HypervisorError, HostUnreachableError) as error:
+            self._handle.done(step, {"error": str(error)})
+            raise
+        self._handle.done(step, {"done": True})
+
+
+def comparison_of(job: Job) -> Mapping[str, Any] | None:
+    """Return what the journal says of both hosts' files being the same, None where it does not say so.
+
+    What was found before the VM was decided about anew, or shut down, or taken back, counts no more.
+    """
+    found: Mapping[str, Any] | None = None
+    for step in job.steps:
+        if step.name in ("decide", "shut down", "take back"):
+            found = None
+        elif step.name == "compare" and step.outcome is not None and "same" in step.outcome:
+            found = step.outcome
+    return found
+
+
+def was_defined(job: Job) -> bool:
+    """Whether our definition was brought to the target, or was about to be, and was not taken back since."""
+    defined = False
+    for step in job.steps:
+        if step.name == "define":
+            defined = True
+        elif step.name == "take back" and step.outcome is not None and step.outcome.get("done"):
+            defined = False
+    return defined

@@ -1,0 +1,50 @@
+"""Switching a guest off for a move, and never harder than allowed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from mudanza.hypervisor.domains import Domains
+from mudanza.journal.jobs import JobHandle
+from mudanza.model.errors import MigrationFailedError
+from mudanza.model.migration import Side
+from mudanza.model.units import format_duration
+
+LOOK_AGAIN = 0.3
+"""Seconds between two looks whether a guest has shut down."""
+ASK_AGAIN = 10.0
+"""Seconds after which a guest that still runs is asked once more: one that boots does not hear it."""
+
+
+def shut_down(
+    domains: Domains, handle: JobHandle, uuid: str, *, limit: float, force: bool, turn: Callable[[], None]
+) -> None:
+    """Ask a guest to shut down and wait for it, ``limit`` seconds at most.
+
+    One that does not obey is left running, and MigrationFailedError raised; ``force`` switches it off hard instead.
+    """
+    step = handle.intend("shut down", {"host": domains.host, "limit": limit})
+    begun, ask_at = time.monotonic(), 0.0
+    while True:
+        turn()
+        waited = time.monotonic() - begun
+        seen = domains.sighting(uuid)
+        if seen.side is Side.PRESENT and not seen.state.active:
+            handle.done(step, {"off": seen.reason})
+            return
+        if waited > limit:
+            break
+        if waited >= ask_at:
+            domains.shutdown(uuid)
+            ask_at = waited + ASK_AGAIN
+        time.sleep(LOOK_AGAIN)
+    if not force:
+        handle.done(step, {"error": "it did not shut down"})
+        raise MigrationFailedError(
+            f"the guest did not shut down within {format_duration(limit)}",
+            remedy="give it longer (--shutdown-limit), shut it down from inside, or allow it to be switched off hard, "
+            "as if the power had failed: --force-off",
+        )
+    domains.destroy(uuid)
+    handle.done(step, {"off": "switched off hard, as allowed"})

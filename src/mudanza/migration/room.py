@@ -1,0 +1,128 @@
+"""Places for files at the target: made, written down in the journal before and after, and found again by a repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from lxml import etree
+
+from mudanza.hypervisor.connections import Connections
+from mudanza.hypervisor.directories import pool_on
+from mudanza.hypervisor.volumes import Volumes
+from mudanza.journal.jobs import Job, JobHandle
+from mudanza.model.errors import HypervisorError
+from mudanza.model.host import Host
+from mudanza.preflight.cargo import CargoFile, Role
+
+_PRIVATE = frozenset({Role.NVRAM, Role.SAVED, Role.SNAPSHOT})
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A volume that a job's journal says it made. ``pool`` is empty for a file outside all pools."""
+
+    pool: str
+    volume: str
+    path: str
+
+
+def places_made(job: Job) -> Mapping[str, Place]:
+    """Return path → place of every volume that the job made and has not deleted since; it may be half written.
+
+    One of which nobody wrote down how making it went is not among them: see ``places_unsure``.
+    """
+    made: dict[str, Place] = {}
+    for step in job.steps:
+        if step.name == "create volume" and step.outcome and "made" in step.outcome:
+            place = _place(step.intent)
+            made[place.path] = place
+        elif step.name == "delete volume" and step.outcome and step.outcome.get("done"):
+            gone = (step.intent["pool"], step.intent["volume"])
+            made = {path: each for path, each in made.items() if (each.pool, each.volume) != gone or not each.pool}
+            made.pop(str(step.intent.get("path", "")), None)
+    return made
+
+
+def _place(intent: Mapping[str, object]) -> Place:
+    return Place(str(intent["pool"]), str(intent["volume"]), str(intent["path"]))
+
+
+class Room:
+    """Makes places at one target for one job."""
+
+    def __init__(self, connections: Connections, handle: JobHandle, about: Host) -> None:
+        self._connections = connections
+        self._handle = handle
+        self._about = about
+
+    def make(self, file: CargoFile, length: int) -> None:
+        """Make the empty volume or file that ``length`` bytes go into. Raises HypervisorError, HostUnreachableError.
+
+        Refused by libvirt where there is one of that name.
+        """
+        step = self._handle.intend(
+            "create volume", {"pool": file.pool, "volume": file.volume, "path": file.path, "size": length}
+        )
+        try:
+            with self.volumes_at(file) as (volumes, pool):
+                made = volumes.create(pool, place_xml(file, length))
+        except HypervisorError as error:
+            # libvirt makes a volume whole or not at all, and says no before it touches one that exists.
+            self._handle.done(step, {"error": str(error)})
+            raise
+        self._handle.done(step, {"made": made})
+
+    def remove(self, place: Place) -> None:
+        """Delete what this job made. Raises HypervisorError, HostUnreachableError."""
+        step = self._handle.intend(
+            "delete volume",
+            {"host": self._about.name, "pool": place.pool, "volume": place.volume, "path": place.path},
+        )
+        try:
+            directory = place.path.rpartition("/")[0]
+            with self._pool(place.pool, directory) as pool:
+                volumes = self._connections.volumes(self._about.name)
+                if not place.pool:
+                    volumes.refresh(pool)
+                if place.volume in volumes.names(pool):
+                    volumes.delete(pool, place.volume)
+        except HypervisorError as error:
+            self._handle.done(step, {"error": str(error)})
+            raise
+        self._handle.done(step, {"done": True})
+
+    @contextmanager
+    def volumes_at(self, file: CargoFile) -> Iterator[tuple[Volumes, str]]:
+        """Have the pool that a file of the target lies in: its own, or one of ours while the block runs."""
+        with self._pool(file.pool, file.directory) as pool:
+            yield self._connections.volumes(self._about.name), pool
+
+    @contextmanager
+    def _pool(self, pool: str, directory: str) -> Iterator[str]:
+        if pool:
+            yield pool
+            return
+        with pool_on(self._connections.get(self._about.name), self._about, directory) as ours:
+            yield ours
+
+
+def place_xml(file: CargoFile, length: int) -> str:
+    """Return the XML of the volume for a file: as long as the source's where its bytes travel, else of its format."""
+    root = etree.Element("volume")
+    etree.SubElement(root, "name").text = file.volume
+    size = length if file.as_it_is else file.size
+    etree.SubElement(root, "capacity", unit="bytes").text = str(size)
+    # Of a logical volume with less than all its space libvirt makes an LVM snapshot that breaks when it has filled up.
+    etree.SubElement(root, "allocation", unit="bytes").text = str(size if file.is_block else 0)
+    target = etree.SubElement(root, "target")
+    etree.SubElement(target, "format", type="raw" if file.as_it_is else file.format)
+    if not file.as_it_is and file.format == "qcow2":
+        # Not told, libvirt makes qcow2 version 2, which can hold no dirty bitmap.
+        etree.SubElement(target, "compat").text = "1.1"
+    if file.role in _PRIVATE:
+        etree.SubElement(etree.SubElement(target, "permissions"), "mode").text = "0600"
+    elif file.for_others_too:
+        etree.SubElement(etree.SubElement(target, "permissions"), "mode").text = "0644"
+    return etree.tostring(root, encoding="unicode")

@@ -1,0 +1,210 @@
+"""Everything a switched-off VM is: the files and devices that travel, and where each one ends up. Pure."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from mudanza.model.finding import Finding
+from mudanza.model.host import Host
+from mudanza.model.migration import Chain, Media, MigrationOptions
+from mudanza.model.vm import Backing, Disk, Vm
+from mudanza.preflight.mapping import BLOCK_POOLS, DiskPlan, Resolution, destination_pool, opened_read_only
+from mudanza.preflight.wording import blocker
+
+NVRAM_DIRECTORY = "/var/lib/libvirt/qemu/nvram"
+"""Where libvirt keeps UEFI variables unless told otherwise, as ``NAME_VARS.fd``."""
+SAVE_DIRECTORY = "/var/lib/libvirt/qemu/save"
+"""Where libvirt keeps the memory of VMs it has saved (managed save), as ``NAME.save``."""
+
+
+class Role(StrEnum):
+    """What a file is to its VM."""
+
+    DISK = "disk"
+    BACKING = "backing image"
+    MEDIUM = "medium"
+    NVRAM = "UEFI variables"
+    SAVED = "saved memory"
+    SNAPSHOT = "snapshot's memory"
+
+
+@dataclass(frozen=True, slots=True)
+class CargoFile:
+    """One file or device that travels. Names that do not apply are empty."""
+
+    role: Role
+    label: str
+    """What reports and errors call it: ``vda``, ``vda's base.qcow2``…"""
+    source: str
+    path: str
+    """Where it will lie."""
+    pool: str = ""
+    """The target's pool; empty: its directory, which no pool needs to know."""
+    volume: str = ""
+    source_pool: str = ""
+    source_volume: str = ""
+    source_is_block: bool = False
+    is_block: bool = False
+    format: str = "raw"
+    """What it will be at the target."""
+    source_format: str = "raw"
+    size: int = 0
+    """Its virtual size in bytes, where it is an image."""
+    chain: tuple[Backing, ...] = ()
+    """What is flattened into it."""
+    for_others_too: bool = False
+    """Other VMs may use it: it is opened read-only, stays at the source, and one that lies at the target already is
+    used if it is the same byte for byte."""
+    must_exist: bool = False
+    """It has to lie at the target already, the same byte for byte."""
+    optional: bool = False
+    """The VM may have come to be without it."""
+    seen_by_both: bool = False
+
+    @property
+    def as_it_is(self) -> bool:
+        """Whether its bytes travel as they are, whatever they mean; else its content does, into another format."""
+        return self.format == self.source_format and not self.chain
+
+    @property
+    def directory(self) -> str:
+        """The directory at the target that it lies in."""
+        return posixpath.dirname(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Cargo:
+    """All that travels, and what has no place."""
+
+    files: tuple[CargoFile, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Path at the source → path at the target, of every file that travels."""
+        return {file.source: file.path for file in self.files}
+
+
+def cargo_of(vm: Vm, source: Host, target: Host, options: MigrationOptions, plan: Resolution) -> Cargo:
+    """Return what of a switched-off VM travels.
+
+    UEFI variables and saved memory are named by libvirt's rules where the definition does not name them, and are
+    optional then.
+    """
+    found: dict[str, CargoFile] = {}
+    findings: list[Finding] = []
+    plans = {each.target: each for each in plan.disks}
+    for disk in vm.disks:
+        for item in _of_disk(disk, plans.get(disk.target), source, target, options):
+            if isinstance(item, Finding):
+                findings.append(item)
+            else:  # two disks may stand on one base
+                found.setdefault(item.source, item)
+    for item in (*_firmware(vm), *_saved(vm), *_snapshot_memory(vm)):
+        found.setdefault(item.source, item)
+    return Cargo(tuple(found.values()), tuple(findings))
+
+
+def _of_disk(
+    disk: Disk, plan: DiskPlan | None, source: Host, target: Host, options: MigrationOptions
+) -> Iterator[CargoFile | Finding]:
+    if plan is None or disk.source is None:
+        return
+    if plan.action == "copy":
+        yield from _copied(disk, plan, source, target, options)
+    elif plan.action == "none" and opened_read_only(disk) and disk.is_local_image:
+        removable = disk.device in ("cdrom", "floppy")
+        if not removable or options.media is Media.COPY:
+            yield _elsewhere(Role.MEDIUM, disk, Backing(disk.source, disk.format), source, target, options)
+
+
+def _copied(
+    disk: Disk, plan: DiskPlan, source: Host, target: Host, options: MigrationOptions
+) -> Iterator[CargoFile | Finding]:
+    flatten = options.chain is Chain.FLATTEN or plan.format != disk.format
+    yield CargoFile(
+        Role.DISK,
+        disk.target,
+        disk.source or "",
+        plan.path,
+        pool=plan.pool,
+        volume=plan.volume,
+        source_pool=disk.pool or "",
+        source_volume=disk.volume or "",
+        source_is_block=_is_device(disk.source or ""),
+        is_block=plan.pool_is_block,
+        format=plan.format,
+        source_format=disk.format,
+        size=plan.size,
+        chain=disk.backing if flatten else (),
+        for_others_too=disk.shareable,
+    )
+    if not flatten:
+        for image in disk.backing:
+            yield _elsewhere(Role.BACKING, disk, image, source, target, options)
+
+
+def _elsewhere(
+    role: Role, disk: Disk, image: Backing, source: Host, target: Host, options: MigrationOptions
+) -> CargoFile | Finding:
+    """Plan a file that others may use too, by the same rules as the disk it belongs to."""
+    pool_here = source.pool_at(posixpath.dirname(image.path))
+    name = posixpath.basename(image.path)
+    as_disk = replace(
+        disk, source=image.path, format=image.format, pool=pool_here.name if pool_here else None, volume=None
+    )
+    pool = destination_pool(as_disk, source, target, options)
+    if isinstance(pool, Finding):
+        return pool
+    if pool.kind in BLOCK_POOLS:
+        return blocker(
+            "chain-in-volume-group",
+            f"disk {disk.target}",
+            f"{image.path} cannot be kept as a file of its own in pool {pool.name} of {target.name}",
+            "let disk and chain become one image: --chain flatten; or map its directory to a pool of files",
+        )
+    return CargoFile(
+        role,
+        f"{disk.target}'s {name}",
+        image.path,
+        f"{(pool.path or '').rstrip('/')}/{name}",
+        pool=pool.name,
+        volume=name,
+        source_pool=pool_here.name if pool_here else "",
+        source_volume=name if pool_here else "",
+        source_is_block=_is_device(image.path),
+        format=image.format,
+        source_format=image.format,
+        for_others_too=True,
+        must_exist=role is Role.BACKING and options.chain is Chain.REUSE,
+    )
+
+
+def _firmware(vm: Vm) -> Iterable[CargoFile]:
+    if vm.firmware is None:
+        return ()
+    named = vm.firmware.nvram
+    path = named or f"{NVRAM_DIRECTORY}/{vm.name}_VARS.fd"
+    # One that is named comes to be when the VM starts for the first time.
+    return (CargoFile(Role.NVRAM, "UEFI variables", path, path, volume=posixpath.basename(path), optional=True),)
+
+
+def _saved(vm: Vm) -> Iterable[CargoFile]:
+    if not vm.has_managed_save:
+        return ()
+    path = f"{SAVE_DIRECTORY}/{vm.name}.save"
+    return (CargoFile(Role.SAVED, "saved memory", path, path, volume=posixpath.basename(path)),)
+
+
+def _snapshot_memory(vm: Vm) -> Iterator[CargoFile]:
+    for snapshot in vm.snapshots:
+        if (path := snapshot.memory) is not None:
+            label = f"memory of snapshot {snapshot.name}"
+            yield CargoFile(Role.SNAPSHOT, label, path, path, volume=posixpath.basename(path))
+
+
+def _is_device(path: str) -> bool:
+    return path.startswith("/dev/")

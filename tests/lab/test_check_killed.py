@@ -1,0 +1,105 @@
+"""A check that is killed in the middle leaves what it made for itself; the next one takes it away, at once."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from mudanza.lab.cell import Cell
+from mudanza.lab.guest import virsh
+from mudanza.lab.lab import Lab
+from tests.lab.checking import another_controller
+from tests.lab.command import Mudanza
+from tests.lab.conftest import await_true
+
+pytestmark = pytest.mark.lab
+
+SILENT_PORT = 16599
+SILENT_SERVER = f"""import socket, time
+listening = socket.create_server(("", {SILENT_PORT}))
+callers = []
+while True:
+    callers.append(listening.accept())"""
+
+
+@contextmanager
+def silent_server(cell: Cell) -> Iterator[None]:
+    """Let somebody on a host take every call and never say a word."""
+    process = cell.popen(["sh", "-c", f"exec python3 -c '{SILENT_SERVER}'"])
+    try:
+        listening = ["sh", "-c", f"grep -q :{SILENT_PORT:04X} /proc/net/tcp"]
+        await_true(lambda: cell.run(listening, check=False).returncode == 0, "the server listens")
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def traces(lab: Lab) -> list[str]:
+    """Return everything of a check's own that is on the hosts."""
+    found = []
+    for host in ("h1", "h2"):
+        cell = lab.cell(host)
+        found += virsh(cell, "list --all --name; pool-list --all --name").split()
+        found += cell.run(["find", "/var/lib/libvirt", "/srv", "/etc/libvirt", "-type", "f"]).stdout.split("\n")
+    return [each for each in found if "mudanza-" in each]
+
+
+def domains(lab: Lab, host: str) -> str:
+    return virsh(lab.cell(host), "list", "--all", "--name")
+
+
+def test_killed_while_a_login_hangs(lab: Lab, mudanza: Mudanza, sound: str, tmp_path: Path) -> None:
+    deaf = {"peer_uri": f"qemu+tcp://h2:{SILENT_PORT}/system"}
+    own = another_controller(mudanza, tmp_path, {"deaf": deaf})
+    with silent_server(lab.cell("h2")):
+        checking = own.start("check", sound, "--to", "deaf")
+        await_true(lambda: "mudanza-probe-" in domains(lab, "h1"), "the login is tried")
+        checking.send(signal.SIGKILL)
+        checking.end(-signal.SIGKILL)
+        assert traces(lab)
+    mudanza("check", sound, "--to", "h2")
+    assert traces(lab) == []
+
+
+def test_killed_during_a_rehearsal(lab: Lab, mudanza: Mudanza, sound: str) -> None:
+    checking = mudanza.start("check", sound, "--to", "h2")
+    await_true(lambda: "mudanza-rehearsal-" in domains(lab, "h1"), "the rehearsal has begun")
+    checking.send(signal.SIGKILL)
+    checking.end(-signal.SIGKILL)
+    assert traces(lab)
+    mudanza("check", sound, "--to", "h2")
+    assert traces(lab) == []
+
+
+WAIT_FOR_MARKER = """import os, sys
+while not any(name.startswith("mudanza-marker-") for name in os.listdir("/srv/shared")):
+    pass
+print("there", flush=True)"""
+
+
+def test_killed_with_a_marker_in_place(lab: Lab, mudanza: Mudanza, sound: str) -> None:
+    watch = lab.cell("h1").popen(["python3", "-c", WAIT_FOR_MARKER], stdout=subprocess.PIPE)
+    assert watch.stdout is not None
+    checking = mudanza.start("check", sound, "--to", "h2")
+    assert watch.stdout.readline() == "there\n"
+    checking.send(signal.SIGKILL)
+    checking.end(-signal.SIGKILL)
+    watch.wait()
+    assert any("mudanza-marker-" in each for each in traces(lab))
+    mudanza("check", sound, "--to", "h2")
+    assert traces(lab) == []
+
+
+def test_interrupted(lab: Lab, mudanza: Mudanza, sound: str) -> None:
+    """Ctrl-C leaves nothing in the first place."""
+    checking = mudanza.start("check", sound, "--to", "h2")
+    await_true(lambda: "mudanza-rehearsal-" in domains(lab, "h1"), "the rehearsal has begun")
+    checking.send(signal.SIGINT)
+    checking.end(130)
+    assert traces(lab) == []

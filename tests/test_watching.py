@@ -1,0 +1,49 @@
+"""What is shown of a migration while it runs and after it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from mudanza.cli.watching import LineView, report_text
+from mudanza.model.migration import MigrationReport, Progress
+
+COPYING = Progress("copying disks", 1.0, disk_total=9, disk_remaining=5)
+STILL = replace(COPYING, still_for=12.0, outlook="nothing has moved for 12.0 s")
+CANCELLING = replace(STILL, cancelling="it is late", outlook="cancelling: it is late")
+
+REPORT = MigrationReport(
+    "web", "u-1", "h1", "h2", "live", 5.0, 0.08, 154, 0, 82.0, 3, True, "h1 → h2 directly", moving_time=2.5
+)
+
+
+def shown(*samples: Progress) -> list[str]:
+    lines: list[str] = []
+    view = LineView(lines.append)
+    for sample in samples:
+        view.on_progress("web", "h1 → h2", sample)
+    return lines
+
+
+def test_a_line_comes_when_it_stands_still_moves_again_or_is_cancelled() -> None:
+    lines = shown(COPYING, COPYING, STILL, replace(STILL, still_for=12.3), COPYING, CANCELLING, CANCELLING)
+    assert len(lines) == 4
+    assert "nothing has moved for 12.0 s" in lines[1]
+    assert "cancelling: it is late" in lines[3]
+
+
+def test_how_long_it_is_still_is_said_again_from_time_to_time() -> None:
+    assert len(shown(*(replace(STILL, elapsed=float(second)) for second in range(12)))) == 3
+
+
+@pytest.mark.parametrize(
+    ("report", "words"),
+    [
+        (REPORT, "in 2.5 s (5.0 s with checking)"),
+        (replace(REPORT, moving_time=5.0), "in 5.0 s"),
+        (replace(REPORT, moving_time=None), "in 5.0 s"),
+    ],
+)
+def test_both_times_are_told(report: MigrationReport, words: str) -> None:
+    assert report_text(report).splitlines()[0] == f"web moved from h1 to h2 {words}"
