@@ -80,4 +80,5 @@ def parse_snapshot(xml: str, host: str, *, current: bool) -> Snapshot:
         current=current,
         parent=text(root, "parent/name"),
         memory=attribute(root, "memory", "file"),
+        disks=frozenset(path for source in every(root, "domain/devices/disk/source") if (path := source.get("file"))),
     )

@@ -20,7 +20,7 @@ from mudanza.migration.claim import left_open
 from mudanza.migration.closing import Closing, Residue
 from mudanza.migration.cold_plan import cold_record
 from mudanza.migration.cold_settle import Next, Verdict, settle_cold
-from mudanza.migration.cold_undo import kept_places, remove_places, start_again
+from mudanza.migration.cold_undo import kept_places, remove_places, remove_snapshot_memory, start_again
 from mudanza.migration.freight import CancelledError, Freight, FreightLimits
 from mudanza.migration.handover import HandOver, comparison_of, was_defined
 from mudanza.migration.power import shut_down
@@ -124,6 +124,7 @@ class ColdMigration:
             record,
             options,
             freight,
+            hosts[0],
             hosts[1],
             self._on_progress,
         )
@@ -140,6 +141,7 @@ class _Work:
     record: ColdRecord
     options: MigrationOptions
     freight: Freight
+    source: Host
     target: Host
     on_progress: OnProgress
     begun: float = 0.0
@@ -217,10 +219,21 @@ class _Work:
             self._start_there()
         downtime = time.monotonic() - self.off_at if self.off_at is not None else None
         closing = Closing(self.connections, self.inventory, self.handle, record.as_move())
-        residue = Residue(warnings=warnings) + closing.remove_source_disks()
+        residue = Residue(warnings=warnings) + closing.remove_source_disks() + self._keep_unproven()
+        if not record.keep_source:
+            residue += remove_snapshot_memory(Room(self.connections, self.handle, self.source), record)
         report = self._report(residue, downtime)
         self.handle.finish("done", f"moved from {record.source} to {record.target}", 0, asdict(report))
         return report
+
+    def _keep_unproven(self) -> Residue:
+        files = self.record.unproven
+        return Residue(
+            kept=tuple(f"{self.record.source}:{file.source}" for file in files),
+            warnings=tuple(
+                f"{file.label} became {file.format} and was not compared: its source was kept" for file in files
+            ),
+        )
 
     def _start_there(self) -> None:
         """Start it at the target; where that fails, bring it back. Raises MigrationFailedError, VmDownError."""

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 from mudanza.hypervisor.connections import Connections
 from mudanza.migration.destination import destination_xml, disk_sources
+from mudanza.migration.history import moved
 from mudanza.migration.prepare import Prepared
 from mudanza.migration.record import ColdRecord
 from mudanza.model.errors import BlockedError
 from mudanza.model.migration import Answer, Probe, Side
-from mudanza.preflight.cargo import CargoFile, cargo_of
+from mudanza.preflight.cargo import Cargo, CargoFile, Role, cargo_of
 
 
 def cold_record(prepared: Prepared, connections: Connections) -> ColdRecord:
@@ -40,13 +41,18 @@ def cold_record(prepared: Prepared, connections: Connections) -> ColdRecord:
         machine=vm.machine,
         domain_type=vm.domain_type,
         xml=xml,
-        target_xml=destination_xml(xml, plan.disks, plan.nic_names),
+        target_xml=destination_xml(_with_others_moved(xml, cargo), plan.disks, plan.nic_names),
         files=tuple(replace(file, seen_by_both=_seen_by_both(file, prepared)) for file in cargo.files),
         warnings=tuple(finding.message for finding in chosen.findings),
         nics=dict(plan.nic_names),
         has_tpm=vm.tpm is not None and vm.tpm.backend == "emulator",
         checking_time=prepared.checking_time,
     )
+
+
+def _with_others_moved(xml: str, cargo: Cargo) -> str:
+    """Return the definition with everything but its disks where it lies at the target."""
+    return moved(xml, {file.source: file.path for file in cargo.files if file.role is not Role.DISK}, {})
 
 
 def _same_disks(xml: str, judged: str | None) -> bool:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import posixpath
+
 from mudanza.hypervisor.connections import Connections
 from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import Job
-from mudanza.migration.closing import disks_in_use
+from mudanza.migration.closing import Residue, disks_in_use
 from mudanza.migration.handover import HandOver
 from mudanza.migration.record import ColdRecord
-from mudanza.migration.room import Room, places_made
+from mudanza.migration.room import Place, Room, places_made
 from mudanza.model.errors import HostUnreachableError, HypervisorError
 from mudanza.model.migration import Side
+from mudanza.preflight.cargo import Role
 
 
 def remove_places(room: Room, job: Job, inventory: Inventory, connections: Connections) -> tuple[str, ...]:
@@ -26,6 +29,21 @@ def remove_places(room: Room, job: Job, inventory: Inventory, connections: Conne
         except (HypervisorError, HostUnreachableError):
             left.append(f"{job.target}:{place.path}")
     return tuple(left)
+
+
+def remove_snapshot_memory(room: Room, record: ColdRecord) -> Residue:
+    """Delete the memory files of a moved VM's snapshots at the source, which nothing but it can use."""
+    found = Residue()
+    for file in record.files:
+        if file.role is Role.SNAPSHOT:
+            where = f"{record.source}:{file.source}"
+            try:
+                room.remove(Place("", posixpath.basename(file.source), file.source))
+            except (HypervisorError, HostUnreachableError) as error:
+                found += Residue(kept=(where,), warnings=(f"{where} could not be deleted: {error}",))
+            else:
+                found += Residue(removed=(where,))
+    return found
 
 
 def kept_places(job: Job) -> tuple[str, ...]:

@@ -13,20 +13,21 @@ from mudanza.hypervisor.carrier import SECTOR, Carrier, Kind, Load
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.contents import contents_of
 from mudanza.hypervisor.file_probes import file_lengths
-from mudanza.hypervisor.streams import copy_bytes
+from mudanza.hypervisor.streams import copy_bytes, read_bytes, write_bytes
 from mudanza.hypervisor.throwaway import throwaway_name
 from mudanza.journal.jobs import Job, JobHandle
 from mudanza.migration.claim import journalling_cancel, renewing
 from mudanza.migration.comparison import Comparison, Piece, Range
+from mudanza.migration.qcow2_header import HEAD, NoRoomError, backing_name, renamed
 from mudanza.migration.record import ColdRecord
 from mudanza.migration.room import Room, places_made
-from mudanza.migration.steering import ON_REQUEST, Steering
+from mudanza.migration.steering import ON_REQUEST, Steering, is_wish
 from mudanza.migration.transfer import Order, Transfer
 from mudanza.migration.way import way_between
 from mudanza.model.errors import HostUnreachableError, HypervisorError, MigrationFailedError
 from mudanza.model.host import Host
 from mudanza.model.migration import Progress, Verify
-from mudanza.model.units import MIB, format_size
+from mudanza.model.units import MIB, format_duration, format_size
 from mudanza.preflight.cargo import CargoFile
 
 SMALL = MIB
@@ -144,7 +145,32 @@ class Freight:
             self._refuse_foreign(ranges)
         comparison = self._comparison(pieces, self._record.verify)
         self._carry(ranges)
-        return self._prove(comparison, written)
+        proof = self._prove(comparison, written)
+        self._name_bases_anew()
+        return proof
+
+    def _name_bases_anew(self) -> None:
+        """Have images name the ones they are built upon where these lie at the target."""
+        places = self._record.places
+        for file in self._record.files:
+            there = places.get(file.below, file.below)
+            if there == file.below or file.source_format != "qcow2" or not file.as_it_is:
+                continue
+            step = self._handle.intend("name base", {"path": file.path, "base": there})
+            host = self._connections.get(self._target.name)
+            head = read_bytes(host, self._target, file.path, 0, HEAD)
+            try:
+                patches = renamed(head, there) if backing_name(head) else ()
+            except NoRoomError:
+                self._handle.done(step, {"error": "the name does not fit"})
+                raise MigrationFailedError(
+                    f"{file.path} cannot name {there}, on which it is built: the name is too long for its header",
+                    remedy="map its directory to a pool of a shorter path, or let disk and chain become one image: "
+                    "--chain flatten",
+                ) from None
+            for at, data in patches:
+                write_bytes(host, self._target, file.path, at, data)
+            self._handle.done(step, {"done": True})
 
     def _measure(self, files: Sequence[CargoFile]) -> list[tuple[CargoFile, int]]:
         """Return the files that are there, and how long they are at the source."""
@@ -293,7 +319,8 @@ class Freight:
         if not arrived or end.error:
             self._handle.done(step, {"error": str(end.error or ""), "stopped": end.stopped_because})
             if end.stopped_because:
-                raise CancelledError(self._cancelled or end.stopped_because)
+                failure = CancelledError if is_wish(end.stopped_because) else MigrationFailedError
+                raise failure(self._cancelled or end.stopped_because)
             raise end.error or MigrationFailedError(f"the files did not get to {self._target.name}")
         self._handle.done(step, {"carried": sum(load.length for load in loads)})
 
@@ -317,7 +344,10 @@ class Freight:
 
     def _tell_carried(self) -> OnProgress:
         def tell(progress: Progress) -> None:
-            self._on_progress(replace(progress, phase="copying"))
+            words = progress.outlook
+            if progress.eta is not None:
+                words = f"copied in about {format_duration(progress.eta)}"
+            self._on_progress(replace(progress, phase="copying", outlook=words))
 
         return tell
 

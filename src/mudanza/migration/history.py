@@ -41,7 +41,7 @@ def memory_files(xml: str) -> tuple[str, ...]:
 
     Raises HypervisorError for what is not XML.
     """
-    found = (memory.get("file", "") for memory in parse(xml, "source").iterfind("memory[@snapshot='external']"))
+    found = (memory.get("file", "") for memory in parse(xml, "source").iterfind("memory"))
     return tuple(path for path in found if path)
 
 

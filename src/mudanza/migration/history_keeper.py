@@ -12,7 +12,7 @@ from typing import Any
 
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.snapshots import SavedCheckpoint, SavedSnapshot
-from mudanza.journal.jobs import Job, JobHandle, Step
+from mudanza.journal.jobs import Job, JobHandle
 from mudanza.migration.history import moved
 from mudanza.migration.record import ColdRecord, MoveRecord
 from mudanza.model.errors import HostUnreachableError, HypervisorError, NeedsPersonError
@@ -39,13 +39,12 @@ class HistoryKeeper:
         """
         found = self._connections.snapshots(self._record.source)
         snapshots, checkpoints = found.snapshots(self._record.uuid), found.checkpoints(self._record.uuid)
-        if snapshots or checkpoints:
-            intent = {
-                "snapshots": [asdict(each) for each in snapshots],
-                "checkpoints": [asdict(each) for each in checkpoints],
-                "nics": dict(nics),
-            }
-            self._handle.done(self._handle.intend(REMEMBER, intent), {"done": True})
+        intent = {
+            "snapshots": [asdict(each) for each in snapshots],
+            "checkpoints": [asdict(each) for each in checkpoints],
+            "nics": dict(nics),
+        }
+        self._handle.done(self._handle.intend(REMEMBER, intent), {"done": True})
         return snapshots
 
     def set_aside(self, nics: Mapping[str, str]) -> None:
@@ -68,18 +67,21 @@ class HistoryKeeper:
     def put_back(self, job: Job, host: str) -> tuple[str, ...]:
         """Tell the libvirt of the host where the VM ended up of its history; return what is to be known of it.
 
-        ``job``: the journal as it is now. Raises NeedsPersonError when the host does not take it: it stays in the
-        journal then, and nothing of the VM may be cleaned up before this was repeated.
+        ``job``: the journal as it is now. Done again, it also lists what somebody has deleted since. Raises
+        NeedsPersonError when the host does not take it: it stays in the journal then, and nothing of the VM may be
+        cleaned up before this was repeated.
         """
-        kept = _last(job, REMEMBER)
-        if kept is None or _was_put_back(job, kept, host):
+        remembered, record = job.steps_named(REMEMBER), self._record
+        if not remembered:
             return ()
-        record = self._record
-        if self._connections.domains(host).sighting(record.uuid).side is Side.ABSENT:
-            return (f"{host} knows no VM any more that its snapshots could belong to",)
-        snapshots, checkpoints = self._as_of(kept.intent, host)
+        snapshots, checkpoints = self._as_of(remembered[-1].intent, host)
+        if not (snapshots or checkpoints):
+            return ()
         step = self._handle.intend(PUT_BACK, {"host": host})
         try:
+            if self._connections.domains(host).sighting(record.uuid).side is Side.ABSENT:
+                self._handle.done(step, {"found": "no such VM"})
+                return (f"{host} knows no VM any more that its snapshots could belong to",)
             lost = self._connections.snapshots(host).restore(record.uuid, snapshots, checkpoints)
         except (HypervisorError, HostUnreachableError) as error:
             self._handle.done(step, {"error": str(error)})
@@ -109,16 +111,3 @@ class HistoryKeeper:
             remedy=f"mend what {host} complains of, then: mudanza job resume {job}; "
             f"the XML of each, to do it by hand (virsh snapshot-create --redefine): mudanza job show {job} -o json",
         )
-
-
-def _last(job: Job, name: str) -> Step | None:
-    steps = job.steps_named(name)
-    return steps[-1] if steps else None
-
-
-def _was_put_back(job: Job, kept: Step, host: str) -> bool:
-    """Whether it was done already: done once more, what somebody has deleted since would be back."""
-    return any(
-        step.n > kept.n and step.intent["host"] == host and bool(step.outcome and step.outcome.get("done"))
-        for step in job.steps_named(PUT_BACK)
-    )

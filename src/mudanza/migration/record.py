@@ -129,8 +129,23 @@ class ColdRecord:
             tls=self.tls,
             xml=self.xml,
             inactive_xml=self.xml,
-            disks=tuple(_copied(file) for file in self.files if file.role in (Role.DISK, Role.SNAPSHOT)),
+            disks=tuple(_copied(file) for file in self.files if self._may_go(file)),
         )
+
+    def _may_go(self, file: CargoFile) -> bool:
+        return file.own and file.role in _IMAGES and self._proven(file)
+
+    def _proven(self, file: CargoFile) -> bool:
+        """Whether a file may be let go: what became another format was not compared."""
+        return file.as_it_is or self.verify is Verify.NONE
+
+    @property
+    def unproven(self) -> tuple[CargoFile, ...]:
+        """The files whose content was carried and not compared, though it should have been."""
+        return tuple(file for file in self.files if not self._proven(file))
+
+
+_IMAGES = frozenset({Role.DISK, Role.BACKING})
 
 
 def _copied(file: CargoFile) -> CopiedDisk:
@@ -143,7 +158,7 @@ def _copied(file: CargoFile) -> CopiedDisk:
         volume=file.volume,
         path=file.path,
         size=file.size,
-        removable=bool(file.source_pool and file.source_volume) and not file.for_others_too,
+        removable=bool(file.source_pool and file.source_volume),
         seen_by_both=file.seen_by_both,
     )
 

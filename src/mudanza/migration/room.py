@@ -11,7 +11,7 @@ from lxml import etree
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.directories import pool_on
 from mudanza.hypervisor.volumes import Volumes
-from mudanza.journal.jobs import Job, JobHandle
+from mudanza.journal.jobs import Job, JobHandle, Step
 from mudanza.model.errors import HypervisorError
 from mudanza.model.host import Host
 from mudanza.preflight.cargo import CargoFile, Role
@@ -38,11 +38,15 @@ def places_made(job: Job) -> Mapping[str, Place]:
         if step.name == "create volume" and step.outcome and "made" in step.outcome:
             place = _place(step.intent)
             made[place.path] = place
-        elif step.name == "delete volume" and step.outcome and step.outcome.get("done"):
-            gone = (step.intent["pool"], step.intent["volume"])
-            made = {path: each for path, each in made.items() if (each.pool, each.volume) != gone or not each.pool}
-            made.pop(str(step.intent.get("path", "")), None)
+        elif _deleted_at_target(step, job):
+            made.pop(_place(step.intent).path, None)
     return made
+
+
+def _deleted_at_target(step: Step, job: Job) -> bool:
+    if step.name != "delete volume" or step.intent["host"] != job.target or "path" not in step.intent:
+        return False
+    return bool(step.outcome and step.outcome.get("done"))
 
 
 def _place(intent: Mapping[str, object]) -> Place:

@@ -132,6 +132,8 @@ class Snapshot:
     parent: str | None = None
     memory: str | None = None
     """The file an external snapshot of a running guest has its memory in."""
+    disks: frozenset[str] = frozenset()
+    """The images that were the VM's disks when it was made."""
 
 
 @dataclass(frozen=True, slots=True)

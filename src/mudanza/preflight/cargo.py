@@ -55,9 +55,13 @@ class CargoFile:
     """Its virtual size in bytes, where it is an image."""
     chain: tuple[Backing, ...] = ()
     """What is flattened into it."""
+    below: str = ""
+    """Path at the source of the image it is built upon, where that travels along."""
+    own: bool = True
+    """No other VM has a claim on it: it may be deleted at the source, as far as nothing refers to it."""
     for_others_too: bool = False
-    """Other VMs may use it: it is opened read-only, stays at the source, and one that lies at the target already is
-    used if it is the same byte for byte."""
+    """Others may have it open: it is only read, and one that lies at the target already is used if it is the same
+    byte for byte."""
     must_exist: bool = False
     """It has to lie at the target already, the same byte for byte."""
     optional: bool = False
@@ -105,7 +109,10 @@ def cargo_of(vm: Vm, source: Host, target: Host, options: MigrationOptions, plan
                 found.setdefault(item.source, item)
     for item in (*_firmware(vm), *_saved(vm), *_snapshot_memory(vm)):
         found.setdefault(item.source, item)
-    return Cargo(tuple(found.values()), tuple(findings))
+    # Images below that were the VM's own disks before its snapshots were made.
+    own = {path for snapshot in vm.snapshots for path in snapshot.disks}
+    files = (replace(file, own=True) if file.source in own else file for file in found.values())
+    return Cargo(tuple(files), tuple(findings))
 
 
 def _of_disk(
@@ -140,11 +147,15 @@ def _copied(
         source_format=disk.format,
         size=plan.size,
         chain=disk.backing if flatten else (),
+        below=disk.backing[0].path if disk.backing and not flatten else "",
+        own=not disk.shareable,
         for_others_too=disk.shareable,
     )
     if not flatten:
-        for image in disk.backing:
-            yield _elsewhere(Role.BACKING, disk, image, source, target, options)
+        for number, image in enumerate(disk.backing, start=1):
+            layer = _elsewhere(Role.BACKING, disk, image, source, target, options)
+            below = disk.backing[number].path if number < len(disk.backing) else ""
+            yield replace(layer, below=below) if isinstance(layer, CargoFile) else layer
 
 
 def _elsewhere(
@@ -178,6 +189,7 @@ def _elsewhere(
         source_is_block=_is_device(image.path),
         format=image.format,
         source_format=image.format,
+        own=False,
         for_others_too=True,
         must_exist=role is Role.BACKING and options.chain is Chain.REUSE,
     )
