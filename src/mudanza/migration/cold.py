@@ -154,6 +154,7 @@ class _Work:
         self.begun = time.monotonic()
         self.hand_over = HandOver(self.connections, self.handle, self.record)
         try:
+            self.hand_over.end_tpm_carriers()
             for _ in range(MOST_TURNS):
                 report = self._turn(self._verdict())
                 if report is not None:
@@ -180,10 +181,11 @@ class _Work:
             case Next.CARRY:
                 self.hand_over.remember()
                 self.verified = self.freight.bring(self.jobs.get(self.handle.id))
-                self.hand_over.define(self.jobs.get(self.handle.id))
+                self.hand_over.define()
             case Next.HAND_OVER:
                 self.handle.enter("handing over")
                 self.verified = str((self.compared or {}).get("same", ""))
+                self.hand_over.complete(self.jobs.get(self.handle.id), self.target)
                 self.hand_over.release(lambda: self.freight.changed_at_source(self.compared or {}))
                 if record.keep_source:
                     return self._finish()

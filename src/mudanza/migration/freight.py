@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mudanza.hypervisor.carrier import SECTOR, Carrier, Kind, Load
+from mudanza.hypervisor.carrier import Carrier, Kind, Load
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.contents import contents_of
 from mudanza.hypervisor.file_probes import file_lengths
@@ -32,6 +32,8 @@ from mudanza.preflight.cargo import CargoFile
 
 SMALL = MIB
 """Files up to this size go through the controller: a carrier takes about two seconds to start and to end."""
+GRAIN = 1024
+"""Bytes that what a carrier takes is a multiple of: QEMU counts in sectors of 512, libvirt makes overlays in KiB."""
 MOST_LOADS = 24
 """Ranges that one carrier takes; each is a disk of its own to QEMU."""
 
@@ -360,13 +362,13 @@ def whole(piece: Piece) -> tuple[Range, ...]:
 def split(piece: Piece, ranges: Iterable[Range]) -> tuple[list[Range], list[Range]]:
     """Return what of these ranges a carrier takes, and what goes through the controller.
 
-    QEMU counts in sectors: what a file has beyond its last whole one would arrive with zeroes behind it.
+    What a file has beyond its last whole GRAIN would arrive with zeroes behind it.
     """
     if not piece.file.as_it_is:
         return list(ranges), []
     big, small = [], []
     for start, length in ranges:
-        rest = (start + length) % SECTOR
+        rest = (start + length) % GRAIN
         if length <= SMALL and piece.length <= SMALL:
             small.append((start, length))
             continue

@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mudanza.hypervisor.connections import Connections
+from mudanza.hypervisor.tpm_carrier import carry_tpm, end_tpm_carrier
 from mudanza.journal.jobs import Job, JobHandle
 from mudanza.migration.history_keeper import HistoryKeeper
 from mudanza.migration.record import ColdRecord
 from mudanza.model.errors import HostUnreachableError, HypervisorError, MigrationFailedError
+from mudanza.model.host import Host
 from mudanza.model.migration import Side, Sighting
 
 SIGHTING_TIMEOUT = 5.0
@@ -38,12 +40,32 @@ class HandOver:
         except HostUnreachableError as error:
             return Sighting(Side.UNSEEN, reason=str(error))
 
-    def define(self, job: Job) -> None:
-        """Make the VM known at the target, with its history and without autostart."""
+    def define(self) -> None:
+        """Make the VM known at the target, without autostart."""
         record = self._record
         target = self._connections.domains(record.target)
         self._step("define", {"host": record.target}, lambda: target.define(record.target_xml))
+
+    def complete(self, job: Job, there: Host) -> None:
+        """Bring to the target what only a VM known there can have: its snapshots' records and its TPM's state."""
+        record = self._record
         self.lost += self._history.put_back(job, record.target)
+        if record.has_tpm and not _since_defined(job, "carry TPM"):
+            source, target = (self._connections.get(name) for name in (record.source, record.target))
+            try:
+                self._step(
+                    "carry TPM",
+                    {"uuid": record.uuid},
+                    lambda: carry_tpm(source, target, there, record.uuid, record.xml, tls=record.tls),
+                )
+            finally:
+                self.end_tpm_carriers()
+
+    def end_tpm_carriers(self) -> None:
+        """End what carries the TPM's state, wherever a controller that died has left it."""
+        if self._record.has_tpm:
+            for name in (self._record.source, self._record.target):
+                end_tpm_carrier(self._connections.get(name), self._record.uuid)
 
     def remember(self) -> None:
         """Write down what the source's libvirt knows of the VM's snapshots and checkpoints."""
@@ -133,6 +155,17 @@ def comparison_of(job: Job) -> Mapping[str, Any] | None:
         elif step.name == "compare" and step.outcome is not None and "same" in step.outcome:
             found = step.outcome
     return found
+
+
+def _since_defined(job: Job, name: str) -> bool:
+    """Whether a step was done since the VM was made known at the target."""
+    done = False
+    for step in job.steps:
+        if step.name == "define":
+            done = False
+        elif step.name == name and step.outcome is not None and step.outcome.get("done"):
+            done = True
+    return done
 
 
 def was_defined(job: Job) -> bool:
