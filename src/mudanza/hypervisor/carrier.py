@@ -23,7 +23,7 @@ from mudanza.hypervisor.uris import migration_uri, peer_uri
 from mudanza.model.errors import MudanzaError, UsageError
 from mudanza.model.host import Host
 from mudanza.model.migration import Side
-from mudanza.model.units import MIB
+from mudanza.model.units import KIB, MIB
 
 SECTOR = 512
 """Bytes that QEMU counts in: a file whose length is no multiple would arrive with zeroes behind it."""
@@ -71,18 +71,26 @@ def joined(loads: Sequence[Load]) -> tuple[Load, ...]:
     Several ranges of one file are disks that share it, and libvirt lets raw disks do that, but no overlays.
     """
     found: list[Load] = []
+    places: dict[tuple[str, str], int] = {}
     for load in loads:
-        at = next((n for n, known in enumerate(found) if load.is_shielded and known.source == load.source), None)
-        if at is None:
+        at = places.setdefault((load.source, load.target), len(found)) if load.is_shielded else len(found)
+        if at == len(found):
             found.append(load)
         else:
             found[at] = _hull(found[at], load)
-    return tuple(found)
+    return tuple(_rounded(load) for load in found)
 
 
 def _hull(one: Load, other: Load) -> Load:
     start = min(one.start, other.start)
     return replace(one, start=start, length=max(one.start + one.length, other.start + other.length) - start)
+
+
+def _rounded(load: Load) -> Load:
+    """Let a shielded range begin a sector earlier where that makes it whole KiB, which small overlays have to be."""
+    if load.is_shielded and load.start and load.length % KIB:
+        return replace(load, start=load.start - SECTOR, length=load.length + SECTOR)
+    return load
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +117,7 @@ def carrier_xml(
     for number, load in enumerate(loads):
         disk = _target_disk(load) if over is None else _source_disk(load, over.get(number))
         etree.SubElement(disk, "target", dev=disk_name(number), bus="scsi")
-        if load.source in shared or load.target in shared:
+        if number in shared:
             etree.SubElement(disk, "shareable")
         # libvirt puts at most 15 on a controller by itself; virtio-scsi takes thousands.
         etree.SubElement(disk, "address", type="drive", controller="0", bus="0", target="0", unit=str(number))
@@ -117,11 +125,15 @@ def carrier_xml(
     return etree.tostring(root, encoding="unicode")
 
 
-def _shared(loads: Sequence[Load]) -> frozenset[str]:
-    """Return the files that are more than one disk."""
-    uses = Counter(path for load in loads for path in (load.source, load.target))
-    own = Counter(load.source for load in loads if load.source == load.target)
-    return frozenset(path for path, count in uses.items() if count - own[path] > 1)
+def _shared(loads: Sequence[Load]) -> frozenset[int]:
+    """Return the numbers of the loads whose file is more than one disk, at the source or at the target."""
+    sources = Counter(load.source for load in loads if not load.is_shielded)
+    targets = Counter(load.target for load in loads)
+    return frozenset(
+        n
+        for n, load in enumerate(loads)
+        if (sources[load.source] > 1 and not load.is_shielded) or targets[load.target] > 1
+    )
 
 
 def _source_disk(load: Load, overlay: str | None) -> Any:
@@ -143,9 +155,7 @@ def _source_disk(load: Load, overlay: str | None) -> Any:
 def _target_disk(load: Load) -> Any:
     # A device may be longer than what goes onto it, and QEMU wants both ends to be of one length.
     exact = load.target_format == "raw" and (load.target_is_block or not load.whole)
-    disk = _disk(load.target_format, load.target, load.target_is_block, load.start if exact else None, load.length)
-    disk.find("driver").set("discard", "unmap")  # else QEMU writes zeroes where there are to be holes
-    return disk
+    return _disk(load.target_format, load.target, load.target_is_block, load.start if exact else None, load.length)
 
 
 def _disk(format_: str, path: str, is_block: bool, start: int | None, length: int) -> Any:
@@ -177,7 +187,7 @@ class Carrier:
     ) -> None:
         self._source, self._target = source, target
         self._here, self._there = here, there
-        self._name, self._uuid = name, uuid
+        self.name, self.uuid = name, uuid
         self._kind = kind
         self._loads: tuple[Load, ...] = ()
         self._overlays: tuple[str, ...] = ()
@@ -197,14 +207,14 @@ class Carrier:
             sizes = [self._loads[number].length for number in shielded]
             self._overlays = make_overlays(self._source, self._here, files[0] if files else None, sizes)
         over = dict(zip(shielded, self._overlays, strict=True))
-        xml = carrier_xml(self._name, self._uuid, self._kind, self._loads, over=over)
+        xml = carrier_xml(self.name, self.uuid, self._kind, self._loads, over=over)
         self._source.ask(lambda raw: self._create(raw, xml), timeout=START_TIMEOUT)
 
     def _create(self, raw: Any, xml: str) -> None:
         raw.createXML(xml, libvirt.VIR_DOMAIN_START_PAUSED)
         if self._ended:  # nobody waits for it any more
             with gone_is_fine():
-                remove_domain(raw, self._name)
+                remove_domain(raw, self.name)
 
     def order(self, *, tls: bool, bandwidth: int | None = None) -> tuple[str, Parameters, tuple[str, ...]]:
         """Return peer URI, parameters and flags for ``Domains.migrate_p2p``.
@@ -220,7 +230,7 @@ class Carrier:
                 remedy=f"tell it: mudanza host edit {entry.name} --peer-uri qemu+tls://NAME/system",
             )
         parameters: dict[str, int | str | list[str]] = {
-            "destination_xml": carrier_xml(self._name, self._uuid, self._kind, self._loads),
+            "destination_xml": carrier_xml(self.name, self.uuid, self._kind, self._loads),
             "migrate_disks": self._disks,
         }
         if uri := migration_uri(entry):
@@ -240,14 +250,14 @@ class Carrier:
 
         Raises HostUnreachableError and HypervisorError.
         """
-        jobs = Domains(self._source).disk_jobs(self._uuid, self._disks)
+        jobs = Domains(self._source).disk_jobs(self.uuid, self._disks)
         return tuple(jobs.get(disk) for disk in self._disks)
 
     def arrived(self) -> bool:
         """Whether both hosts say that all of it is at the target. False also where one does not say."""
-        if Domains(self._source).sighting(self._uuid).side is not Side.ABSENT:
+        if Domains(self._source).sighting(self.uuid).side is not Side.ABSENT:
             return False
-        there = Domains(self._target).sighting(self._uuid)
+        there = Domains(self._target).sighting(self.uuid)
         return there.side is Side.PRESENT and there.job is None
 
     def end(self) -> tuple[str, ...]:
@@ -260,9 +270,9 @@ class Carrier:
         failures = []
         for host in (self._source, self._target):
             try:
-                end_carrier(host, self._name)
+                end_carrier(host, self.name)
             except MudanzaError as error:
-                failures.append(f"{self._name} may still be on {host.name}: {error}")
+                failures.append(f"{self.name} may still be on {host.name}: {error}")
         try:
             delete_overlays(self._source, self._here, self._overlays)
         except MudanzaError as error:

@@ -97,11 +97,6 @@ class Domains:
         flags = libvirt.VIR_DOMAIN_START_PAUSED if paused else 0
         self._of(uuid, lambda domain: domain.createWithFlags(flags), START_TIMEOUT)
 
-    def create(self, xml: str, *, paused: bool = False) -> str:
-        """Start a VM that leaves no definition behind when it ends, and return its UUID."""
-        flags = libvirt.VIR_DOMAIN_START_PAUSED if paused else 0
-        return self._host.ask(lambda raw: str(raw.createXML(xml, flags).UUIDString()), timeout=START_TIMEOUT)
-
     def shutdown(self, uuid: str) -> None:
         """Ask the guest to shut down; it may take its time, or ignore it."""
         self._of(uuid, lambda domain: domain.shutdown())

@@ -19,6 +19,7 @@ from mudanza.hypervisor.directories import pool_on
 from mudanza.hypervisor.throwaway import gone_is_fine, throwaway_name
 from mudanza.model.errors import HypervisorError
 from mudanza.model.host import Host
+from mudanza.model.units import KIB
 from mudanza.preflight.mapping import FILE_POOLS
 
 OVERLAYS_TIMEOUT = 30.0
@@ -29,7 +30,7 @@ def make_overlays(host: HostConnection, about: Host, beside: str | None, sizes: 
     """Make as many overlays of these sizes (bytes) and return their paths.
 
     They lie in one directory: that of the file ``beside`` or, where nothing can be made in it, that of a pool.
-    Raises HostUnreachableError and HypervisorError.
+    Raises HostUnreachableError and HypervisorError, also for sizes below 200 KiB that are not whole KiB.
     """
     pools = [pool.path for pool in about.pools or () if pool.active and pool.kind in FILE_POOLS and pool.path]
     places = list(dict.fromkeys([posixpath.dirname(beside), *pools] if beside else pools))
@@ -62,13 +63,19 @@ def _make_all(raw: Any, pool: str, sizes: Sequence[int]) -> tuple[str, ...]:
     names = [throwaway_name("overlay") for _ in sizes]
     found = raw.storagePoolLookupByName(pool)
     try:
-        return tuple(
-            str(found.createXML(_volume_xml(name, size), 0).path()) for name, size in zip(names, sizes, strict=True)
-        )
+        return tuple(_make(found, name, size) for name, size in zip(names, sizes, strict=True))
     except libvirt.libvirtError:
         with suppress(libvirt.libvirtError):  # else they are swept up some day
             _delete_all(raw, pool, names)
         raise
+
+
+def _make(pool: Any, name: str, size: int) -> str:
+    rest = size % KIB
+    volume = pool.createXML(_volume_xml(name, size - rest), 0)
+    if rest:  # libvirt makes images of whole KiB only, and then lets them grow by sectors
+        volume.resize(size, 0)
+    return str(volume.path())
 
 
 def _delete_all(raw: Any, pool: str, names: Sequence[str]) -> None:

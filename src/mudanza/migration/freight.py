@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mudanza.hypervisor.carrier import Carrier, Kind, Load
+from mudanza.hypervisor.carrier import SECTOR, Carrier, Kind, Load
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.contents import contents_of
 from mudanza.hypervisor.file_probes import file_lengths
@@ -32,8 +32,6 @@ from mudanza.preflight.cargo import CargoFile
 
 SMALL = MIB
 """Files up to this size go through the controller: a carrier takes about two seconds to start and to end."""
-GRAIN = 1024
-"""Bytes that what a carrier takes is a multiple of: QEMU counts in sectors of 512, libvirt makes overlays in KiB."""
 MOST_LOADS = 24
 """Ranges that one carrier takes; each is a disk of its own to QEMU."""
 
@@ -139,7 +137,8 @@ class Freight:
         written = self._written()
         pieces = self._make_places(self._measure(self._record.files), job)
         stale = [piece for piece in pieces if not piece.fresh]
-        ranges = {piece: whole(piece) for piece in pieces if piece.fresh}
+        # What became another format cannot be compared: it is carried anew as a whole.
+        ranges = {piece: whole(piece) for piece in pieces if piece.fresh or not piece.file.as_it_is}
         if stale:
             self._tell("comparing what is there already")
             found = self._differences(stale, Verify.FULL)
@@ -285,7 +284,7 @@ class Freight:
             target_is_block=file.is_block,
             start=part[0],
             length=part[1],
-            whole=part == (0, piece.length),
+            whole=part == whole(piece)[0],
             read_only=file.for_others_too,
             source_format="raw" if file.as_it_is else file.source_format,
             target_format="raw" if file.as_it_is else file.format,
@@ -356,19 +355,20 @@ class Freight:
 
 def whole(piece: Piece) -> tuple[Range, ...]:
     """Return the range that is all of a file."""
-    return ((0, piece.length),) if piece.length else ()
+    length = piece.length if piece.file.as_it_is else piece.file.size
+    return ((0, length),) if length else ()
 
 
 def split(piece: Piece, ranges: Iterable[Range]) -> tuple[list[Range], list[Range]]:
     """Return what of these ranges a carrier takes, and what goes through the controller.
 
-    What a file has beyond its last whole GRAIN would arrive with zeroes behind it.
+    QEMU counts in sectors: what a file has beyond its last whole one would arrive with zeroes behind it.
     """
-    if not piece.file.as_it_is:
+    if not piece.file.as_it_is or piece.file.source_is_block or piece.file.is_block:
         return list(ranges), []
     big, small = [], []
     for start, length in ranges:
-        rest = (start + length) % GRAIN
+        rest = (start + length) % SECTOR
         if length <= SMALL and piece.length <= SMALL:
             small.append((start, length))
             continue
