@@ -12,6 +12,7 @@ from bench.figures import Figure, print_figures
 BENCHMARKS = {
     "disks": "a cold move over a capped link, beside qemu-img convert, rsync and scp",
     "overhead": "our whole command for an idle guest, over plain virsh migrate's",
+    "writer": "a guest that writes to its disk at two thirds of the link, beside virsh migrate",
 }
 
 

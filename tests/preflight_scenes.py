@@ -113,6 +113,12 @@ def options(**changes: Any) -> Change:
     return lambda scene: replace(scene, options=replace(scene.options, **changes))
 
 
+def in_place(scene: Scene) -> Scene:
+    """Its disks are to move to another pool of the host it is on."""
+    host = replace(scene.source, pools=(make.pool(), make.pool(name="fast", path="/fast")))
+    return replace(scene, source=host, target=host, options=replace(scene.options, map_storage={"images": "fast"}))
+
+
 def cold(scene: Scene) -> Scene:
     state = scene.vm.state if scene.vm.state is not VmState.RUNNING else VmState.SHUTOFF
     return replace(scene, mode=Mode.COLD, vm=replace(scene.vm, state=state, reason="shutdown"))

@@ -8,7 +8,7 @@ import pytest
 
 from mudanza.model.finding import Level
 from mudanza.model.host import HugePages
-from mudanza.model.migration import Mode, Probe, Tls
+from mudanza.model.migration import Chain, Mode, Probe, Tls
 from mudanza.model.units import GIB, MIB
 from mudanza.model.vm import Backing, Graphics, Snapshot, Tpm, VmState
 from tests import factories as make
@@ -26,6 +26,7 @@ from tests.preflight_scenes import (
     device,
     disk,
     facts,
+    in_place,
     iso,
     lookup,
     neighbour,
@@ -39,6 +40,7 @@ from tests.preflight_scenes import (
 )
 
 CHAIN = (Backing(PATHS["base"], "qcow2"),)
+SECOND = make.disk(target="vdb", source="/srv/other/two.qcow2", pool=None, volume=None, backing=CHAIN)
 MACVTAP = {"kind": "direct", "source": "eth0", "mode": "bridge"}
 EXTERNAL = Snapshot("overlay", external=True, current=True)
 ELSEWHERE = Graphics("vnc", "192.0.2.99")
@@ -187,7 +189,31 @@ EXAMPLES: list[tuple[str, Level, Change]] = [
     ("disk-transient", B, disk(transient=True)),
     ("backing-missing", B, all_of(SHARED, disk(backing=CHAIN), lookup(base=NO))),
     ("backing-missing", B, all_of(SHARED, disk(backing=CHAIN), lookup(base=UNKNOWN))),
+    (
+        "chain-mixed",
+        B,
+        all_of(
+            vm(disks=(make.disk(backing=CHAIN), SECOND)),
+            target(pools=(make.pool(), make.pool(name="vg", kind="logical", path="/dev/vg"))),
+            options(chain=Chain.KEEP, map_storage={"/srv/other": "vg"}),
+        ),
+    ),
     ("disk-flattened", W, disk(backing=CHAIN)),
+    # Within one host
+    ("map-onto-itself", B, all_of(in_place, options(map_storage={"images": "images"}))),
+    ("pool-missing", B, all_of(in_place, options(map_storage={"images": "fats"}))),
+    ("volume-occupied", B, all_of(in_place, facts(occupied={"vda": YES}))),
+    ("job-running", B, all_of(in_place, vm(job="backup"))),
+    ("block-job", B, all_of(in_place, disk(mirror=True))),
+    ("disk-stays", W, all_of(in_place, disk(shareable=True))),
+    ("disk-stays", W, all_of(in_place, iso(pool="images"))),
+    ("disk-flattened", W, all_of(in_place, disk(backing=CHAIN))),
+    ("chain-in-place", B, all_of(in_place, disk(backing=CHAIN), options(chain=Chain.KEEP))),
+    ("snapshots", B, all_of(in_place, vm(snapshots=(SNAPSHOT,)))),
+    ("snapshots", B, all_of(in_place, vm(snapshots=(SNAPSHOT,)), options(format="raw"), cold)),
+    ("snapshots-external", B, all_of(in_place, vm(snapshots=(EXTERNAL,)))),
+    ("managed-save", B, all_of(in_place, vm(has_managed_save=True), cold)),
+    ("disk-transient", B, all_of(in_place, disk(transient=True))),
     # Files
     ("file-missing", B, all_of(iso(), lookup(iso=NO))),
     ("file-missing", B, all_of(vm(boot_files=(PATHS["kernel"],)), lookup(kernel=NO))),

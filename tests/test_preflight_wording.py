@@ -159,5 +159,5 @@ def _command(program: Any, words: list[str], code: str) -> tuple[str, ...]:
         assert words[0] in program.commands, f"{code}: there is no command mudanza {' '.join((*path, words[0]))}"
         path, program, words = (*path, words[0]), program.commands[words[0]], words[1:]
     known = {option for parameter in program.params for option in parameter.opts}
-    assert {word for word in words if word.startswith("-")} <= known, code
+    assert {word.partition("=")[0] for word in words if word.startswith("-")} <= known, code
     return path

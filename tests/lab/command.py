@@ -98,6 +98,12 @@ class Running:
                 return event
         raise AssertionError(f"it ended without {what!r}: {self._lines} {self.end(None).err}")
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it stands still (SIGSTOP); fail if it has ended."""
+        assert self._process.poll() is None, self.end(None)
+        return Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
         self._process.send_signal(number)

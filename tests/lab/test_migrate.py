@@ -134,6 +134,22 @@ def test_shared_storage_needs_no_copy(lab: Lab, mudanza: Mudanza, make_guest: Ma
     guest.verify()
 
 
+def test_a_guest_that_writes_at_two_thirds_of_the_link_arrives(
+    lab: Lab, mudanza: Mudanza, make_guest: MakeGuest
+) -> None:
+    guest = make_guest("writer", disk_write_rate=8 * MIB)
+    try:
+        for host in ("h1", "h2"):
+            lab.set_uplink(host, 12 * MIB)
+        report = mudanza("migrate", "writer", "--to", "h2", "--deadline", "4m", "-o", "json").report
+    finally:
+        for host in ("h1", "h2"):
+            lab.set_uplink(host, None)
+    assert "synchronously" in report["transport"], "a mirror in the background would never be done"
+    assert guest.states() == {"h2": "running"}
+    guest.verify()
+
+
 @pytest.mark.parametrize("way", ["tls", "ssh"])
 def test_a_controller_elsewhere_carries_orders_and_no_data(
     lab: Lab, mudanza: Mudanza, make_guest: MakeGuest, way: str

@@ -46,6 +46,7 @@ def up(
     hosts: Annotated[int, typer.Option(min=1, max=8, help="How many.")] = 2,
     uplink: Annotated[str | None, typer.Option(metavar="RATE", help="Cap each host's link: 1gbit, 100MiB/s.")] = None,
     tls: Annotated[bool, typer.Option("--tls/--no-tls", help="Give the hosts certificates.")] = True,
+    qemu_user: Annotated[str, typer.Option(metavar="ACCOUNT", help="Who QEMU runs as: root, libvirt-qemu.")] = "root",
 ) -> None:
     """Build real libvirt hosts in namespaces, ready to use."""
     from mudanza.lab.lab import Lab
@@ -53,7 +54,7 @@ def up(
     rate = parse_rate(uplink) if uplink else None
     try:
         with _terminated_like_interrupted():
-            built = Lab.up(lab, hosts, uplink=rate, tls=tls, on_progress=say)
+            built = Lab.up(lab, hosts, uplink=rate, tls=tls, qemu_user=qemu_user, on_progress=say)
             try:
                 tell_mudanza(built)
             except BaseException:
@@ -198,7 +199,13 @@ def guest(
     write: Annotated[str, typer.Option(metavar="RATE", help="Memory it rewrites.")] = "0",
     working_set: Annotated[str | None, typer.Option(metavar="SIZE", help="How much memory it rewrites.")] = None,
     disk_write: Annotated[str, typer.Option(metavar="RATE", help="Data it writes to its disk.")] = "0",
-    shared: Annotated[bool, typer.Option("--shared", help="Put its disk on storage that all hosts share.")] = False,
+    shared: Annotated[bool, typer.Option("--shared", help="Put its disks on storage that all hosts share.")] = False,
+    disk_format: Annotated[str, typer.Option(metavar="qcow2|raw", help="Of its disks.")] = "qcow2",
+    backing: Annotated[str | None, typer.Option(metavar="VOLUME", help="Its data disk lies on this image.")] = None,
+    extra_disk: Annotated[str, typer.Option(metavar="SIZE", help="A second disk, blank.")] = "0",
+    uefi: Annotated[bool, typer.Option("--uefi", help="Give it OVMF and NVRAM.")] = False,
+    tpm: Annotated[bool, typer.Option("--tpm", help="Give it a TPM 2.0.")] = False,
+    stubborn: Annotated[bool, typer.Option("--stubborn", help="Have it ignore the power button.")] = False,
     lab: LabName = "lab",
 ) -> None:
     """Make and start a guest that counts aloud: over TCP and onto its disk."""
@@ -215,6 +222,12 @@ def guest(
         write_rate=rate,
         working_set=parse_size(working_set) if working_set else (DEFAULT_WORKING_SET if rate else 0),
         disk_write_rate=parse_rate(disk_write),
+        disk_format=disk_format,
+        backing=backing,
+        extra_disk=parse_size(extra_disk),
+        uefi=uefi,
+        tpm=tpm,
+        stubborn=stubborn,
     )
     made = create_guest(Lab.open(lab), spec, on=on)
     say(f"guest {name} runs on {on} and answers at {made.address}")
@@ -251,16 +264,25 @@ def watch(
     """Be a client of a guest while a command runs, and tell what was seen: blackout, lost beats, stalls."""
     from mudanza.lab.guest import find_guest
     from mudanza.lab.lab import Lab
+    from mudanza.lab.process import LabError
     from mudanza.lab.watch import Watch
 
     opened = Lab.open(lab)
     argv = _argv(command) if command else None
     code = 0
-    with Watch(opened, find_guest(opened, name).address) as watched:
+    found = find_guest(opened, name)
+    watched = Watch(opened, found.address)
+    try:
+        watched.start()
+    except LabError as error:
+        raise found.no_answer(str(error)) from error
+    try:
         if argv is not None:
             code = _run_here(argv, opened)
         else:
             time.sleep(seconds)
+    finally:
+        watched.stop()
     if output is Format.TABLE:
         sys.stdout.write(series_text(name, watched.series) + "\n")
     else:

@@ -159,7 +159,10 @@ def migrate(
     parallel: Annotated[int, typer.Option(min=1, max=8, help="How many at once, of several.")] = 2,
     output: Output = Format.TABLE,
 ) -> None:
-    """Move VMs to another host: running ones without switching them off, others with everything they are."""
+    """Move VMs to another host: running ones without switching them off, others with everything they are.
+
+    With --to their own host and --map-storage, only their disks move, to other pools there.
+    """
     app = app_of(context)
     options = MigrationOptions(
         max_downtime=parse_duration(max_downtime),

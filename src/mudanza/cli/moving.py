@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mudanza.cli.context import App
 from mudanza.cli.output import Format, plain, say
@@ -24,13 +24,15 @@ if TYPE_CHECKING:
     from mudanza.migration.cold import ColdMigration
     from mudanza.migration.live import LiveMigration
     from mudanza.migration.prepare import Judge, Prepared
+    from mudanza.migration.relocate import Relocation
+    from mudanza.model.cluster import Cluster
     from mudanza.model.vm import Vm
 
 WAIT_STEP = 0.2
 """Seconds between two looks whether the migrations are over or somebody pressed Ctrl-C."""
 
 
-def judge_of(app: App, connections: Connections, arrivals: Arrivals) -> tuple[Judge, Any]:
+def judge_of(app: App, connections: Connections, arrivals: Arrivals) -> tuple[Judge, Cluster]:
     from mudanza.migration.prepare import Judge
 
     connections.open_all([entry.name for entry in app.inventory.hosts()])
@@ -47,9 +49,13 @@ def arrivals_of(app: App) -> Arrivals:
 
 def mover_of(
     app: App, connections: Connections, kind: str, on_progress: Callable[[Progress], None]
-) -> LiveMigration | ColdMigration:
-    """Return what carries out jobs of a kind, ``live`` or ``cold``."""
+) -> LiveMigration | ColdMigration | Relocation:
+    """Return what carries out jobs of a kind: ``live``, ``cold``, or ``relocate`` for disks within one host."""
     limits = app.loaded.settings.limits
+    if kind == "relocate":
+        from mudanza.migration.relocate import Relocation
+
+        return Relocation(connections, app.inventory, app.jobs, limits.no_progress, on_progress)
     if kind == "cold":
         from mudanza.migration.cold import ColdLimits, ColdMigration
 
@@ -114,7 +120,7 @@ class Mover:
         try:
             if self._stop.is_set():
                 outcome.error = _not_begun(outcome.vm)
-            elif outcome.vm.host == to:
+            elif self._judge.is_there(outcome.vm, to, self._options):
                 self._nothing_to_do(outcome.vm)
             else:
                 outcome.report = self._migrate(outcome.vm, to, view, fresh=at_once)
@@ -128,20 +134,19 @@ class Mover:
             view.on_end(outcome.vm.name)
 
     def _migrate(self, vm: Vm, to: str | None, view: View, *, fresh: bool) -> MigrationReport:
-        view.on_progress(vm.name, f"{vm.host} → {to or '?'}", Progress("checking", 0.0))
+        view.on_progress(vm.name, vm.host if vm.host == to else f"{vm.host} → {to or '?'}", Progress("checking", 0.0))
         judge, begun = self._judge, self._begun
         if not fresh:  # the picture is from before others were moved
             begun = time.monotonic()
             judge, cluster = judge_of(self._app, self._connections, self._arrivals)
             vm = cluster.find(vm.uuid)
         prepared = judge.prepare(vm, to, self._options)
-        way = f"{vm.host} → {prepared.chosen.target.name}"
+        way = _way(prepared)
         self._announce(prepared)
-        cold = self._options.is_cold(active=vm.state.active)
         mover = mover_of(
             self._app,
             self._connections,
-            "cold" if cold else "live",
+            _kind(prepared),
             lambda progress: view.on_progress(vm.name, way, progress),
         )
         prepared = replace(prepared, checking_time=time.monotonic() - begun)
@@ -168,6 +173,20 @@ class Mover:
             say(f"{prepared.vm.name}: {prepared.why}")
         for finding in warnings:
             say(f"! {finding.subject}: {finding.message} [{finding.code}]")
+
+
+def _kind(prepared: Prepared) -> str:
+    """Return the kind of job that a move is."""
+    if prepared.is_in_place:
+        return "relocate"
+    return "cold" if prepared.options.is_cold(active=prepared.vm.state.active) else "live"
+
+
+def _way(prepared: Prepared) -> str:
+    if not prepared.is_in_place:
+        return f"{prepared.vm.host} → {prepared.chosen.target.name}"
+    pools = dict.fromkeys(plan.pool for plan in prepared.chosen.resolution.copies)
+    return f"{prepared.vm.host}: disks → {', '.join(pools)}"
 
 
 def _not_begun(vm: Vm) -> MudanzaError:

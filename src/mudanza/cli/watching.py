@@ -142,6 +142,8 @@ class EventView:
 
 
 _EMIT = threading.Lock()
+_OFF = frozenset({"cold", "in place, off"})
+"""Modes in which the guest is switched off."""
 
 
 def emit(event: str, **fields: Any) -> None:
@@ -167,7 +169,8 @@ def _times(report: MigrationReport) -> str:
 
 def report_text(report: MigrationReport) -> str:
     """Write a report for people."""
-    encrypted = "" if report.tls else "  (not encrypted)"
+    in_place = report.source == report.target
+    encrypted = "" if report.tls or in_place else "  (not encrypted)"
     facts = [
         ("downtime", _downtime(report)),
         (
@@ -178,24 +181,27 @@ def report_text(report: MigrationReport) -> str:
         ("disks", f"{format_size(report.disk_bytes)}, holes left out" if report.disk_bytes else "nothing to copy"),
         ("rate", format_rate(report.rate) if report.rate else ""),
         ("way", report.transport + encrypted if "encrypted" not in report.transport else report.transport),
-        ("compared", report.verified or ("nothing" if report.mode == "cold" else "")),
+        ("compared", report.verified or ("nothing" if report.mode in _OFF else "")),
         ("removed", "\n".join(report.removed)),
         ("kept", "\n".join(report.kept)),
         ("warning", "\n".join(report.warnings)),
     ]
-    lines = [f"{report.vm} moved from {report.source} to {report.target} in {_times(report)}"]
+    way = f"'s disks moved within {report.source}" if in_place else f" moved from {report.source} to {report.target}"
+    lines = [f"{report.vm}{way} in {_times(report)}"]
     for label, value in facts:
         lines += [f"  {label:<10}{entry}" for entry in value.split("\n") if entry]
     return "\n".join(lines)
 
 
 def _downtime(report: MigrationReport) -> str:
-    if report.mode == "cold":
+    if report.mode == "in place":
+        return "none"
+    if report.mode in _OFF:
         return f"{format_duration(report.downtime)} (from shut down to started)" if report.downtime else ""
     return f"{report.downtime * 1000:.0f} ms (vCPUs stopped, as QEMU measured)" if report.downtime else "unknown"
 
 
 def _memory(report: MigrationReport) -> str:
-    if report.mode == "cold":
+    if report.mode in ("in place", *_OFF):
         return ""
     return f"{format_size(report.memory_bytes)} in {report.iterations or 'an unknown number of'} passes"

@@ -12,9 +12,11 @@ from mudanza.hypervisor.connection import CALL_TIMEOUT, HostConnection, Raw, han
 from mudanza.hypervisor.console import Console
 from mudanza.hypervisor.jobs import job_name
 from mudanza.hypervisor.states import reason_name, state_name
+from mudanza.hypervisor.vm_reader import written
 from mudanza.hypervisor.yank import yank_copies
 from mudanza.model.errors import HostUnreachableError, HypervisorError, UsageError
 from mudanza.model.migration import Side, Sighting
+from mudanza.model.vm import Written
 
 SIGHTING_TIMEOUT = 10.0
 """Seconds a host may take to say what is with one VM."""
@@ -92,6 +94,15 @@ class Domains:
             flags |= libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
         self._of(uuid, lambda domain: domain.undefineFlags(flags))
 
+    def saved_definition(self, uuid: str) -> str:
+        """Return the XML that a saved memory (managed save) is restored with."""
+        flags = libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE
+        return self._of(uuid, lambda domain: str(domain.managedSaveGetXMLDesc(flags)))
+
+    def define_saved(self, uuid: str, xml: str) -> None:
+        """Have a saved memory be restored with that XML, whose guest has to be the same."""
+        self._of(uuid, lambda domain: domain.managedSaveDefineXML(xml))
+
     def start(self, uuid: str, *, paused: bool = False) -> None:
         """Start a VM."""
         flags = libvirt.VIR_DOMAIN_START_PAUSED if paused else 0
@@ -136,6 +147,10 @@ class Domains:
         """Return the figures of the last job that ended well; they stay there to be read again."""
         flags = libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED | libvirt.VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED
         return self._of(uuid, lambda domain: dict(domain.jobStats(flags)), JOB_TIMEOUT)
+
+    def written(self, uuid: str) -> Written:
+        """Return what the guest has written to its disks since it started."""
+        return self._host.ask(lambda raw: _written(raw, raw.lookupByUUIDString(uuid)), timeout=JOB_TIMEOUT)
 
     def abort_job(self, uuid: str) -> None:
         """Cancel the running job."""
@@ -206,6 +221,11 @@ def _sight(domain: Any, job: str | None) -> Sighting:
 def _disk_jobs(domain: Any, disks: Sequence[str]) -> dict[str, tuple[int, int]]:
     jobs = {disk: domain.blockJobInfo(disk) for disk in disks}
     return {disk: (int(job["cur"]), int(job["end"])) for disk, job in jobs.items() if job}
+
+
+def _written(raw: Any, domain: Any) -> Written:
+    answer = raw.domainListGetStats([domain], libvirt.VIR_DOMAIN_STATS_BLOCK)
+    return written(answer[0][1] if answer else {})
 
 
 def _attach(host: str, line: Raw, uuid: str, flags: int) -> Console:

@@ -124,6 +124,40 @@ def gather_facts(
     )
 
 
+def gather_facts_in_place(
+    connections: Connections, vm: Vm, host: Host, others: Sequence[Host], options: MigrationOptions, arriving: Volumes
+) -> Facts:
+    """Return what has to be known before disks of a VM move to other pools of its own host.
+
+    ``shared`` says of each whether any of the ``others`` sees the same image, and may therefore use it.
+    Raises HostUnreachableError for a host that cannot be reached.
+    """
+    seat = connections.get(host.name)
+    all_of([lambda: _sweep(seat)], timeout=_SWEEP_TIMEOUT)
+    copies = resolve(vm, host, host, options, Facts()).copies
+    return Facts(
+        shared=_seen_elsewhere(connections, vm, host, others, copies),
+        occupied=probe_occupied(seat, host, copies),
+        room=probe_room(seat, [plan.pool for plan in copies], arriving),
+    )
+
+
+def _seen_elsewhere(
+    connections: Connections, vm: Vm, host: Host, others: Sequence[Host], copies: Sequence[DiskPlan]
+) -> Mapping[str, Probe]:
+    moving = {plan.target for plan in copies}
+    disks = [disk for disk in vm.disks if disk.target in moving]
+    found = {disk.target: Probe(Answer.NO) for disk in disks}
+    for other in others:
+        if not other.seen:
+            unseen = Probe(Answer.UNKNOWN, f"{other.name} did not answer")
+            answers: Mapping[str, Probe] = {disk.target: unseen for disk in disks}
+        else:
+            answers = probe_shared(connections.get(host.name), connections.get(other.name), host, other, disks)
+        found = {name: answers[name] if probe.answer is Answer.NO else probe for name, probe in found.items()}
+    return found
+
+
 def _let_finish(link: Task[_Link]) -> None:
     """Whoever interrupts us (Ctrl-C) gives what is under way the time to take its guests away."""
     with suppress(Exception):

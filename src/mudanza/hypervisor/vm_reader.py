@@ -5,6 +5,7 @@ A guest whose QEMU hangs, or an image on storage that hangs, costs its own VM so
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +21,7 @@ from mudanza.hypervisor.resource_xml import parse_snapshot
 from mudanza.hypervisor.states import reason_name, state_name
 from mudanza.hypervisor.throwaway import is_throwaway
 from mudanza.model.errors import HostUnreachableError, HypervisorError
-from mudanza.model.vm import Disk, Snapshot, Vm, VmState
+from mudanza.model.vm import Disk, Snapshot, Vm, VmState, Written
 
 MONITOR_TIMEOUT = 2.0
 """Seconds one VM's QEMU may take to tell sizes and jobs."""
@@ -126,10 +127,20 @@ def _describe(domain: Any, host: str, listing: _Listing) -> Vm:
     )
     return replace(
         vm,
-        has_managed_save=uuid in listing.managed_save,
+        has_managed_save=uuid in listing.managed_save or (not state.active and _has_saved_memory(domain)),
         snapshots=_snapshots(domain, host) if uuid in listing.with_snapshots else (),
         checkpoints=_checkpoints(domain) if uuid in listing.with_checkpoints else (),
     )
+
+
+def _has_saved_memory(domain: Any) -> bool:
+    """Whether starting it would restore a saved memory: libvirt lists none that was brought since it started."""
+    try:
+        return bool(domain.managedSaveGetXMLDesc())
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID:
+            return False
+        raise
 
 
 def _snapshots(domain: Any, host: str) -> tuple[Snapshot, ...]:
@@ -177,8 +188,15 @@ def _ask_qemu(raw: Any, vm: Vm) -> Vm:
         job=job_name(domain),
         memory_used=figures["balloon.rss"] * _KIB if "balloon.rss" in figures else None,
         cpu_seconds=figures["cpu.time"] / 1e9 if "cpu.time" in figures else None,
+        written=written(figures),
         disks=tuple(_with_sizes(disk, figures) for disk in vm.disks),
     )
+
+
+def written(figures: Mapping[str, Any]) -> Written:
+    """Return what a guest's disks have taken in all, from libvirt's block statistics as they are now."""
+    count = figures.get("block.count", 0)
+    return Written(sum(figures.get(f"block.{number}.wr.bytes", 0) for number in range(count)), time.monotonic())
 
 
 def _with_sizes(disk: Disk, figures: Mapping[str, Any]) -> Disk:

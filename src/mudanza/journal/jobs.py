@@ -247,6 +247,7 @@ class Jobs:
             with self._engine.begin() as connection:
                 ended = (job.c.id == job_id) & (job.c.epoch == found.epoch) & job.c.ended_at.is_not(None)
                 values = {"epoch": found.epoch + 1, "owner": self.owner, "ended_at": None, "busy": found.vm_uuid}
+                values |= {"cancel_asked_by": None, "cancel_asked_at": None}  # that was about the earlier try
                 lease = {"lease_until": now(connection) + LEASE}
                 if connection.execute(update(job).where(ended).values(**values, **lease)).rowcount != 1:
                     raise BlockedError(f"job {job_id} is being worked on", remedy="try again")

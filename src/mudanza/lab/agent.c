@@ -9,6 +9,8 @@
  * Every sector of ours ends in a CRC-32 of what precedes it; numbers are little-endian.
  */
 #define _GNU_SOURCE
+#include "agent_keep.h"
+
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
@@ -728,13 +730,29 @@ static const char *set_something(const char *word, uint64_t number)
     return "ok";
 }
 
+/* Keeps a number outside the disk, or, without one, tells which is kept there. */
+static void keep(int out, bool in_tpm, bool given, uint64_t number)
+{
+    const char *trouble;
+    if (given)
+        trouble = in_tpm ? keep_in_tpm(number) : keep_in_nvram(number);
+    else
+        trouble = in_tpm ? kept_in_tpm(&number) : kept_in_nvram(&number);
+    if (trouble)
+        dprintf(out, "error %s\n", trouble);
+    else
+        dprintf(out, "ok %" PRIu64 "\n", number);
+}
+
 static void answer(int out, const char *line)
 {
     char word[16] = "";
     uint64_t first = 0, second = 0;
-    sscanf(line, "%15s %" SCNu64 " %" SCNu64, word, &first, &second);
+    int words = sscanf(line, "%15s %" SCNu64 " %" SCNu64, word, &first, &second);
     if (strcmp(word, "stats") == 0)
         stats(out);
+    else if (strcmp(word, "nvram") == 0 || strcmp(word, "tpm") == 0)
+        keep(out, strcmp(word, "tpm") == 0, words > 1, first);
     else if (strcmp(word, "memverify") == 0)
         verify_memory(out);
     else if ((strcmp(word, "verify") == 0 || strcmp(word, "sum") == 0) && no_disk())
@@ -819,7 +837,8 @@ int main(void)
     if (disk_fd >= 0)
         atomic_store(&last_seq, find_last_seq());
     beat_period = setting("beat", 20) * MILLISECOND;
-    start_thread(watch_power_button, NULL);
+    if (!setting("stubborn", 0))
+        start_thread(watch_power_button, NULL);
     start_thread(tick_forever, NULL);
     start_thread(write_memory_forever, NULL);
     if (disk_fd >= 0)

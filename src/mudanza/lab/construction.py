@@ -127,7 +127,8 @@ class _Site:
 
     def _make_host(self, name: str) -> Cell:
         files = host.HostFiles(self.directory, name)
-        host.create_files(self.switch, files, self.addresses, self.keys, self.authority, self.settings.pool_size)
+        size, user = self.settings.pool_size, self.settings.qemu_user
+        host.create_files(self.switch, files, self.addresses, self.keys, self.authority, size, user)
         return host.boot(files, self.switch, self.settings.uplinks.get(name))
 
 

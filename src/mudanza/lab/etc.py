@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from mudanza.model.errors import UsageError
+
 MACHINE_ETC = "/run/machine-etc"
 """Where a cell mounts the machine's own /etc, read-only."""
 
@@ -41,6 +43,15 @@ def create(etc: Path, name: str, addresses: Mapping[str, str]) -> None:
     _add_missing(etc / "passwd", _QEMU_ACCOUNT)
     for group in _QEMU_GROUPS:
         _add_missing(etc / "group", group)
+
+
+def account(etc: Path, name: str) -> tuple[int, int]:
+    """Return the user and the group number of an account. Raises UsageError if there is none of that name."""
+    for line in (etc / "passwd").read_text().splitlines():
+        fields = line.split(":")
+        if fields[0] == name:
+            return int(fields[2]), int(fields[3])
+    raise UsageError(f"there is no account {name!r}", remedy="root and libvirt-qemu are always there")
 
 
 def _add_missing(path: Path, line: str) -> None:

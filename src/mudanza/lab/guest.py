@@ -10,9 +10,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lxml import etree
+
 from mudanza.lab import client, layout, state
 from mudanza.lab.cell import Cell
-from mudanza.lab.domain import BootFiles, GuestSpec, console_log, domain_xml, mac_of, volume_xml
+from mudanza.lab.domain import FIRMWARE, BootFiles, GuestSpec, console_log, domain_xml, mac_of, volume_xml
 from mudanza.lab.image import guest_image
 from mudanza.lab.lab import Lab
 from mudanza.lab.process import LabError
@@ -24,6 +26,9 @@ COMMAND_LIMIT = 60.0
 """Seconds the agent may take to answer; reading a whole disk takes about 10 s a GiB."""
 PROGRAM_START = 10.0
 """Seconds a helper program in the client seat may take beyond the limit given to it."""
+
+TPM_PROGRAMS = ("/usr/bin/swtpm", "/usr/bin/swtpm_setup")
+"""What libvirt emulates a TPM with."""
 
 UNDEFINE_WITH = ("--nvram", "--managed-save", "--snapshots-metadata", "--checkpoints-metadata")
 """What libvirt keeps beside a definition, and would otherwise refuse to undefine for."""
@@ -45,13 +50,11 @@ class Guest:
         """Put one command to the agent, from the client seat, and return its answer.
 
         ``mem RATE``, ``workingset BYTES``, ``disk RATE`` and ``burn THREADS`` set; ``quiet`` stops all writers
-        and returns when they stand still; ``sync``, ``verify``, ``memverify``, ``sum OFFSET LENGTH``,
-        ``stats``, ``poweroff``.
+        and returns when they stand still; ``nvram [NUMBER]`` and ``tpm [NUMBER]`` keep a number there, or tell which
+        is kept; ``sync``, ``verify``, ``memverify``, ``sum OFFSET LENGTH``, ``stats``, ``poweroff``.
         Raises LabError when it does not answer or answers anything but ``ok``.
         """
-        argv, environment = client.command("ask", self.address, question, "--limit", str(limit))
-        seat = self.lab.cell(layout.CLIENT)
-        answer = seat.run(argv, env=environment, timeout=limit + PROGRAM_START).stdout.strip()
+        answer = self._from_client_seat("ask", limit, question)
         verdict, _, rest = answer.partition(" ")
         if verdict != "ok":
             raise LabError(f"{self.name} answered {question!r} with: {answer}")
@@ -77,10 +80,37 @@ class Guest:
         """Return the CRC-32 of a part of the disk as the guest reads it. Bytes, whole sectors."""
         return int(self.command(f"sum {offset} {length}"), 16)
 
+    def keep(self, place: str, number: int) -> None:
+        """Have the guest write a number below 2^64 into its ``nvram`` or ``tpm``. Raises LabError if it cannot."""
+        self.command(f"{place} {number}")
+
+    def kept(self, place: str) -> int:
+        """Return the number that the guest finds in its ``nvram`` or ``tpm``. Raises LabError if there is none."""
+        return int(self.command(place))
+
     def await_answer(self, limit: float = BOOT_LIMIT) -> None:
         """Wait until it answers ping and beats at the client seat. Raises LabError after ``limit`` seconds."""
-        argv, environment = client.command("await", self.address, "--limit", str(limit))
-        self.lab.cell(layout.CLIENT).run(argv, env=environment, timeout=limit + PROGRAM_START)
+        self._from_client_seat("await", limit)
+
+    def _from_client_seat(self, verb: str, limit: float, *words: str) -> str:
+        argv, environment = client.command(verb, self.address, *words, "--limit", str(limit))
+        seat = self.lab.cell(layout.CLIENT)
+        done = seat.run(argv, env=environment, timeout=limit + PROGRAM_START, check=False)
+        if done.returncode != 0:
+            raise self.no_answer(done.stderr.strip() or f"the client ended with {done.returncode}")
+        return done.stdout.strip()
+
+    def no_answer(self, what_was_seen: str) -> LabError:
+        """Return an error that says what was seen of the guest from outside, and its state on every host."""
+        try:
+            states = ", ".join(f"{state} on {host}" for host, state in self.states().items())
+        except LabError as error:
+            states = f"not known: {error}"
+        return LabError(
+            f"guest {self.name} does not answer: {what_was_seen}",
+            vm_state=states or "no live host of the lab knows it",
+            remedy=f"see where it is (mudanza vms); if it is off: mudanza start {self.name}",
+        )
 
     def states(self) -> dict[str, str]:
         """Return host → state in virsh's words, of every live host that knows this guest."""
@@ -89,23 +119,30 @@ class Guest:
         return {host: answer.strip() for host, answer in answers.items() if answer.strip()}
 
     def remove(self) -> None:
-        """Destroy and undefine it wherever it is, delete its volumes there and give its address back."""
+        """Destroy and undefine it wherever it is, delete its volumes there and give its address back.
+
+        What it shares with others stays: read-only and shareable disks, CD-ROMs, images below its own.
+        """
         for host, domain_state in self.states().items():
             cell = self.lab.cell(host)
             if domain_state not in ("shut off", "crashed"):
                 virsh(cell, "destroy", self.uuid)
             # A transient domain is gone with its QEMU.
             if self.uuid in virsh(cell, "list", "--all", "--uuid"):
-                virsh(cell, "undefine", self.uuid, *UNDEFINE_WITH, "--remove-all-storage")
+                own = ",".join(_own_disks(virsh(cell, "dumpxml", "--inactive", self.uuid)))
+                for pool in virsh(cell, "pool-list", "--name").split():
+                    virsh(cell, "pool-refresh", pool)  # libvirt deletes only the volumes it knows of
+                virsh(cell, "undefine", self.uuid, *UNDEFINE_WITH, *(("--storage", own) if own else ()))
         _forget(self.lab, self.address)
 
 
 def create_guest(lab: Lab, spec: GuestSpec, on: str = "h1", *, limit: float = BOOT_LIMIT) -> Guest:
-    """Create the volume, define and start the guest, and return it once it answers ping and beats.
+    """Create its disks, define and start the guest, and return it once it answers ping and beats.
 
     With a working set, it is filled by then. Raises UsageError for a spec that cannot be, LabError when
     something fails or ``limit`` seconds are over; nothing of it is left then.
     """
+    _require_parts(spec)
     cell = lab.cell(on)
     boot = _boot_files(lab)
     spec = replace(spec, uuid=spec.uuid or str(uuid.uuid4()))
@@ -113,10 +150,10 @@ def create_guest(lab: Lab, spec: GuestSpec, on: str = "h1", *, limit: float = BO
         address = _reserve(lab, spec)
         undo.callback(_forget, lab, address)
         spec = replace(spec, address=address, mac=spec.mac or mac_of(address))
-        path = _create_volume(cell, spec, undo)
+        paths = _create_disks(cell, spec, undo)
         # The way back comes first, and may find nothing: libvirtd carries out an order whose virsh was interrupted.
         undo.callback(virsh, cell, "undefine", str(spec.uuid), *UNDEFINE_WITH, check=False)
-        virsh(cell, "define", "/dev/stdin", stdin=domain_xml(spec, boot, path))
+        virsh(cell, "define", "/dev/stdin", stdin=domain_xml(spec, boot, paths))
         undo.callback(virsh, cell, "destroy", str(spec.uuid), check=False)
         virsh(cell, "start", str(spec.uuid))
         guest = Guest(lab, spec.name, str(spec.uuid), address)
@@ -155,19 +192,54 @@ def _boot_files(lab: Lab) -> BootFiles:
             draft = Path(tempfile.mkdtemp(dir=place.parent, prefix=".draft-"))
             shutil.copy(image.kernel, draft)
             shutil.copy(image.initrd, draft)
+            draft.chmod(0o755)  # QEMU need not be root
             draft.rename(place)
     inside = Path(layout.BOOT_DIRECTORY) / name
     return BootFiles(kernel=str(inside / image.kernel.name), initrd=str(inside / image.initrd.name))
 
 
-def _create_volume(cell: Cell, spec: GuestSpec, undo: ExitStack) -> str | None:
-    """Create the guest's data disk and return its path on the host; None for a guest without."""
-    if not spec.disk:
-        return None
-    virsh(cell, "vol-create", "--pool", spec.pool, "--file", "/dev/stdin", stdin=volume_xml(spec))
-    path = virsh(cell, "vol-path", "--pool", spec.pool, "--vol", spec.volume).strip()
+def _require_parts(spec: GuestSpec) -> None:
+    """Raise UsageError if the machine lacks what only some guests need."""
+    needed = {"ovmf": [FIRMWARE] if spec.uefi else [], "swtpm swtpm-tools": TPM_PROGRAMS if spec.tpm else []}
+    missing = [packages for packages, files in needed.items() if not all(Path(file).exists() for file in files)]
+    if missing:
+        raise UsageError(
+            f"the guest {spec.name} needs Debian packages that are not installed: {' '.join(missing)}",
+            remedy=f"apt-get install -y --no-install-recommends {' '.join(missing)}",
+        )
+
+
+def _create_disks(cell: Cell, spec: GuestSpec, undo: ExitStack) -> list[str]:
+    """Create the guest's own disks and return their paths on the host."""
+    paths = []
+    if spec.disk:
+        below = _image_below(cell, spec) if spec.backing else None
+        paths.append(_create_volume(cell, spec.pool, volume_xml(spec.volume, spec.disk, spec.disk_format, below), undo))
+    if spec.extra_disk:
+        xml = volume_xml(spec.extra_volume, spec.extra_disk, spec.disk_format)
+        paths.append(_create_volume(cell, spec.pool, xml, undo))
+    return paths
+
+
+def _create_volume(cell: Cell, pool: str, xml: str, undo: ExitStack) -> str:
+    virsh(cell, "vol-create", "--pool", pool, "--file", "/dev/stdin", stdin=xml)
+    name = etree.fromstring(xml).findtext("name")
+    path = virsh(cell, "vol-path", "--pool", pool, "--vol", str(name)).strip()
     undo.callback(virsh, cell, "vol-delete", "--vol", path)
     return path
+
+
+def _image_below(cell: Cell, spec: GuestSpec) -> tuple[str, str]:
+    """Return path and format of the image below the guest's data disk, which others may share."""
+    below = etree.fromstring(virsh(cell, "vol-dumpxml", "--pool", spec.pool, "--vol", str(spec.backing)))
+    return str(below.findtext("target/path")), str(below.xpath("string(target/format/@type)"))
+
+
+def _own_disks(xml: str) -> list[str]:
+    """Return the target names of the disks that are the guest's alone."""
+    disks = etree.fromstring(xml).findall("devices/disk[@device='disk']")
+    own = (disk for disk in disks if disk.find("readonly") is None and disk.find("shareable") is None)
+    return [str(disk.xpath("string(target/@dev)")) for disk in own]
 
 
 def _await_start(guest: Guest, spec: GuestSpec, host: Cell, limit: float) -> None:

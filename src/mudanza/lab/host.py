@@ -24,10 +24,13 @@ QEMU_FRONT = Path(__file__).with_name("qemu-tcg.sh")
 DISKS = {"default": layout.IMAGES_DIRECTORY, "fast": layout.FAST_DIRECTORY}
 """Pools that are a filesystem of their own, and where it is mounted."""
 
+TPM_AUTHORITY = "var/lib/swtpm-localca"
+"""Where the account that emulates TPMs keeps the keys that it certifies them with."""
+
 _SYSTEM_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _MOUNT_POINTS = ("usr", "dev", "proc", "sys", "srv/shared", "srv/boot", "srv/qemu/bin")
 _DIRECTORIES = (
-    "root", "home", "var/cache/libvirt", "var/log/libvirt", "var/log/swtpm", "var/lib/swtpm-localca", "var/tmp",
+    "root", "home", "var/cache/libvirt", "var/log/libvirt", "var/log/swtpm", TPM_AUTHORITY, "var/tmp",
 )  # fmt: skip
 
 # $1: the host's root directory, $2: the lab's directory, $3: the host's name, $4: where the machine's /etc is,
@@ -40,6 +43,12 @@ mount --bind -o ro /usr usr
 mount --bind /dev dev
 mount -t devpts -o newinstance,ptmxmode=0666,mode=0620 devpts dev/pts
 mount -t tmpfs tmpfs dev/shm
+if [ -e dev/kvm ]; then
+  # Open to QEMU whoever it runs as: libvirtd would else look at its QEMU anew, for seconds, at almost every call.
+  cp -a dev/kvm run/kvm
+  chmod 666 run/kvm
+  mount --bind run/kvm dev/kvm
+fi
 mount -t proc proc proc
 mount -t sysfs sysfs sys
 mount -o loop,discard,noinit_itable "$2/$3-default.img" var/lib/libvirt/images
@@ -78,6 +87,7 @@ def create_files(
     keys: Keys,
     authority: pki.Authority | None,
     pool_size: int,
+    qemu_user: str,
 ) -> None:
     """Make everything of a host that outlives its death. ``pool_size`` in bytes."""
     root, name = files.root, files.name
@@ -87,6 +97,7 @@ def create_files(
             (root / link).symlink_to(Path("/", link).readlink())
     for directory in (*_MOUNT_POINTS, *_DIRECTORIES, *(path.lstrip("/") for path in DISKS.values())):
         (root / directory).mkdir(parents=True)
+    _copy_owner(Path("/", TPM_AUTHORITY), root / TPM_AUTHORITY)
     (root / "srv/qemu/bin/qemu-system-x86_64").touch()
     for beside in ("lib", "share"):  # QEMU looks for its modules and firmware beside the directory it lies in
         (root / "srv/qemu" / beside).symlink_to(f"/usr/{beside}")
@@ -102,7 +113,10 @@ def create_files(
     keys.install_server(root / "etc", name, addresses[name])
     if authority is not None:
         pki.install(authority, root / "etc", name, addresses[name])
-    libvirt_config.write(root / "etc/libvirt", name, addresses[name], uuid.uuid4(), tls=authority is not None)
+        for key in (root / "etc/pki/qemu").glob("*-key.pem"):
+            os.chown(key, *etc.account(root / "etc", qemu_user))
+    tls = authority is not None
+    libvirt_config.write(root / "etc/libvirt", name, addresses[name], uuid.uuid4(), tls=tls, qemu_user=qemu_user)
 
 
 def boot(files: HostFiles, switch: Cell, rate: int | None) -> Cell:

@@ -31,9 +31,9 @@ BUILD_LIMIT = 600.0
 STEP_LIMIT = 120.0
 """Seconds for any other single step of the build."""
 
-MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_balloon", "virtio_console", "evdev", "button")
+MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_balloon", "virtio_console", "evdev", "button", "efivarfs")
 
-AGENT_SOURCE = Path(__file__).with_name("agent.c")
+AGENT_SOURCES = tuple(Path(__file__).with_name(name) for name in ("agent.c", "agent_keep.c", "agent_keep.h"))
 COMPILE = ("gcc", "-O2", "-static", "-pthread", "-Wall", "-Wextra", "-Werror")
 
 NEEDED = {
@@ -55,11 +55,13 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 for module in /modules/*.ko; do insmod "$module"; done
+[ -d /sys/firmware/efi ] && mount -t efivarfs efivarfs /sys/firmware/efi/efivars
 address=$(sed -n 's|.*mudanza\\.ip=\\([0-9./]*\\).*|\\1|p' /proc/cmdline)
 host=${address%/*}
 hostname "guest-${host##*.}"
 ip link set lo up
 [ -n "$address" ] && ip addr add "$address" dev eth0
+echo 1 >/proc/sys/net/ipv4/conf/eth0/arp_notify  # those who knew it at another host must find it at this one
 ip link set eth0 up
 exec /bin/init
 """
@@ -182,7 +184,8 @@ def _kernel_version(package: Path) -> str:
 
 
 def _content_hash(package: Path) -> str:
-    parts = (package.name, AGENT_SOURCE.read_text(), INIT, INITTAB, PROFILE, *COMPILE, *MODULES)
+    agent = (source.read_text() for source in AGENT_SOURCES)
+    parts = (package.name, *agent, INIT, INITTAB, PROFILE, *COMPILE, *MODULES)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
@@ -197,7 +200,7 @@ def _build(package: Path, scratch: Path) -> Path:
     shutil.copy(busybox, root / "bin/busybox")
     for number, module in enumerate(_modules_in_order(unpacked, _kernel_version(package))):
         shutil.copy(module, root / f"modules/{number:02}-{module.name}")
-    _run([*COMPILE, "-o", str(root / "agent"), str(AGENT_SOURCE)])
+    _run([*COMPILE, "-o", str(root / "agent"), *(str(source) for source in AGENT_SOURCES if source.suffix == ".c")])
     (root / "init").write_text(INIT)
     (root / "init").chmod(0o755)
     (root / "etc/inittab").write_text(INITTAB)

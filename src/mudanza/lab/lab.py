@@ -74,6 +74,7 @@ class Lab:
         uplink: int | None = None,
         controller_uplink: int | None = None,
         tls: bool = True,
+        qemu_user: str = "root",
         pool_size: int = DEFAULT_POOL_SIZE,
         tied: bool = False,
         on_progress: construction.Progress | None = None,
@@ -82,7 +83,8 @@ class Lab:
 
         Uplinks in bytes per second (None: not capped), ``pool_size`` in bytes. A ``tied`` lab dies with this
         process, however it ends; its files then wait for ``down``. With ``tls=False`` there are no
-        certificates, neither for libvirt nor for migrations, and hosts are reached by TCP and ssh.
+        certificates, neither for libvirt nor for migrations, and hosts are reached by TCP and ssh. ``qemu_user`` is
+        who QEMU runs as: ``root``, or ``libvirt-qemu`` as on a usual Debian host.
 
         Raises UsageError for settings that cannot work, a live lab of that name or missing programs, LabError
         if something fails; then nothing is left behind.
@@ -96,6 +98,7 @@ class Lab:
             pool_size=pool_size,
             uplinks={**dict.fromkeys(names, uplink), layout.CONTROLLER: controller_uplink},
             cells={},
+            qemu_user=qemu_user,
         )
         return cls(name, construction.build(name, settings, on_progress or (lambda _: None)))
 

@@ -29,10 +29,10 @@ auth_unix_rw = "none"
 unix_sock_group = "root"
 log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
 """
-# Without systemd, D-Bus and cgroups, and as root: a lab host has none of them to offer.
+# Without systemd, D-Bus and cgroups: a lab host has none of them to offer.
 _QEMU = """\
-user = "root"
-group = "root"
+user = "{user}"
+group = "{user}"
 security_driver = "none"
 cgroup_controllers = []
 namespaces = []
@@ -52,11 +52,11 @@ def networks_of(host: str) -> Mapping[str, str]:
     return {"lan": network.HOST_BRIDGE, "lan2": network.SECOND_BRIDGE, own: network.HOST_BRIDGE}
 
 
-def write(directory: Path, host: str, address: str, host_uuid: UUID, *, tls: bool) -> None:
-    """Make a host's /etc/libvirt."""
+def write(directory: Path, host: str, address: str, host_uuid: UUID, *, tls: bool, qemu_user: str) -> None:
+    """Make a host's /etc/libvirt. ``qemu_user``: the account, and group, that QEMU runs as."""
     directory.mkdir()
     (directory / "libvirtd.conf").write_text(_DAEMON.format(host_uuid=host_uuid, address=address, tls=tls))
-    (directory / "qemu.conf").write_text(_QEMU.format(address=address) + (_QEMU_TLS if tls else ""))
+    (directory / "qemu.conf").write_text(_QEMU.format(address=address, user=qemu_user) + (_QEMU_TLS if tls else ""))
     for name, path in POOLS.items():
         pool = etree.Element("pool", type="dir")
         etree.SubElement(etree.SubElement(pool, "target"), "path").text = path

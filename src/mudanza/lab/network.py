@@ -59,19 +59,23 @@ def _unplug(switch: Cell, port: str) -> None:
 
 
 def configure_seat(seat: Cell) -> None:
-    """Give the client or the controller its address."""
-    address = f"{layout.address(seat.name)}/{layout.PREFIX_LENGTH}"
-    _ip(seat, f"link set {UPLINK} up", f"address add {address} dev {UPLINK}")
+    """Give a seat its address."""
+    address = layout.address(seat.name)
+    _ip(
+        seat,
+        # Its own, so that a seat opened again is found by those who knew the first.
+        f"link set {UPLINK} address {_mac(address)} up",
+        f"address add {address}/{layout.PREFIX_LENGTH} dev {UPLINK}",
+    )
 
 
 def configure_host(host: Cell) -> None:
     """Make the host's two bridges, the first of them with the uplink and the host's address."""
     address = layout.address(host.name)
-    # A bridge without an address of its own takes its lowest port's, and would change it with every guest.
-    mac = "02:4d:55:44:00:" + format(int(address.rpartition(".")[2]), "02x")
     _ip(
         host,
-        f"link add {HOST_BRIDGE} address {mac} type bridge forward_delay 0",
+        # A bridge without an address of its own takes its lowest port's, and would change it with every guest.
+        f"link add {HOST_BRIDGE} address {_mac(address)} type bridge forward_delay 0",
         f"link add {SECOND_BRIDGE} type bridge forward_delay 0",
         "link add patch0 type veth peer name patch1",
         f"link set {UPLINK} master {HOST_BRIDGE} up",
@@ -81,6 +85,10 @@ def configure_host(host: Cell) -> None:
         f"link set {SECOND_BRIDGE} up",
         f"address add {address}/{layout.PREFIX_LENGTH} dev {HOST_BRIDGE}",
     )
+
+
+def _mac(address: str) -> str:
+    return "02:4d:55:44:00:" + format(int(address.rpartition(".")[2]), "02x")
 
 
 def set_rate(switch: Cell, cell: Cell, rate: int | None) -> None:

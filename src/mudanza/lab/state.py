@@ -31,6 +31,8 @@ class LabState:
     uplinks: Mapping[str, int | None]
     """Bytes per second by cell name; None or absent: not capped."""
     cells: Mapping[str, ProcessId]
+    qemu_user: str = "root"
+    """Who QEMU runs as on the hosts."""
 
     def with_cell(self, name: str, init: ProcessId) -> LabState:
         """Return the state after a cell was started (again)."""

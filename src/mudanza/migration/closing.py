@@ -199,12 +199,12 @@ class Closing:
         """Delete the source's disks that were copied and that nothing refers to any more."""
         record = self._record
         if record.keep_source:
-            return Residue(kept=tuple(f"{record.source}:{disk.source_path}" for disk in record.disks))
-        if not record.disks:
+            return Residue(kept=tuple(f"{record.source}:{disk.source_path}" for disk in record.left_at_source))
+        if not record.left_at_source:
             return Residue()
         cluster = read_cluster(self._inventory.hosts(), connections=self._connections)
         found = Residue()
-        for disk in record.disks:
+        for disk in record.left_at_source:
             where = f"{record.source}:{disk.source_path}"
             reason = why_keep(disk, record.source, cluster) or self._built_upon(disk)
             if reason:

@@ -20,9 +20,15 @@ from mudanza.migration.claim import left_open
 from mudanza.migration.closing import Closing, Residue
 from mudanza.migration.cold_plan import cold_record
 from mudanza.migration.cold_settle import Next, Verdict, settle_cold
-from mudanza.migration.cold_undo import kept_places, remove_places, remove_snapshot_memory, start_again
+from mudanza.migration.cold_undo import (
+    end_carriers,
+    kept_places,
+    remove_places,
+    remove_snapshot_memory,
+    start_again,
+)
 from mudanza.migration.freight import CancelledError, Freight, FreightLimits
-from mudanza.migration.handover import HandOver, comparison_of, was_defined
+from mudanza.migration.handover import ChangedError, HandOver, comparison_of, was_defined
 from mudanza.migration.power import shut_down
 from mudanza.migration.prepare import Prepared
 from mudanza.migration.record import ColdRecord
@@ -36,7 +42,7 @@ from mudanza.model.errors import (
     VmDownError,
 )
 from mudanza.model.host import Host
-from mudanza.model.migration import MigrationOptions, MigrationReport, Progress
+from mudanza.model.migration import MigrationOptions, MigrationReport, Progress, Side, Sighting
 
 OnProgress = Callable[[Progress], None]
 
@@ -103,6 +109,7 @@ class ColdMigration:
             return Residue()
         handle = self._jobs.reopen(job_id)
         try:
+            end_carriers(self._connections, handle, found)
             target = read_host(self._inventory.host(found.target), connections=self._connections)[0]
             left = remove_places(Room(self._connections, handle, target), found, self._inventory, self._connections)
         finally:
@@ -154,7 +161,7 @@ class _Work:
         self.begun = time.monotonic()
         self.hand_over = HandOver(self.connections, self.handle, self.record)
         try:
-            self.hand_over.end_tpm_carriers()
+            self._take_up()
             for _ in range(MOST_TURNS):
                 report = self._turn(self._verdict())
                 if report is not None:
@@ -166,6 +173,13 @@ class _Work:
             raise
         except MudanzaError as error:
             raise self._give_up(error) from error
+
+    def _take_up(self) -> None:
+        """End what an earlier controller has left at work, and see what it left unsaid."""
+        self.hand_over.end_tpm_carriers()
+        job = self.jobs.get(self.handle.id)
+        end_carriers(self.connections, self.handle, job)
+        Room(self.connections, self.handle, self.target).make_sure(job)
 
     def _verdict(self) -> Verdict:
         job = self.jobs.get(self.handle.id)
@@ -179,6 +193,7 @@ class _Work:
             case Next.STAY if record.was_running and self.off_at is None:
                 self._switch_off()
             case Next.CARRY:
+                self.hand_over.refuse_changed()
                 self.hand_over.remember()
                 self.verified = self.freight.bring(self.jobs.get(self.handle.id))
                 self.hand_over.define()
@@ -186,9 +201,9 @@ class _Work:
                 self.handle.enter("handing over")
                 self.verified = str((self.compared or {}).get("same", ""))
                 self.hand_over.complete(self.jobs.get(self.handle.id), self.target)
-                self.hand_over.release(lambda: self.freight.changed_at_source(self.compared or {}))
-                if record.keep_source:
-                    return self._finish()
+                self.hand_over.last_look(lambda: self.freight.changed_at_source(self.compared or {}))
+                self.hand_over.disarm()
+                return self._finish()
             case Next.TAKE_BACK:
                 self.hand_over.take_back()
             case Next.FINISH:
@@ -215,18 +230,26 @@ class _Work:
     def _finish(self) -> MigrationReport:
         """It is the target's: let it run there if it ran, and clean the source."""
         record = self.record
-        self.handle.enter("cleaning up")
-        warnings = self.hand_over.lost + self.hand_over.restore_autostart()
         if record.was_running:
             self._start_there()
         downtime = time.monotonic() - self.off_at if self.off_at is not None else None
+        self.hand_over.release()
+        self.handle.enter("cleaning up")
+        warnings = self.hand_over.lost + self.hand_over.restore_autostart()
         closing = Closing(self.connections, self.inventory, self.handle, record.as_move())
         residue = Residue(warnings=warnings) + closing.remove_source_disks() + self._keep_unproven()
+        residue += self._remove_unused()
         if not record.keep_source:
             residue += remove_snapshot_memory(Room(self.connections, self.handle, self.source), record)
         report = self._report(residue, downtime)
         self.handle.finish("done", f"moved from {record.source} to {record.target}", 0, asdict(report))
         return report
+
+    def _remove_unused(self) -> Residue:
+        """Delete what an earlier try brought to places that this one did not need."""
+        room, job = Room(self.connections, self.handle, self.target), self.jobs.get(self.handle.id)
+        left = remove_places(room, job, self.inventory, self.connections, self.record.places.values())
+        return Residue(kept=left, warnings=tuple(f"{where}, of an earlier try, could not be deleted" for where in left))
 
     def _keep_unproven(self) -> Residue:
         files = self.record.unproven
@@ -238,7 +261,7 @@ class _Work:
         )
 
     def _start_there(self) -> None:
-        """Start it at the target; where that fails, bring it back. Raises MigrationFailedError, VmDownError."""
+        """Start it at the target; where that fails, the source has it still. Raises MigrationFailedError."""
         record = self.record
         try:
             self.hand_over.start(record.target)
@@ -246,7 +269,8 @@ class _Work:
             source, target = self.hand_over.look()
             if target.state.active or source.state.active:
                 raise self._person(f"starting it failed, and it seems to run: {error}") from error
-            self.hand_over.give_back(self.jobs.get(self.handle.id))
+            if source.side is not Side.PRESENT:
+                raise self._person(f"{record.source} has let it go, and it does not start: {error}") from error
             self.hand_over.take_back()
             raise MigrationFailedError(f"it does not start on {record.target}: {error}") from error
 
@@ -260,28 +284,48 @@ class _Work:
             return left_open(self.handle, self._person(f"it is at {record.target}, and not all was done: {error}"))
         if verdict.next in (Next.TAKE_BACK, Next.HAND_OVER):
             self.hand_over.take_back()
-        cancelled = isinstance(error, CancelledError)
         job = self.jobs.get(self.handle.id)
-        room = Room(self.connections, self.handle, self.target)
-        left = remove_places(room, job, self.inventory, self.connections) if cancelled else kept_places(job)
+        left = self._leave_target(job, cancelled=isinstance(error, CancelledError))
+        self.hand_over.rearm(job)
         down = start_again(self.hand_over, job, record)
         return self._closed(error, left, down)
+
+    def _leave_target(self, job: Job, *, cancelled: bool) -> tuple[str, ...]:
+        """End what still carries; delete what was brought if the move was cancelled; return what stays there."""
+        if self.hand_over.sighting(self.record.target).side is Side.UNSEEN:
+            return kept_places(job)
+        try:
+            end_carriers(self.connections, self.handle, job)
+        except (HypervisorError, HostUnreachableError):
+            return kept_places(job)  # it may still write there: whoever goes on with the job ends it first
+        room = Room(self.connections, self.handle, self.target)
+        return remove_places(room, job, self.inventory, self.connections) if cancelled else kept_places(job)
 
     def _closed(self, error: MudanzaError, left: tuple[str, ...], down: str) -> MudanzaError:
         record = self.record
         kind: type[MudanzaError] = VmDownError if down else MigrationFailedError
-        source, _ = self.hand_over.look()
-        kept = ""
+        source = self.hand_over.sighting(record.source)
+        kept = "; it was asked to shut down and may do so yet" if self._may_go_down(source) else ""
         if left:
-            kept = f"; what was brought to {record.target} is kept for a repeat: {', '.join(left)}"
+            kept += f"; what was brought to {record.target} is kept for a repeat: {', '.join(left)}"
         self.handle.finish("down" if down else "failed", str(error), kind.exit_code, {"left": list(left)})
         job = self.handle.id
-        again = f"go on where it stopped: mudanza job resume {job}; give it up: mudanza job cancel {job}"
+        resume = f"go on where it stopped: mudanza job resume {job}"
+        if isinstance(error, ChangedError):
+            resume = (
+                f"move it as it is now, with what is there already: mudanza migrate {record.uuid} --to {record.target}"
+            )
+        again = f"{resume}; give it up: mudanza job cancel {job}"
         return kind(
             f"VM {record.name!r} was not moved from {record.source} to {record.target}: {error}",
             vm_state=f"it is {source.state} on {record.source}{f' ({down})' if down else ''}{kept}",
             remedy=(error.remedy or "") + ("; " if error.remedy and left else "") + (again if left else ""),
         )
+
+    def _may_go_down(self, source: Sighting) -> bool:
+        """Whether a guest that runs was asked to shut down, and nobody waited for that any longer."""
+        asked = self.jobs.get(self.handle.id).steps_named("shut down")
+        return source.state.active and bool(asked) and (asked[-1].outcome or {"asked": True}).get("asked", False)
 
     def _person(self, why: str) -> NeedsPersonError:
         record = self.record

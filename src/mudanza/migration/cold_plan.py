@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import replace
 
 from mudanza.hypervisor.connections import Connections
-from mudanza.migration.destination import destination_xml, disk_sources
+from mudanza.migration.destination import destination_xml, disk_sources, with_places_of
 from mudanza.migration.history import moved
 from mudanza.migration.prepare import Prepared
 from mudanza.migration.record import ColdRecord
@@ -26,7 +27,9 @@ def cold_record(prepared: Prepared, connections: Connections) -> ColdRecord:
             remedy="nothing was touched; try again, and it will be judged as it is now",
         )
     plan = chosen.resolution
+    saved = domains.saved_definition(vm.uuid) if vm.has_managed_save else None
     cargo = cargo_of(vm, prepared.source, chosen.target, options, plan)
+    target_xml = destination_xml(_with_others_moved(xml, cargo), plan.disks, plan.nic_names)
     return ColdRecord(
         uuid=vm.uuid,
         name=vm.name,
@@ -41,11 +44,12 @@ def cold_record(prepared: Prepared, connections: Connections) -> ColdRecord:
         machine=vm.machine,
         domain_type=vm.domain_type,
         xml=xml,
-        target_xml=destination_xml(_with_others_moved(xml, cargo), plan.disks, plan.nic_names),
+        target_xml=target_xml,
         files=tuple(replace(file, seen_by_both=_seen_by_both(file, prepared)) for file in cargo.files),
         warnings=tuple(finding.message for finding in chosen.findings),
         nics=dict(plan.nic_names),
         has_tpm=vm.tpm is not None and vm.tpm.backend == "emulator",
+        saved_xml=with_places_of(target_xml, saved) if saved is not None else None,
         checking_time=prepared.checking_time,
     )
 
@@ -60,5 +64,14 @@ def _same_disks(xml: str, judged: str | None) -> bool:
 
 
 def _seen_by_both(file: CargoFile, prepared: Prepared) -> bool:
-    """Whether a file of the source is, or may be, one that the target sees too."""
-    return prepared.chosen.facts.shared.get(file.label, Probe()).answer is not Answer.NO
+    """Whether a file of the source is, or may be, one that the target sees too.
+
+    Images below disks were not tried: they are the source's own if a disk beside them is.
+    """
+    shared = prepared.chosen.facts.shared
+    beside = (disk for disk in prepared.vm.disks if _directory(disk.source) == _directory(file.source))
+    return all(shared.get(disk.target, Probe()).answer is not Answer.NO for disk in beside)
+
+
+def _directory(path: str | None) -> str:
+    return posixpath.dirname(path or "")

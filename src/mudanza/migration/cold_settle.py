@@ -39,9 +39,10 @@ class Verdict:
 def settle_cold(source: Sighting, target: Sighting, *, compared: bool, defined: bool) -> Verdict:
     """Decide. ``compared``: the journal says that both hosts' files were found the same, or were not to be compared;
     ``defined``: it says that our definition was brought to the target, or was about to be."""
-    for side, sighting in (("source", source), ("target", target)):
-        if sighting.side is Side.UNSEEN:
-            return Verdict(Next.PERSON, f"the {side} cannot be asked: {sighting.reason}")
+    if source.side is Side.UNSEEN:
+        return Verdict(Next.PERSON, f"the source cannot be asked: {source.reason}")
+    if target.side is Side.UNSEEN:
+        return _not_asked(source, target, defined=defined)
     if _active(source) and _active(target):
         return Verdict(Next.PERSON, "both hosts run it: shut one of them down at once")
     if _active(source):
@@ -49,6 +50,14 @@ def settle_cold(source: Sighting, target: Sighting, *, compared: bool, defined: 
     if _active(target):
         return _runs_at_target(target, compared=compared, defined=defined)
     return _rests(source, target, compared=compared, defined=defined)
+
+
+def _not_asked(source: Sighting, target: Sighting, *, defined: bool) -> Verdict:
+    """Decide where the target is silent: what never got a definition of ours there cannot have become the VM."""
+    if defined or source.side is Side.ABSENT:
+        return Verdict(Next.PERSON, f"the target cannot be asked: {target.reason}")
+    why = f"it is {source.state} at the source, and the target, which only got files, cannot be asked"
+    return Verdict(Next.STAY if _active(source) else Next.CARRY, why)
 
 
 def _runs_at_source(source: Sighting, target: Sighting, *, defined: bool) -> Verdict:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Collection
 
+from mudanza.hypervisor.carrier import end_carrier
 from mudanza.hypervisor.connections import Connections
 from mudanza.journal.inventory import Inventory
-from mudanza.journal.jobs import Job
+from mudanza.journal.jobs import Job, JobHandle
 from mudanza.migration.closing import Residue, disks_in_use
 from mudanza.migration.handover import HandOver
 from mudanza.migration.record import ColdRecord
@@ -16,11 +18,29 @@ from mudanza.model.migration import Side
 from mudanza.preflight.cargo import Role
 
 
-def remove_places(room: Room, job: Job, inventory: Inventory, connections: Connections) -> tuple[str, ...]:
-    """Delete what the job's journal says it made at the target and no domain uses there; return what stays."""
-    users = disks_in_use(inventory, connections, job.target)
+def end_carriers(connections: Connections, handle: JobHandle, job: Job) -> None:
+    """End what still carries for a job though nobody waits for it: it would go on writing into the job's places.
+
+    Raises HypervisorError, HostUnreachableError.
+    """
+    for step in job.steps_named("carry"):
+        if step.outcome is None or "left" in step.outcome:
+            for host in (job.source, job.target):  # in this order: what is gone here cannot get there any more
+                end_carrier(connections.get(host), str(step.intent["carrier"]))
+            handle.done(step.n, {"error": "it was left behind, and ended by who went on with the job"})
+
+
+def remove_places(
+    room: Room, job: Job, inventory: Inventory, connections: Connections, but: Collection[str] = ()
+) -> tuple[str, ...]:
+    """Delete what the job's journal says it made at the target and no domain uses there; return what stays.
+
+    ``but``: paths that are left alone.
+    """
+    places = [place for place in places_made(job).values() if place.path not in but]
+    users = disks_in_use(inventory, connections, job.target) if places else {}
     left = []
-    for place in places_made(job).values():
+    for place in places:
         if users is None or place.path in users:
             left.append(f"{job.target}:{place.path}")
             continue

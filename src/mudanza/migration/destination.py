@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from lxml import etree
 
 from mudanza.hypervisor.xml import parse
 from mudanza.model.errors import MudanzaError
+from mudanza.model.vm import Backing
 from mudanza.preflight.mapping import DiskPlan
 
 if TYPE_CHECKING:
@@ -51,6 +53,26 @@ def reconnect(domain: Element, nics: Mapping[str, str]) -> None:
         wanted = nics.get(mac.get("address", "")) if mac is not None else None
         if wanted is not None:
             _reconnect(nic, wanted)
+
+
+def with_places_of(definition: str, saved: str) -> str:
+    """Return the definition of a saved memory with disks and NICs pointing where those of ``definition`` do."""
+    root, there = _read(saved), _read(definition)
+    for kind, name in (("disk", "target/@dev"), ("interface", "mac/@address")):
+        found = {device.xpath(f"string({name})"): device for device in there.iterfind(f"devices/{kind}")}
+        for device in root.iterfind(f"devices/{kind}"):
+            if (model := found.get(device.xpath(f"string({name})"))) is not None:
+                _fill_as(device, model)
+    return _text(root)
+
+
+def _fill_as(device: Element, model: Element) -> None:
+    device.set("type", model.get("type", ""))
+    _empty(device)
+    device.extend(copy.deepcopy(source) for source in model.iterfind("source"))
+    driver, wanted = device.find("driver"), model.find("driver")
+    if driver is not None and wanted is not None and (kind := wanted.get("type")):
+        driver.set("type", kind)
 
 
 def disk_sources(xml: str) -> Mapping[str, tuple[str, ...]]:
@@ -106,11 +128,12 @@ def _reconnect(nic: Element, wanted: str) -> None:
         _drop(source, name)
 
 
-def volume_xml(plan: DiskPlan, source_volume: str | None) -> str:
+def volume_xml(plan: DiskPlan, source_volume: str | None, below: Backing | None = None) -> str:
     """Return the XML of the empty volume that a disk will be copied into.
 
     ``source_volume`` is the XML of the volume it comes from, where the source could tell: a qcow2 file keeps its
-    version, features and cluster size. Of one outside all pools nothing is known: its copy gets version 3.
+    version, features and cluster size. Of one outside all pools nothing is known: its copy gets version 3. ``below``:
+    the image at the target that it is built upon.
     """
     root = etree.Element("volume")
     etree.SubElement(root, "name").text = plan.volume
@@ -121,6 +144,10 @@ def volume_xml(plan: DiskPlan, source_volume: str | None) -> str:
     etree.SubElement(target, "format", type=plan.format)
     if plan.format == "qcow2":
         target.extend(_qcow2_traits(source_volume))
+    if below is not None:
+        backing = etree.SubElement(root, "backingStore")
+        etree.SubElement(backing, "path").text = below.path
+        etree.SubElement(backing, "format", type=below.format)
     return _text(root)
 
 

@@ -13,18 +13,18 @@ from mudanza.hypervisor.carrier import SECTOR, Carrier, Kind, Load
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.contents import contents_of
 from mudanza.hypervisor.file_probes import file_lengths
-from mudanza.hypervisor.streams import copy_bytes, read_bytes, write_bytes
+from mudanza.hypervisor.streams import copy_bytes
 from mudanza.hypervisor.throwaway import throwaway_name
 from mudanza.journal.jobs import Job, JobHandle
+from mudanza.migration.bases import name_bases_anew, refuse_unknown_bases
 from mudanza.migration.claim import journalling_cancel, renewing
 from mudanza.migration.comparison import Comparison, Piece, Range
-from mudanza.migration.qcow2_header import HEAD, NoRoomError, backing_name, renamed
 from mudanza.migration.record import ColdRecord
 from mudanza.migration.room import Room, places_made
 from mudanza.migration.steering import ON_REQUEST, Steering, is_wish
-from mudanza.migration.transfer import Order, Transfer
+from mudanza.migration.transfer import Order, Transfer, TransferEnd
 from mudanza.migration.way import way_between
-from mudanza.model.errors import HostUnreachableError, HypervisorError, MigrationFailedError
+from mudanza.model.errors import HostUnreachableError, HypervisorError, MigrationFailedError, MudanzaError
 from mudanza.model.host import Host
 from mudanza.model.migration import Progress, Verify
 from mudanza.model.units import MIB, format_duration, format_size
@@ -97,6 +97,8 @@ class Freight:
         """Return when each of the source's volumes was written to last, by its own clock."""
         volumes = self._connections.volumes(self._record.source)
         pooled = [file for file in self._record.files if file.source_pool and not file.for_others_too]
+        for pool in {file.source_pool for file in pooled if volumes.find(file.source) is None}:
+            volumes.refresh(pool)
         return {file.source: volumes.read(file.source_pool, file.source_volume).changed_at for file in pooled}
 
     def bytes_at_target(self) -> int:
@@ -135,7 +137,9 @@ class Freight:
         HostUnreachableError.
         """
         written = self._written()
-        pieces = self._make_places(self._measure(self._record.files), job)
+        files = self._measure(self._record.files)
+        refuse_unknown_bases(self._connections.get(self._source.name), self._source, files)
+        pieces = self._make_places(files, job)
         stale = [piece for piece in pieces if not piece.fresh]
         # What became another format cannot be compared: it is carried anew as a whole.
         ranges = {piece: whole(piece) for piece in pieces if piece.fresh or not piece.file.as_it_is}
@@ -147,31 +151,8 @@ class Freight:
         comparison = self._comparison(pieces, self._record.verify)
         self._carry(ranges)
         proof = self._prove(comparison, written)
-        self._name_bases_anew()
+        name_bases_anew(self._connections.get(self._target.name), self._target, self._handle, self._record, self._ours)
         return proof
-
-    def _name_bases_anew(self) -> None:
-        """Have images name the ones they are built upon where these lie at the target."""
-        places = self._record.places
-        for file in self._record.files:
-            there = places.get(file.below, file.below)
-            if there == file.below or file.source_format != "qcow2" or not file.as_it_is:
-                continue
-            step = self._handle.intend("name base", {"path": file.path, "base": there})
-            host = self._connections.get(self._target.name)
-            head = read_bytes(host, self._target, file.path, 0, HEAD)
-            try:
-                patches = renamed(head, there) if backing_name(head) else ()
-            except NoRoomError:
-                self._handle.done(step, {"error": "the name does not fit"})
-                raise MigrationFailedError(
-                    f"{file.path} cannot name {there}, on which it is built: the name is too long for its header",
-                    remedy="map its directory to a pool of a shorter path, or let disk and chain become one image: "
-                    "--chain flatten",
-                ) from None
-            for at, data in patches:
-                write_bytes(host, self._target, file.path, at, data)
-            self._handle.done(step, {"done": True})
 
     def _measure(self, files: Sequence[CargoFile]) -> list[tuple[CargoFile, int]]:
         """Return the files that are there, and how long they are at the source."""
@@ -187,36 +168,37 @@ class Freight:
         return [(file, length) for file in files if (length := lengths[file.source]) is not None]
 
     def _make_places(self, files: Sequence[tuple[CargoFile, int]], job: Job) -> tuple[Piece, ...]:
-        ours = self._ours = frozenset(places_made(job))
-        shareable = [file for file, _ in files if file.for_others_too and file.path not in ours]
-        blocks = frozenset(file.path for file in shareable if file.is_block)
+        made = places_made(job)
+        looked_for = [file for file, _ in files if file.for_others_too or file.path in made]
+        blocks = frozenset(file.path for file in looked_for if file.is_block)
         there = file_lengths(
-            self._connections.get(self._target.name), self._target, [f.path for f in shareable], blocks
+            self._connections.get(self._target.name), self._target, [f.path for f in looked_for], blocks
         )
+        for file, length in files:
+            if file.path not in made:
+                self._refuse_unfit(file, length, there.get(file.path))
         pieces = []
         for file, length in files:
             self.turn()
-            if file.path in ours:
-                pieces.append(Piece(file, length, fresh=False))
-            elif there.get(file.path) is not None:
-                self._refuse_other_length(file, length, there[file.path])
-                pieces.append(Piece(file, length, fresh=False))
-            else:
-                self._refuse_absence(file)
+            found = there.get(file.path)
+            fresh = found is None or (file.path in made and not _still_fits(file, length, found))
+            if fresh:
+                if found is not None:
+                    self._room.remove(made[file.path])
                 self._room.make(file, length)
-                pieces.append(Piece(file, length, fresh=True))
+            pieces.append(Piece(file, length, fresh))
+        self._ours = frozenset(piece.file.path for piece in pieces if piece.fresh or piece.file.path in made)
         return tuple(pieces)
 
-    def _refuse_other_length(self, file: CargoFile, length: int, there: int | None) -> None:
-        if there != length:
-            raise self._foreign(file, f"it is {format_size(there or 0)} long, the source's {format_size(length)}")
-
-    def _refuse_absence(self, file: CargoFile) -> None:
-        if file.must_exist:
+    def _refuse_unfit(self, file: CargoFile, length: int, there: int | None) -> None:
+        """Refuse, before anything is made, what is to be used from where it lies and cannot be."""
+        if there is None and file.must_exist:
             raise MigrationFailedError(
                 f"{self._target.name} has no {file.path}, and {file.label} is to be used from there",
                 remedy="let it travel along: --chain keep",
             )
+        if there not in (None, length):
+            raise self._foreign(file, f"it is {format_size(there or 0)} long, the source's {format_size(length)}")
 
     def _refuse_foreign(self, ranges: Mapping[Piece, tuple[Range, ...]]) -> None:
         """Write into nothing that somebody else has made."""
@@ -299,31 +281,39 @@ class Freight:
         source, target = (self._connections.get(host.name) for host in (self._source, self._target))
         kind = Kind(record.domain_type, record.arch, record.machine)
         carrier = Carrier(source, target, self._source, self._target, name, key, kind)
+        stopped = ""
+        failure: MudanzaError | None = None
         try:
             carrier.start(loads)
-            order = Order(*carrier.order(tls=record.tls, bandwidth=self._limits.bandwidth))
-            steering = Steering(
-                self._source.name, self._target.name, 0.3, self._limits.deadline, self._limits.no_progress
-            )
-            way = way_between(self._connections, self._source, self._target)
-            transfer = Transfer(
-                self._connections.domains(self._source.name), key, steering, way, self._stop, self._note_stop
-            )
-            begun = time.monotonic()
-            end = transfer.run(order, self._tell_carried(), self._keep_claim)
-            self._carrying_time += time.monotonic() - begun
-            arrived = carrier.arrived()
-        finally:
-            left = carrier.end()
-            if left:
-                self._handle.done(step, {"error": "; ".join(left)})
-        if not arrived or end.error:
-            self._handle.done(step, {"error": str(end.error or ""), "stopped": end.stopped_because})
-            if end.stopped_because:
-                failure = CancelledError if is_wish(end.stopped_because) else MigrationFailedError
-                raise failure(self._cancelled or end.stopped_because)
-            raise end.error or MigrationFailedError(f"the files did not get to {self._target.name}")
-        self._handle.done(step, {"carried": sum(load.length for load in loads)})
+            end = self._transfer(carrier)
+            stopped = end.stopped_because
+            if not carrier.arrived() or end.error:
+                failure = end.error or MigrationFailedError(f"the files did not get to {self._target.name}")
+        except MudanzaError as error:
+            failure = error
+        left = {"left": why} if (why := carrier.end()) else {}
+        if failure is None:
+            self._handle.done(step, {"carried": sum(load.length for load in loads), **left})
+        else:
+            self._handle.done(step, {"error": str(failure), "stopped": stopped, **left})
+        if failure is not None and stopped:
+            raise (CancelledError if is_wish(stopped) else MigrationFailedError)(self._cancelled or stopped)
+        if failure is not None:
+            raise failure
+        if left:
+            raise MigrationFailedError(f"what carried the files could not be ended: {'; '.join(why)}")
+
+    def _transfer(self, carrier: Carrier) -> TransferEnd:
+        order = Order(*carrier.order(tls=self._record.tls, bandwidth=self._limits.bandwidth))
+        steering = Steering(self._source.name, self._target.name, 0.3, self._limits.deadline, self._limits.no_progress)
+        way = way_between(self._connections, self._source, self._target)
+        transfer = Transfer(
+            self._connections.domains(self._source.name), carrier.uuid, steering, way, self._stop, self._note_stop
+        )
+        begun = time.monotonic()
+        end = transfer.run(order, self._tell_carried(), self._keep_claim)
+        self._carrying_time += time.monotonic() - begun
+        return end
 
     def _note_stop(self, why: str) -> None:
         journalling_cancel(self._handle)(why)
@@ -351,6 +341,14 @@ class Freight:
             self._on_progress(replace(progress, phase="copying", outlook=words))
 
         return tell
+
+
+def _still_fits(file: CargoFile, length: int, there: int) -> bool:
+    """Whether what an earlier try has made can become the file: not if it was made for another length or format.
+
+    What others may have begun to use stays in any case.
+    """
+    return file.for_others_too or (file.as_it_is and (there == length or file.is_block))
 
 
 def whole(piece: Piece) -> tuple[Range, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,12 +11,20 @@ from mudanza.hypervisor.tpm_carrier import carry_tpm, end_tpm_carrier
 from mudanza.journal.jobs import Job, JobHandle
 from mudanza.migration.history_keeper import HistoryKeeper
 from mudanza.migration.record import ColdRecord
-from mudanza.model.errors import HostUnreachableError, HypervisorError, MigrationFailedError
+from mudanza.model.errors import HostUnreachableError, HypervisorError, MigrationFailedError, NeedsPersonError
 from mudanza.model.host import Host
 from mudanza.model.migration import Side, Sighting
 
 SIGHTING_TIMEOUT = 5.0
 """Seconds a host may take to say what it knows of a VM."""
+UNSEEN_PATIENCE = 15.0
+"""Seconds a host that does not answer is asked again: its libvirt may just be restarted."""
+LOOK_AGAIN = 0.3
+"""Seconds between two such questions."""
+
+
+class ChangedError(MigrationFailedError):
+    """The VM is no longer the one that was decided upon: that has to be done anew."""
 
 
 class HandOver:
@@ -30,8 +39,14 @@ class HandOver:
         """What of its history did not come along, in words."""
 
     def look(self) -> tuple[Sighting, Sighting]:
-        """Ask both hosts once."""
-        return self.sighting(self._record.source), self.sighting(self._record.target)
+        """Ask both hosts, for UNSEEN_PATIENCE where one does not answer. Raises LeaseLostError."""
+        until = time.monotonic() + UNSEEN_PATIENCE
+        while True:
+            source, target = self.sighting(self._record.source), self.sighting(self._record.target)
+            if Side.UNSEEN not in (source.side, target.side) or time.monotonic() > until:
+                return source, target
+            self._handle.renew()
+            time.sleep(LOOK_AGAIN)
 
     def sighting(self, host: str) -> Sighting:
         """Return what one host says of the VM."""
@@ -47,9 +62,13 @@ class HandOver:
         self._step("define", {"host": record.target}, lambda: target.define(record.target_xml))
 
     def complete(self, job: Job, there: Host) -> None:
-        """Bring to the target what only a VM known there can have: its snapshots' records and its TPM's state."""
+        """Bring to the target what only a VM known there can have: its snapshots' records and its TPM's state, and
+        saved memory that is restored with the disks and cards it has there."""
         record = self._record
         self.lost += self._history.put_back(job, record.target)
+        if (saved := record.saved_xml) is not None and not _since_defined(job, "define saved"):
+            domains = self._connections.domains(record.target)
+            self._step("define saved", {"host": record.target}, lambda: domains.define_saved(record.uuid, saved))
         if record.has_tpm and not _since_defined(job, "carry TPM"):
             source, target = (self._connections.get(name) for name in (record.source, record.target))
             try:
@@ -72,27 +91,66 @@ class HandOver:
         self._history.remember(self._record.nics)
 
     def take_back(self) -> None:
-        """Have the target forget the VM; its files stay."""
+        """Have the target forget the VM; its files stay, except for saved memory, without which libvirt keeps it."""
         record = self._record
         if self.sighting(record.target).side is Side.ABSENT:
             return
         target = self._connections.domains(record.target)
-        self._step("take back", {"host": record.target}, lambda: target.undefine(record.uuid, with_snapshots=True))
 
-    def release(self, unchanged: Callable[[], str]) -> None:
-        """Have the source forget the VM, or with ``keep_source`` not start it by itself any more.
+        def forget() -> None:
+            target.undefine(record.uuid, with_snapshots=True, with_saved_memory=True)
+
+        self._step("take back", {"host": record.target}, forget)
+
+    def refuse_changed(self) -> None:
+        """Raise ChangedError when the source's definition is not the one any more that was decided upon."""
+        record = self._record
+        if self._connections.domains(record.source).describe(record.uuid, inactive=True) != record.xml:
+            raise ChangedError(f"its definition at {record.source} has changed since that was decided")
+
+    def last_look(self, unchanged: Callable[[], str]) -> None:
+        """Look once more whether the source's is what was copied, before anything rests on the target's.
 
         ``unchanged`` returns in words what has changed there since it was copied; empty for nothing.
-        Raises MigrationFailedError when the source's is not what was copied any more.
+        Raises MigrationFailedError, ChangedError.
+        """
+        source = self._record.source
+        seen = self.sighting(source)
+        if seen.side is not Side.PRESENT or seen.state.active:
+            raise MigrationFailedError(f"it is not shut off at {source} any more: {_words(seen)}")
+        self.refuse_changed()
+        if changed := unchanged():
+            raise MigrationFailedError(f"it has changed at {source} while it was copied: {changed}")
+
+    def disarm(self) -> None:
+        """Have the source not start it by itself while the target does."""
+        record = self._record
+        if record.autostart:
+            source = self._connections.domains(record.source)
+            self._step("disarm", {"host": record.source}, lambda: source.set_autostart(record.uuid, False))
+
+    def rearm(self, job: Job) -> None:
+        """Undo that where the VM stays."""
+        record = self._record
+        if job.steps_named("disarm") and self.sighting(record.source).side is Side.PRESENT:
+            source = self._connections.domains(record.source)
+            self._step("rearm", {"host": record.source}, lambda: source.set_autostart(record.uuid, True))
+
+    def release(self) -> None:
+        """Have the source forget the VM, or with ``keep_source`` not start it by itself any more.
+
+        UEFI variables and the TPM's state go there with it, so that it is the last thing, after the VM has started
+        at the target. Raises NeedsPersonError when it is not off at the source.
         """
         record = self._record
         seen = self.sighting(record.source)
         if seen.side is Side.ABSENT:
             return
         if seen.side is Side.UNSEEN or seen.state.active:
-            raise MigrationFailedError(f"it is not shut off at {record.source} any more: {seen.state} ({seen.reason})")
-        if changed := unchanged():
-            raise MigrationFailedError(f"it has changed at {record.source} while it was copied: {changed}")
+            raise NeedsPersonError(
+                f"VM {record.name!r} was handed over to {record.target}, and at {record.source} it is {_words(seen)}",
+                remedy="shut it down on one of them at once",
+            )
         source = self._connections.domains(record.source)
 
         def let_go() -> None:
@@ -102,18 +160,6 @@ class HandOver:
                 source.undefine(record.uuid, keep_nvram=False, with_snapshots=True, with_saved_memory=True)
 
         self._step("release source", {"host": record.source, "keep": record.keep_source}, let_go)
-
-    def give_back(self, job: Job) -> None:
-        """Make the VM known at the source again, as it was."""
-        record = self._record
-        source = self._connections.domains(record.source)
-
-        def define() -> None:
-            source.define(record.xml)
-            source.set_autostart(record.uuid, record.autostart)
-
-        self._step("give back", {"host": record.source}, define)
-        self._history.put_back(job, record.source)
 
     def restore_autostart(self) -> tuple[str, ...]:
         """Have the target start it by itself if the source did; return a warning where that fails."""
@@ -177,3 +223,7 @@ def was_defined(job: Job) -> bool:
         elif step.name == "take back" and step.outcome is not None and step.outcome.get("done"):
             defined = False
     return defined
+
+
+def _words(seen: Sighting) -> str:
+    return f"{seen.state} ({seen.reason})" if seen.side is Side.PRESENT else seen.reason or "unknown there"

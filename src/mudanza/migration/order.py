@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from mudanza.hypervisor.uris import migration_uri, peer_uri
 from mudanza.migration.destination import destination_xml, disk_sources
+from mudanza.migration.history import moved
 from mudanza.migration.prepare import Prepared
 from mudanza.migration.record import MoveRecord
 from mudanza.migration.transfer import Order
@@ -37,9 +38,14 @@ def order_of(prepared: Prepared, record: MoveRecord) -> Order:
             remedy=f"tell it: mudanza host edit {record.target} --peer-uri qemu+tls://NAME/system",
         )
     plans, nics = chosen.resolution.disks, chosen.resolution.nic_names
-    parameters: dict[str, int | str | list[str]] = {"destination_xml": destination_xml(record.xml, plans, nics)}
+    ahead = {file.source: file.path for file in record.ahead}
+
+    def as_there(xml: str) -> str:
+        return destination_xml(moved(xml, ahead, {}), plans, nics)
+
+    parameters: dict[str, int | str | list[str]] = {"destination_xml": as_there(record.xml)}
     if record.inactive_xml is not None:
-        parameters["persistent_xml"] = destination_xml(record.inactive_xml, plans, nics)
+        parameters["persistent_xml"] = as_there(record.inactive_xml)
     if uri := migration_uri(entry):
         parameters["migrate_uri"] = uri
     if options.bandwidth:
@@ -60,7 +66,9 @@ def _flags(record: MoveRecord, plans: Sequence[DiskPlan]) -> tuple[str, ...]:
     if record.was_paused:
         flags.append("PAUSED")
     if record.disks:
-        flags.append("NON_SHARED_DISK")
+        flags.append("NON_SHARED_INC" if record.keeps_chains else "NON_SHARED_DISK")
+        if record.synchronous:
+            flags.append("NON_SHARED_SYNCHRONOUS_WRITES")
     if record.tls:
         flags.append("TLS")
     if any(plan.action == "shared" for plan in plans):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from mudanza.hypervisor.domains import Domains
 from mudanza.journal.jobs import JobHandle
-from mudanza.model.errors import MigrationFailedError
+from mudanza.model.errors import HypervisorError, MigrationFailedError
 from mudanza.model.migration import Side
 from mudanza.model.units import format_duration
 
@@ -25,7 +25,7 @@ def shut_down(
     One that does not obey is left running, and MigrationFailedError raised; ``force`` switches it off hard instead.
     """
     step = handle.intend("shut down", {"host": domains.host, "limit": limit})
-    begun, ask_at = time.monotonic(), 0.0
+    begun, ask_at, refused = time.monotonic(), 0.0, ""
     while True:
         turn()
         waited = time.monotonic() - begun
@@ -36,13 +36,20 @@ def shut_down(
         if waited > limit:
             break
         if waited >= ask_at:
-            domains.shutdown(uuid)
+            try:
+                domains.shutdown(uuid)
+            except HypervisorError as error:
+                if domains.sighting(uuid).state.active:  # it is paused, say; else it went off just now
+                    refused = str(error)
+                    break
             ask_at = waited + ASK_AGAIN
         time.sleep(LOOK_AGAIN)
     if not force:
-        handle.done(step, {"error": "it did not shut down"})
+        handle.done(step, {"error": refused or "it did not shut down", "asked": not refused})
         raise MigrationFailedError(
-            f"the guest did not shut down within {format_duration(limit)}",
+            f"the guest cannot be asked to shut down: {refused}"
+            if refused
+            else f"the guest did not shut down within {format_duration(limit)}",
             remedy="give it longer (--shutdown-limit), shut it down from inside, or allow it to be switched off hard, "
             "as if the power had failed: --force-off",
         )

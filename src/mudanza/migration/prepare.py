@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from mudanza.hypervisor.connections import Connections
-from mudanza.hypervisor.probes import gather_facts
+from mudanza.hypervisor.probes import gather_facts, gather_facts_in_place
 from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import Jobs
 from mudanza.migration.arrivals import Arrivals
@@ -21,6 +21,7 @@ from mudanza.planning.placement import best_target
 from mudanza.preflight.arrivals import Arrival, reserved_at
 from mudanza.preflight.checklist import check
 from mudanza.preflight.mapping import Resolution, resolve
+from mudanza.preflight.relocation import moves_disks
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,11 @@ class Prepared:
     cluster: Cluster
     checking_time: float = 0.0
     """Seconds all of this took, where somebody has measured it."""
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether only its disks move, and the VM stays on its host."""
+        return self.source.name == self.chosen.target.name
 
     @property
     def tls(self) -> bool:
@@ -97,8 +103,13 @@ class Judge:
 
     def _probe(self, vm: Vm, target: Host, options: MigrationOptions, *, rehearse: bool) -> Facts:
         source = self._cluster.host(vm.host)
-        if not source.seen or not target.seen or source.name == target.name:
+        in_place = source.name == target.name
+        if not source.seen or not target.seen or (in_place and not options.map_storage):
             return Facts()
+        arriving = {(each.pool, each.volume) for arrival in self._others(vm, target) for each in arrival.volumes}
+        if in_place:
+            others = [host for host in self._cluster.hosts if host.name != source.name]
+            return gather_facts_in_place(self._connections, vm, source, others, options, arriving)
         known = self._inventory.tls_between(source.name, target.name)
         unknown = options.tls is not Tls.OFF and known.answer is Answer.UNKNOWN
         facts = gather_facts(
@@ -108,7 +119,7 @@ class Judge:
             target,
             options,
             rehearse=rehearse or unknown,
-            arriving={(each.pool, each.volume) for arrival in self._others(vm, target) for each in arrival.volumes},
+            arriving=arriving,
         )
         if facts.tls.answer is Answer.UNKNOWN:
             return replace(facts, tls=known)
@@ -144,6 +155,10 @@ class Judge:
         expected = {**self._expected, **self._arrivals.expected()}
         return [each for each in expected.values() if each.target == target.name and each.uuid != vm.uuid]
 
+    def is_there(self, vm: Vm, target: str | None, options: MigrationOptions) -> bool:
+        """Whether the VM is where it shall go, and so are its disks: there is nothing to do."""
+        return vm.host == target and not moves_disks(vm, self._cluster.host(vm.host), options)
+
     def prepare(self, vm: Vm, target: str | None, options: MigrationOptions) -> Prepared:
         """Choose where the VM goes, and count on its arrival there. Raises BlockedError with every finding when it
         cannot go."""
@@ -172,8 +187,14 @@ class Judge:
         if against:
             count = "one thing stands" if len(against) == 1 else f"{len(against)} things stand"
             raise BlockedError(
-                f"VM {vm.name!r} cannot go from {vm.host} to {candidate.target.name}: {count} in the way",
+                f"{_what_cannot(vm, candidate.target.name)}: {count} in the way",
                 findings=candidate.findings,
                 remedy="nothing was touched; mend what is listed and try again",
             )
         return Prepared(vm, self._cluster.host(vm.host), candidate, why, options, self._cluster)
+
+
+def _what_cannot(vm: Vm, target: str) -> str:
+    if target == vm.host:
+        return f"the disks of VM {vm.name!r} cannot move within {vm.host}"
+    return f"VM {vm.name!r} cannot go from {vm.host} to {target}"

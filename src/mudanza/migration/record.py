@@ -49,6 +49,15 @@ class MoveRecord:
     warnings: tuple[str, ...] = ()
     checking_time: float = 0.0
     """Seconds the checking before it took."""
+    synchronous: bool = False
+    """The guest's writes wait until the target has them too, so that copying its disks comes to an end."""
+    ahead: tuple[CargoFile, ...] = ()
+    """Files that were to be brought before the VM itself."""
+    keeps_chains: bool = False
+    """Its disks arrive on top of images that were brought before them."""
+    arch: str = ""
+    machine: str = ""
+    domain_type: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as what the journal stores."""
@@ -59,13 +68,39 @@ class MoveRecord:
         """Read it back from the journal."""
         fields = dict(stored)
         fields["disks"] = tuple(CopiedDisk(**disk) for disk in fields["disks"])
+        fields["ahead"] = tuple(_cargo_file(file) for file in fields.get("ahead", ()))
         fields["warnings"] = tuple(fields["warnings"])
         return cls(**fields)
 
     @property
     def places(self) -> dict[str, str]:
-        """Path at the source → path at the target, of every disk that is copied."""
-        return {disk.source_path: disk.path for disk in self.disks}
+        """Path at the source → path at the target, of every file that travels."""
+        return {disk.source_path: disk.path for disk in self.disks} | {each.source: each.path for each in self.ahead}
+
+    @property
+    def left_at_source(self) -> tuple[CopiedDisk, ...]:
+        """The VM's own images, in the order in which they may be deleted: from the top of a chain down."""
+        return self.disks + tuple(_copied(file) for file in self.ahead if file.own and file.role is Role.BACKING)
+
+    def as_freight(self) -> ColdRecord:
+        """Return what is brought before the VM itself, as a cold move would bring it."""
+        return ColdRecord(
+            uuid=self.uuid,
+            name=self.name,
+            source=self.source,
+            target=self.target,
+            was_running=False,
+            autostart=self.autostart,
+            keep_source=True,
+            tls=self.tls,
+            verify=Verify.FULL,
+            arch=self.arch,
+            machine=self.machine,
+            domain_type=self.domain_type,
+            xml=self.xml,
+            target_xml="",
+            files=self.ahead,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +129,8 @@ class ColdRecord:
     nics: Mapping[str, str] = field(default_factory=dict)
     """MAC address → network, bridge or device at the target."""
     has_tpm: bool = False
+    saved_xml: str | None = field(default=None, repr=False)
+    """The definition that its saved memory is restored with at the target; None where there is none."""
     checking_time: float = 0.0
     """Seconds the checking before it took."""
 

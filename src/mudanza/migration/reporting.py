@@ -47,6 +47,7 @@ def report_of(
         transport=(
             f"{record.source} → {record.target} directly, "
             f"{'QEMU over TLS' if record.tls else 'QEMU over TCP, not encrypted'}; orders over libvirt"
+            + ("; its disks mirrored synchronously, for it writes much" if record.synchronous else "")
         ),
         removed=residue.removed,
         kept=residue.kept,

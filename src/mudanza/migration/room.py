@@ -14,9 +14,12 @@ from mudanza.hypervisor.volumes import Volumes
 from mudanza.journal.jobs import Job, JobHandle, Step
 from mudanza.model.errors import HypervisorError
 from mudanza.model.host import Host
+from mudanza.model.units import MIB
 from mudanza.preflight.cargo import CargoFile, Role
 
 _PRIVATE = frozenset({Role.NVRAM, Role.SAVED, Role.SNAPSHOT})
+_NOTHING_YET = MIB
+"""Bytes that a file may take up and still hold nothing but an image's own bookkeeping."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class Place:
 def places_made(job: Job) -> Mapping[str, Place]:
     """Return path → place of every volume that the job made and has not deleted since; it may be half written.
 
-    One of which nobody wrote down how making it went is not among them: see ``places_unsure``.
+    One of which nobody wrote down how making it went is not among them: see ``Room.make_sure``.
     """
     made: dict[str, Place] = {}
     for step in job.steps:
@@ -64,10 +67,12 @@ class Room:
     def make(self, file: CargoFile, length: int) -> None:
         """Make the empty volume or file that ``length`` bytes go into. Raises HypervisorError, HostUnreachableError.
 
-        Refused by libvirt where there is one of that name.
+        Preflight has seen that there is none of that name; libvirt refuses where one came there since.
         """
+        size = _size(file, length)
         step = self._handle.intend(
-            "create volume", {"pool": file.pool, "volume": file.volume, "path": file.path, "size": length}
+            "create volume",
+            {"pool": file.pool, "volume": file.volume, "path": file.path, "size": size, "device": file.is_block},
         )
         try:
             with self.volumes_at(file) as (volumes, pool):
@@ -77,6 +82,27 @@ class Room:
             self._handle.done(step, {"error": str(error)})
             raise
         self._handle.done(step, {"made": made})
+
+    def make_sure(self, job: Job) -> None:
+        """Find out how making a place went whose controller died over it, and write that down.
+
+        Preflight saw none there, so that what is there is ours if it is as it was ordered and still empty. Raises
+        HypervisorError, HostUnreachableError.
+        """
+        for step in job.steps_named("create volume"):
+            if step.outcome is None:
+                ours = self._is_new(_place(step.intent), int(step.intent["size"]), device=step.intent["device"])
+                outcome = {"made": step.intent["path"]} if ours else {"error": "nothing of ours is there"}
+                self._handle.done(step.n, outcome)
+
+    def _is_new(self, place: Place, size: int, *, device: bool) -> bool:
+        with self._pool(place.pool, place.path.rpartition("/")[0]) as pool:
+            volumes = self._connections.volumes(self._about.name)
+            volumes.refresh(pool)
+            if place.volume not in volumes.names(pool):
+                return False
+            found = volumes.read(pool, place.volume)
+        return found.capacity == size and (device or (found.allocation or 0) <= _NOTHING_YET)
 
     def remove(self, place: Place) -> None:
         """Delete what this job made. Raises HypervisorError, HostUnreachableError."""
@@ -116,7 +142,7 @@ def place_xml(file: CargoFile, length: int) -> str:
     """Return the XML of the volume for a file: as long as the source's where its bytes travel, else of its format."""
     root = etree.Element("volume")
     etree.SubElement(root, "name").text = file.volume
-    size = length if file.as_it_is else file.size
+    size = _size(file, length)
     etree.SubElement(root, "capacity", unit="bytes").text = str(size)
     # Of a logical volume with less than all its space libvirt makes an LVM snapshot that breaks when it has filled up.
     etree.SubElement(root, "allocation", unit="bytes").text = str(size if file.is_block else 0)
@@ -130,3 +156,7 @@ def place_xml(file: CargoFile, length: int) -> str:
     elif file.for_others_too:
         etree.SubElement(etree.SubElement(target, "permissions"), "mode").text = "0644"
     return etree.tostring(root, encoding="unicode")
+
+
+def _size(file: CargoFile, length: int) -> int:
+    return length if file.as_it_is else file.size

@@ -123,7 +123,7 @@ class Facts:
     data_path: Probe = Probe()
     """Does migration data get from source to target at all, encrypted or not?"""
     shared: Mapping[str, Probe] = field(default_factory=lambda: _NO_PROBES)
-    """Disk target → do both hosts see the very same file?"""
+    """Disk target → do both hosts see the very same file? Within one host: does any other one see it?"""
     files: Mapping[str, Probe] = field(default_factory=lambda: _NO_PROBES)
     """Path (ISO, kernel, firmware, block device…) → is it there on the target?"""
     occupied: Mapping[str, Probe] = field(default_factory=lambda: _NO_PROBES)
@@ -216,7 +216,7 @@ class MigrationReport:
     source: str
     target: str
     mode: str
-    """``live`` or ``cold``."""
+    """``live`` or ``cold``; of disks that moved within one host ``in place`` or ``in place, off``."""
     total_time: float
     """From the order to the end: checking, moving and cleaning up."""
     downtime: float | None

@@ -155,6 +155,19 @@ class Tpm:
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """How many bytes were written by when, in seconds of the controller's monotonic clock."""
+
+    amount: int
+    at: float
+
+    def rate_since(self, earlier: Written) -> float:
+        """Return the bytes per second between two of them; 0 where there is no time between them."""
+        passed = self.at - earlier.at
+        return max(0, self.amount - earlier.amount) / passed if passed > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Vm:
     """One domain on one host. Memory in bytes."""
 
@@ -185,6 +198,8 @@ class Vm:
     """The live ``<cpu>`` element."""
     cpu_seconds: float | None = None
     """CPU time used since it started."""
+    written: Written | None = None
+    """What it had written to its disks since it started, and when that was asked."""
     emulator: str | None = None
     disks: tuple[Disk, ...] = ()
     nics: tuple[Nic, ...] = ()

@@ -92,8 +92,23 @@ class Cargo:
         return {file.source: file.path for file in self.files}
 
 
-def cargo_of(vm: Vm, source: Host, target: Host, options: MigrationOptions, plan: Resolution) -> Cargo:
-    """Return what of a switched-off VM travels.
+def keeps_chain(options: MigrationOptions, *, live: bool) -> bool:
+    """Whether the images that disks build on stay files of their own at the target."""
+    if options.chain is None:
+        return not live
+    return options.chain is not Chain.FLATTEN
+
+
+def arrives_on_chain(disk: Disk, plan: DiskPlan, options: MigrationOptions, *, live: bool) -> bool:
+    """Whether a disk that is copied keeps what it is built upon, if anything."""
+    return plan.format == disk.format and keeps_chain(options, live=live)
+
+
+def cargo_of(
+    vm: Vm, source: Host, target: Host, options: MigrationOptions, plan: Resolution, *, live: bool = False
+) -> Cargo:
+    """Return what of a switched-off VM travels; of a running one (``live``) what is sent ahead, for its disks, its
+    memory and its UEFI variables QEMU carries itself.
 
     UEFI variables and saved memory are named by libvirt's rules where the definition does not name them, and are
     optional then.
@@ -102,13 +117,17 @@ def cargo_of(vm: Vm, source: Host, target: Host, options: MigrationOptions, plan
     findings: list[Finding] = []
     plans = {each.target: each for each in plan.disks}
     for disk in vm.disks:
-        for item in _of_disk(disk, plans.get(disk.target), source, target, options):
+        for item in _of_disk(disk, plans.get(disk.target), source, target, options, live=live):
             if isinstance(item, Finding):
                 findings.append(item)
             else:  # two disks may stand on one base
                 found.setdefault(item.source, item)
-    for item in (*_firmware(vm), *_saved(vm), *_snapshot_memory(vm)):
-        found.setdefault(item.source, item)
+    own_files = () if live else (*_firmware(vm), *_saved(vm))
+    memory = _snapshot_memory(vm) if keeps_chain(options, live=live) else ()
+    for file in (*own_files, *memory):
+        found.setdefault(file.source, file)
+    if live:
+        found = {path: file for path, file in found.items() if file.role is not Role.DISK}
     # Images below that were the VM's own disks before its snapshots were made.
     own = {path for snapshot in vm.snapshots for path in snapshot.disks}
     files = (replace(file, own=True) if file.source in own else file for file in found.values())
@@ -116,22 +135,26 @@ def cargo_of(vm: Vm, source: Host, target: Host, options: MigrationOptions, plan
 
 
 def _of_disk(
-    disk: Disk, plan: DiskPlan | None, source: Host, target: Host, options: MigrationOptions
+    disk: Disk, plan: DiskPlan | None, source: Host, target: Host, options: MigrationOptions, *, live: bool
 ) -> Iterator[CargoFile | Finding]:
     if plan is None or disk.source is None:
         return
     if plan.action == "copy":
-        yield from _copied(disk, plan, source, target, options)
+        yield from _copied(disk, plan, source, target, options, live=live)
     elif plan.action == "none" and opened_read_only(disk) and disk.is_local_image:
         removable = disk.device in ("cdrom", "floppy")
-        if not removable or options.media is Media.COPY:
-            yield _elsewhere(Role.MEDIUM, disk, Backing(disk.source, disk.format), source, target, options)
+        if options.media is Media.COPY or not (removable or live):
+            medium = _elsewhere(Role.MEDIUM, disk, Backing(disk.source, disk.format), source, target, options)
+            below = disk.backing[0].path if disk.backing else ""
+            yield replace(medium, below=below) if isinstance(medium, CargoFile) else medium
+            yield from _chain(disk, source, target, options)
 
 
 def _copied(
-    disk: Disk, plan: DiskPlan, source: Host, target: Host, options: MigrationOptions
+    disk: Disk, plan: DiskPlan, source: Host, target: Host, options: MigrationOptions, *, live: bool
 ) -> Iterator[CargoFile | Finding]:
-    flatten = options.chain is Chain.FLATTEN or plan.format != disk.format
+    flatten = not arrives_on_chain(disk, plan, options, live=live)
+    pool, volume = _source_volume(disk, source)
     yield CargoFile(
         Role.DISK,
         disk.target,
@@ -139,8 +162,8 @@ def _copied(
         plan.path,
         pool=plan.pool,
         volume=plan.volume,
-        source_pool=disk.pool or "",
-        source_volume=disk.volume or "",
+        source_pool=pool,
+        source_volume=volume,
         source_is_block=_is_device(disk.source or ""),
         is_block=plan.pool_is_block,
         format=plan.format,
@@ -152,10 +175,21 @@ def _copied(
         for_others_too=disk.shareable,
     )
     if not flatten:
-        for number, image in enumerate(disk.backing, start=1):
-            layer = _elsewhere(Role.BACKING, disk, image, source, target, options)
-            below = disk.backing[number].path if number < len(disk.backing) else ""
-            yield replace(layer, below=below) if isinstance(layer, CargoFile) else layer
+        yield from _chain(disk, source, target, options)
+
+
+def _chain(disk: Disk, source: Host, target: Host, options: MigrationOptions) -> Iterator[CargoFile | Finding]:
+    for number, image in enumerate(disk.backing, start=1):
+        layer = _elsewhere(Role.BACKING, disk, image, source, target, options)
+        below = disk.backing[number].path if number < len(disk.backing) else ""
+        yield replace(layer, below=below) if isinstance(layer, CargoFile) else layer
+
+
+def _source_volume(disk: Disk, source: Host) -> tuple[str, str]:
+    """Return pool and volume of a disk. What came beside libvirt, as snapshots do, it lists when it looks anew."""
+    path = disk.source or ""
+    beside = None if disk.pool or _is_device(path) else source.pool_at(posixpath.dirname(path))
+    return (beside.name, posixpath.basename(path)) if beside else (disk.pool or "", disk.volume or "")
 
 
 def _elsewhere(

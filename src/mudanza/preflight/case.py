@@ -34,10 +34,8 @@ class Case:
 
     @property
     def cargo(self) -> Cargo:
-        """What travels of a VM that is switched off; nothing of one that runs."""
-        if self.live:
-            return Cargo()
-        return cargo_of(self.vm, self.source, self.target, self.options, self.plan)
+        """The files that travel besides what QEMU carries itself."""
+        return cargo_of(self.vm, self.source, self.target, self.options, self.plan, live=self.live)
 
     @property
     def live(self) -> bool:

@@ -24,6 +24,7 @@ from mudanza.preflight import (
 )
 from mudanza.preflight.case import Case, Mode
 from mudanza.preflight.mapping import resolve
+from mudanza.preflight.relocation import check_in_place
 
 Check = Callable[[Case], Iterable[Finding]]
 
@@ -64,6 +65,7 @@ OF_THE_TARGET: tuple[Check, ...] = (
     memory.huge_pages,
     memory.numa_nodes,
     storage.places,
+    storage.shareable_in_use,
     storage.free_space,
     storage.occupied,
     storage.host_cache,
@@ -74,6 +76,7 @@ OF_THE_TARGET: tuple[Check, ...] = (
     files.needed_files,
     files.host_drives,
     files.backing_files,
+    files.mixed_chains,
     files.firmware_variables,
     network.cards,
     network.switches,
@@ -105,6 +108,8 @@ def check(
     mode: Mode = "cold" if options.is_cold(active=vm.state.active) else "live"
     plan = resolve(vm, source, target, options, facts)
     case = Case(vm, source, target, cluster, options, facts, mode, plan)
+    if source.name == target.name and options.map_storage and source.seen:
+        return check_in_place(case)
     impossible = (*identity.same_host(case), *access.source_answers(case))
     if impossible:
         return impossible

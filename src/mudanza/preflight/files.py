@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from mudanza.model.finding import Finding
 from mudanza.model.host import Host
-from mudanza.model.migration import Answer, Chain, Media
+from mudanza.model.migration import Answer, Media
 from mudanza.model.vm import Disk, Vm
+from mudanza.preflight.cargo import arrives_on_chain
 from mudanza.preflight.case import Case
-from mudanza.preflight.mapping import opened_read_only, shared_candidates
-from mudanza.preflight.wording import because, blocker, listed, virsh, vm_key, warning
+from mudanza.preflight.mapping import DiskPlan, opened_read_only, shared_candidates
+from mudanza.preflight.wording import because, blocker, listed, mudanza, virsh, vm_key, warning
 
 OPENED_BY_PATH = frozenset({"char", "rng", "evdev", "nvdimm"})
 """Kinds of host devices that need nothing but their path."""
@@ -118,6 +119,31 @@ def host_drives(case: Case) -> Iterator[Finding]:
             )
 
 
+def _chains(case: Case) -> tuple[list[tuple[Disk, DiskPlan]], list[tuple[Disk, DiskPlan]]]:
+    """Return the copied disks that stay on what they are built upon, and those that become one image with it."""
+    kept: list[tuple[Disk, DiskPlan]] = []
+    flattened: list[tuple[Disk, DiskPlan]] = []
+    for disk, plan in case.planned("copy"):
+        if disk.backing:
+            stays = arrives_on_chain(disk, plan, case.options, live=case.live)
+            (kept if stays else flattened).append((disk, plan))
+    return kept, flattened
+
+
+def mixed_chains(case: Case) -> Iterator[Finding]:
+    """libvirt copies all disks of a running VM in one way: with what they are built upon, or on top of it."""
+    kept, flattened = _chains(case)
+    if case.live and kept and flattened:
+        yield blocker(
+            "chain-mixed",
+            f"disk {flattened[0][0].target}",
+            "it would become one image with what it is built upon, other disks would stay on their chains, and a "
+            "running VM's disks are copied all in one way",
+            "--chain flatten, or leave out what makes it another format, or move the VM cold: "
+            + mudanza("migrate", vm_key(case.vm), "--to", case.target.name, "--mode", "cold"),
+        )
+
+
 def backing_files(case: Case) -> Iterator[Finding]:
     """A shared image needs its whole chain; a copied one arrives as one image."""
     for disk, _ in case.planned("shared"):
@@ -133,18 +159,15 @@ def backing_files(case: Case) -> Iterator[Finding]:
                     "put the base on the shared storage too, or make the disk independent of it: virsh blockpull "
                     f"--domain {vm_key(case.vm)} --path {disk.target} --wait",
                 )
-    keeps = case.options.chain in (Chain.KEEP, Chain.REUSE) or (case.options.chain is None and not case.live)
-    for disk, plan in case.planned("copy"):
-        if keeps and plan.format == disk.format:
-            continue
+    kept, flattened = _chains(case)
+    for disk, plan in () if case.live and kept else flattened:
         chain = listed(image.path for image in disk.backing)
-        if disk.backing:
-            yield warning(
-                "disk-flattened",
-                f"disk {disk.target}",
-                f"{disk.source} and what it builds on ({chain}) arrive as one image, {plan.path}",
-                "nothing to do, if it may take the space of the whole chain",
-            )
+        yield warning(
+            "disk-flattened",
+            f"disk {disk.target}",
+            f"{disk.source} and what it builds on ({chain}) arrive as one image, {plan.path}",
+            "nothing to do, if it may take the space of the whole chain",
+        )
 
 
 def firmware_variables(case: Case) -> Iterator[Finding]:

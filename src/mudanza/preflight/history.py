@@ -6,11 +6,13 @@ import posixpath
 from collections.abc import Iterable, Iterator
 
 from mudanza.model.finding import Finding
-from mudanza.model.migration import Chain
 from mudanza.model.vm import Disk
+from mudanza.preflight.cargo import keeps_chain
 from mudanza.preflight.case import Case
 from mudanza.preflight.mapping import DiskPlan
 from mudanza.preflight.wording import blocker, listed, mudanza, vm_key, warning
+
+_LIVE_COPY = "a live copy without --chain keep"
 
 
 def snapshots(case: Case) -> Iterator[Finding]:
@@ -18,32 +20,35 @@ def snapshots(case: Case) -> Iterator[Finding]:
     inside = [snapshot.name for snapshot in case.vm.snapshots if not snapshot.external]
     beside = [snapshot.name for snapshot in case.vm.snapshots if snapshot.external]
     for disk, plan in case.planned("copy"):
-        rewriting = "a live copy" if case.live else _rewriting(case, disk, plan)
-        if rewriting and inside:
+        rewriting = _rewriting(case, disk, plan)
+        loses = "a live copy" if case.live else rewriting
+        if loses and inside:
             yield blocker(
                 "snapshots",
                 f"disk {disk.target}",
-                f"the VM has snapshots in its images ({listed(inside)}), and {rewriting} of {disk.source} loses them",
+                f"the VM has snapshots in its images ({listed(inside)}), and {loses} of {disk.source} loses them",
                 _carry_cold(case),
             )
-        if rewriting and beside:
-            yield _chain_lost(
-                case, f"disk {disk.target}", beside, f"{rewriting} of {disk.source} makes one image of it"
-            )
+        flattens = rewriting or (_LIVE_COPY if case.live and not keeps_chain(case.options, live=True) else "")
+        if flattens and beside:
+            yield _chain_lost(case, f"disk {disk.target}", beside, f"{flattens} of {disk.source} makes one image of it")
 
 
 def _rewriting(case: Case, disk: Disk, plan: DiskPlan) -> str:
     """Return what a copy does to an image besides carrying it as it is; empty for nothing."""
     if plan.format != disk.format:
         return f"the change to {plan.format}"
-    return "--chain flatten" if disk.backing and case.options.chain is Chain.FLATTEN else ""
+    if keeps_chain(case.options, live=case.live) or not disk.backing:
+        return ""
+    return "--chain flatten" if case.options.chain is not None else _LIVE_COPY
 
 
 def snapshot_memory(case: Case) -> Iterator[Finding]:
     """The memory of an external snapshot is a file of its own, which a live move leaves where it is."""
     shared = {posixpath.dirname(disk.source or "") for disk, _ in case.planned("shared")}
     for snapshot in case.vm.snapshots:
-        if case.live and snapshot.memory is not None and posixpath.dirname(snapshot.memory) not in shared:
+        travels = keeps_chain(case.options, live=case.live)
+        if not travels and snapshot.memory is not None and posixpath.dirname(snapshot.memory) not in shared:
             yield _chain_lost(
                 case,
                 f"file {snapshot.memory}",

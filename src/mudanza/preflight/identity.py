@@ -17,7 +17,8 @@ def same_host(case: Case) -> Iterator[Finding]:
             "target-is-source",
             f"host {case.target.name}",
             f"{case.vm.name} is on {case.source.name} already",
-            "name another host: --to HOST (mudanza hosts lists them)",
+            "name another host: --to HOST (mudanza hosts lists them); or, to move its disks within this one, "
+            "the pool they go to: --map-storage A=B",
         )
     elif case.facts.same_machine or _one_uuid(case):
         yield blocker(

@@ -71,13 +71,20 @@ class Resolution:
 
 
 def resolve(vm: Vm, source: Host, target: Host, options: MigrationOptions, facts: Facts) -> Resolution:
-    """Decide what happens to each disk and card. Of the facts it reads ``shared`` only."""
+    """Decide what happens to each disk and card. Of the facts it reads ``shared`` only.
+
+    Source and target may be one host: then only disks that a map leads elsewhere move.
+    """
     plans: list[DiskPlan] = []
     findings: list[Finding] = []
     cold = options.is_cold(active=vm.state.active)
+    in_place = source.name == target.name
     for disk in vm.disks:
-        shared = facts.shared.get(disk.target, _UNKNOWN)
-        outcome = _plan_disk(disk, source, target, options, shared, cold=cold)
+        if in_place and (disk.shareable or disk.device == "floppy" or not disk.is_local_image):
+            outcome: DiskPlan | Finding = _in_place(disk, "shared", "it stays")
+        else:
+            shared = Probe(Answer.YES) if in_place else facts.shared.get(disk.target, _UNKNOWN)
+            outcome = _plan_disk(disk, source, target, options, shared, cold=cold)
         if isinstance(outcome, DiskPlan) and outcome.action == "copy":
             outcome = _unless_taken(outcome, plans)
         if isinstance(outcome, DiskPlan):
@@ -105,7 +112,7 @@ def _plan_disk(
 ) -> DiskPlan | Finding:
     if disk.source is None and disk.volume is None:
         return DiskPlan(disk.target, "none", "the drive is empty")
-    wanted = _mapped_pool(disk, options)
+    wanted = mapped_pool(disk, options)
     if disk.kind == "network" and (wanted is None or opened_read_only(disk)):
         return _in_place(disk, "shared", "both hosts reach it over the network")
     if not disk.is_local_image:
@@ -140,8 +147,11 @@ def _directory(disk: Disk) -> str:
     return str(PurePosixPath(disk.source or "").parent)
 
 
-def _mapped_pool(disk: Disk, options: MigrationOptions) -> str | None:
-    """The pool's name wins over its directory, so that one odd disk can be led elsewhere."""
+def mapped_pool(disk: Disk, options: MigrationOptions) -> str | None:
+    """Return the pool a disk is to be led to, if any.
+
+    The pool's name wins over its directory, so that one odd disk can be led elsewhere.
+    """
     if disk.pool is not None and disk.pool in options.map_storage:
         return options.map_storage[disk.pool]
     if disk.source is None or not disk.is_local_image:
@@ -249,14 +259,14 @@ def _onto_itself(disk: Disk, pool: Pool) -> Finding:
     return blocker(
         "map-onto-itself",
         f"disk {disk.target}",
-        f"{disk.source} is shared, and the map leads to the same file in pool {pool.name}",
-        "leave that map out: a shared disk needs no copy",
+        f"the map leads {disk.source} to the very same file, in pool {pool.name}",
+        "leave that map out: where it lies it needs no copy",
     )
 
 
 def destination_pool(disk: Disk, source: Host, target: Host, options: MigrationOptions) -> Pool | Finding:
     """Return the target's pool that an image belongs into: the one it is mapped to, or the natural one."""
-    return _destination_pool(disk, source, target, _mapped_pool(disk, options))
+    return _destination_pool(disk, source, target, mapped_pool(disk, options))
 
 
 def _destination_pool(disk: Disk, source: Host, target: Host, wanted: str | None) -> Pool | Finding:

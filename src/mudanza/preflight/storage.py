@@ -26,6 +26,25 @@ def places(case: Case) -> Iterator[Finding]:
     yield from case.cargo.findings
 
 
+def shareable_in_use(case: Case) -> Iterator[Finding]:
+    """What a running VM writes to cannot be copied as it was at one instant, and it would write on into its own."""
+    for disk, _ in case.planned("copy"):
+        if not disk.shareable or case.live:
+            continue
+        users = [
+            vm.name
+            for vm in case.cluster.vms_on(case.source.name)
+            if vm.uuid != case.vm.uuid and vm.state.active and any(other.source == disk.source for other in vm.disks)
+        ]
+        if users:
+            yield blocker(
+                "disk-shareable",
+                f"disk {disk.target}",
+                f"{disk.source} is shareable and in use by {listed(users)}: a copy would part from theirs",
+                "shut them down and move them too, or put it on storage that both hosts share",
+            )
+
+
 def free_space(case: Case) -> Iterator[Finding]:
     """All disks that go into one pool fit into it together."""
     by_pool: dict[str, list[tuple[Disk, DiskPlan]]] = {}
@@ -72,10 +91,13 @@ def _least(disk: Disk, plan: DiskPlan, pool: Pool) -> int:
 
 
 def occupied(case: Case) -> Iterator[Finding]:
-    """We write into no volume that somebody else has made."""
-    for _, plan in case.planned("copy"):
+    """We write into no volume that somebody else has made. A shareable disk may have come with another VM: it is used
+    if it is the same byte for byte."""
+    for disk, plan in case.planned("copy"):
         probe = case.facts.occupied.get(plan.target, _UNKNOWN)
         look = virsh(case.target, "vol-info", "--pool", plan.pool, "--vol", plan.volume)
+        if probe.answer is Answer.YES and disk.shareable and not case.live and plan.format == disk.format:
+            continue
         if probe.answer is Answer.YES:
             yield blocker(
                 "volume-occupied",
