@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 
 from mudanza.hypervisor.connection import HostConnection
-from mudanza.hypervisor.digests import CHUNK, UNREAD, Contents, Digests, differing
+from mudanza.hypervisor.digests import CHUNK, UNREAD, Contents, Digests, assembled, differing
 from mudanza.hypervisor.libvirt_contents import LibvirtContents
 from mudanza.hypervisor.ssh import ssh_command
 from mudanza.hypervisor.ssh_contents import SshContents
 from mudanza.model.errors import HostUnreachableError, HypervisorError
 from mudanza.model.host import Host
 
-__all__ = ["CHUNK", "UNREAD", "Contents", "Digests", "contents_of", "differing"]
+__all__ = ["CHUNK", "UNREAD", "Contents", "Digests", "assembled", "contents_of", "differing"]
 
 _log = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -76,6 +77,7 @@ class Freight:
         self._cancelled = ""
         self._keep_claim = renewing(handle, self._cancel)
         self._carrying_time = 0.0
+        self._note_arrival: Callable[[Load, int], None] = lambda _load, _upto: None
 
     def _cancel(self, why: str) -> None:
         self._cancelled = self._cancelled or why
@@ -149,7 +151,11 @@ class Freight:
             ranges |= {piece: found[piece.file.source] for piece in stale if piece.file.source in found}
             self._refuse_foreign(ranges)
         comparison = self._comparison(pieces, self._record.verify)
-        self._carry(ranges)
+        try:
+            self._carry(ranges, comparison)
+        except MudanzaError:
+            comparison.give_up()
+            raise
         proof = self._prove(comparison, written)
         name_bases_anew(self._connections.get(self._target.name), self._target, self._handle, self._record, self._ours)
         return proof
@@ -242,7 +248,7 @@ class Freight:
         self._handle.done(step, {"same": comparison.in_words(), "written": dict(written)})
         return comparison.in_words()
 
-    def _carry(self, ranges: Mapping[Piece, tuple[Range, ...]]) -> None:
+    def _carry(self, ranges: Mapping[Piece, tuple[Range, ...]], comparison: Comparison) -> None:
         """Carry these ranges: by a carrier from host to host, what is small or no whole sector through us."""
         loads: list[Load] = []
         rests: list[tuple[CargoFile, Range]] = []
@@ -250,6 +256,13 @@ class Freight:
             big, small = split(piece, wanted)
             loads += [self._load(piece, part) for part in big]
             rests += [(piece.file, part) for part in small]
+        fresh = frozenset(piece.file.source for piece in ranges if piece.fresh)
+
+        def note(load: Load, upto: int) -> None:
+            if load.source in fresh:
+                comparison.has_arrived(load.source, upto)
+
+        self._note_arrival = note
         for at in range(0, len(loads), MOST_LOADS):
             self.turn()
             self._send(loads[at : at + MOST_LOADS])
@@ -285,7 +298,7 @@ class Freight:
         failure: MudanzaError | None = None
         try:
             carrier.start(loads)
-            end = self._transfer(carrier)
+            end = self._transfer(carrier, self._tell_carried(carrier))
             stopped = end.stopped_because
             if not carrier.arrived() or end.error:
                 failure = end.error or MigrationFailedError(f"the files did not get to {self._target.name}")
@@ -303,7 +316,7 @@ class Freight:
         if left:
             raise MigrationFailedError(f"what carried the files could not be ended: {'; '.join(why)}")
 
-    def _transfer(self, carrier: Carrier) -> TransferEnd:
+    def _transfer(self, carrier: Carrier, on_progress: OnProgress) -> TransferEnd:
         order = Order(*carrier.order(tls=self._record.tls, bandwidth=self._limits.bandwidth))
         steering = Steering(self._source.name, self._target.name, 0.3, self._limits.deadline, self._limits.no_progress)
         way = way_between(self._connections, self._source, self._target)
@@ -311,7 +324,7 @@ class Freight:
             self._connections.domains(self._source.name), carrier.uuid, steering, way, self._stop, self._note_stop
         )
         begun = time.monotonic()
-        end = transfer.run(order, self._tell_carried(), self._keep_claim)
+        end = transfer.run(order, on_progress, self._keep_claim)
         self._carrying_time += time.monotonic() - begun
         return end
 
@@ -333,8 +346,12 @@ class Freight:
 
         return tell
 
-    def _tell_carried(self) -> OnProgress:
+    def _tell_carried(self, carrier: Carrier) -> OnProgress:
         def tell(progress: Progress) -> None:
+            with suppress(HypervisorError, HostUnreachableError):  # then more is left to be compared in the end
+                for load, state in zip(carrier.loads, carrier.disk_progress(), strict=True):
+                    if state is not None:
+                        self._note_arrival(load, load.start + state[0])
             words = progress.outlook
             if progress.eta is not None:
                 words = f"copied in about {format_duration(progress.eta)}"
