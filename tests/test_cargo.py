@@ -111,3 +111,24 @@ def test_what_snapshots_are_made_of_belongs_to_the_vm() -> None:
     assert found["/srv/one.mem"].role is Role.SNAPSHOT
     assert found[below.path].own
     assert not found[BASE.path].own
+
+
+def test_two_files_of_one_name_cannot_become_one() -> None:
+    base = Backing("/srv/base/web.qcow2", "qcow2")
+    found = cargo(make.vm(disks=(make.disk(backing=(base,)),)), map_storage={"images": "fast", "/srv/base": "fast"})
+    assert [finding.code for finding in found.findings] == ["volume-clash"]
+    assert not cargo(make.vm(disks=(make.disk(backing=(base,)),)), map_storage={"/srv/base": "fast"}).findings
+
+
+def test_a_read_only_disk_brings_what_it_is_built_upon() -> None:
+    found = files(make.vm(disks=(make.disk(readonly=True, backing=(BASE, ROOT)),)))
+    assert [file.role for file in found.values()] == [Role.MEDIUM, Role.BACKING, Role.BACKING]
+    assert [file.below for file in found.values()] == [BASE.path, ROOT.path, ""]
+
+
+def test_an_image_that_came_beside_libvirt_belongs_to_the_pool_of_its_directory() -> None:
+    [file] = cargo(make.vm(disks=(make.disk(pool=None, volume=None),))).files
+    assert (file.source_pool, file.source_volume) == ("images", "web.qcow2")
+    [device] = cargo(make.vm(disks=(make.disk(pool=None, volume=None, kind="block", source="/dev/sdx"),)),
+                     map_storage={"/dev": "fast"}).files  # fmt: skip
+    assert (device.source_pool, device.source_volume) == ("", "")

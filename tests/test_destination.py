@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from lxml import etree
 
-from mudanza.migration.destination import destination_xml, disk_sources, volume_xml
+from mudanza.migration.destination import destination_xml, disk_sources, volume_xml, with_places_of
 from mudanza.model.errors import MudanzaError
 from mudanza.preflight.mapping import DiskPlan
 
@@ -110,3 +110,28 @@ def test_what_fills_a_drive_is_compared_without_what_libvirt_numbers_anew() -> N
     assert disk_sources(DOMAIN) != disk_sources(DOMAIN.replace("/old/a.qcow2", "/old/b.qcow2"))
     assert disk_sources(DOMAIN) != disk_sources(DOMAIN.replace("dev='vdb'", "dev='vdc'"))
     assert disk_sources(DOMAIN)["vdb"] != ()
+
+
+def test_saved_memory_is_restored_with_the_disks_and_cards_of_the_target() -> None:
+    saved = """<domain><devices>
+      <disk type='file'><driver name='qemu' type='qcow2'/><source file='/old/a.qcow2' index='1'/>
+        <backingStore type='file'><source file='/old/base'/></backingStore><target dev='vda'/><alias name='d0'/></disk>
+      <disk type='file' device='cdrom'><source file='/old/cd.iso'/><target dev='sda'/></disk>
+      <disk type='file'><source file='/old/gone'/><target dev='vdz'/></disk>
+      <interface type='network'><mac address='52:54:00:00:00:01'/><source network='a' portid='x' bridge='br0'/>
+        <target dev='vnet0'/></interface></devices></domain>"""
+    there = """<domain><devices>
+      <disk type='block'><driver type='raw' cache='none'/><source dev='/dev/vg/a'/><target dev='vda'/></disk>
+      <disk type='file' device='cdrom'><target dev='sda'/></disk>
+      <interface type='network'><mac address='52:54:00:00:00:01'/><source network='b'/></interface>
+      </devices></domain>"""
+    xml = with_places_of(there, saved)
+    assert texts(xml, "//disk[target/@dev='vda']/@type") == ["block"]
+    assert texts(xml, "//disk[target/@dev='vda']/source/@dev") == ["/dev/vg/a"]
+    assert texts(xml, "//disk[target/@dev='vda']/driver/@*") == ["qemu", "raw"]
+    assert texts(xml, "//backingStore") == []
+    assert texts(xml, "//alias/@name") == ["d0"]
+    assert texts(xml, "//disk[target/@dev='sda']/source") == []
+    assert texts(xml, "//disk[target/@dev='vdz']/source/@file") == ["/old/gone"]
+    assert texts(xml, "//interface/source/@*") == ["b"]
+    assert texts(xml, "//interface/target/@dev") == ["vnet0"]

@@ -41,6 +41,15 @@ def test_a_vm_has_one_unfinished_job(engine: Engine) -> None:
     assert jobs.begin(NEW).id == 2
 
 
+def test_a_request_to_cancel_is_about_one_try(engine: Engine) -> None:
+    jobs = Jobs(engine)
+    handle = jobs.begin(NEW)
+    jobs.ask_to_cancel(handle.id, "ana@laptop")
+    assert handle.cancel_asked() == "ana@laptop"
+    handle.finish("failed", "cancelled", 4, {"left": ["h2:/srv/db.qcow2"]})
+    assert jobs.reopen(handle.id).cancel_asked() is None
+
+
 def test_an_intent_without_outcome_is_told_from_a_done_step(engine: Engine) -> None:
     jobs = Jobs(engine)
     handle = jobs.begin(NEW)

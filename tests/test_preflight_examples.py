@@ -142,6 +142,7 @@ EXAMPLES: list[tuple[str, Level, Change]] = [
     ("shared-unknown", B, facts(shared={"vda": UNKNOWN})),
     ("shared-unknown", B, facts(shared={})),
     ("disk-shareable", B, disk(shareable=True)),
+    ("disk-shareable", B, all_of(disk(shareable=True), neighbour(host="h1", disks=(make.disk(),)), cold)),
     ("disk-lun", B, disk(device="lun")),
     ("disk-encrypted", B, disk(encryption="luks")),
     ("disk-size-unknown", B, disk(capacity=None)),

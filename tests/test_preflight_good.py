@@ -11,7 +11,7 @@ from mudanza.model.migration import Chain, Tls
 from mudanza.model.units import GIB, MIB
 from mudanza.model.vm import Backing, Firmware, Graphics, Tpm, VmState
 from tests import factories as make
-from tests.factories import IMAGES, NO, OTHER_UUID
+from tests.factories import IMAGES, NO, OTHER_UUID, YES
 from tests.preflight_scenes import (
     NETWORK_CARD,
     PATHS,
@@ -115,6 +115,12 @@ GOOD_CHANGES: dict[str, Change] = {
     ),
     "the same pool name and type at another path": target(pools=(make.pool(path="/srv/images"),)),
     "an unseen third host, live": third({"error": "timed out"}),
+    "a shareable disk that nobody uses and that is there already, cold": all_of(
+        disk(shareable=True),
+        neighbour(host="h1", disks=(make.disk(),), state=VmState.SHUTOFF),
+        facts(occupied={"vda": YES}),
+        cold,
+    ),
     "internal snapshots, cold": all_of(vm(snapshots=(SNAPSHOT,)), cold),
     "external snapshots, cold": all_of(vm(snapshots=(replace(SNAPSHOT, external=True),)), cold),
     "snapshots of a shared disk": all_of(

@@ -27,9 +27,8 @@ pytestmark = pytest.mark.lab
 ELSEWHERE = {
     "source-unreachable": "a host that does not answer lists no VM to be checked",
     "vm-in-between": "libvirt shows these states for an instant only",
-    "chain-in-volume-group": "for VMs that are moved cold",
-    "host-unseen": "for VMs that are moved cold",
-    "snapshots-external": "for VMs that are moved cold",
+    "chain-in-volume-group": "the lab's kernel need not have a device mapper, without which there is no volume group",
+    "chain-mixed": "of one VM's images some can stay on their chain and some not only with a volume group",
     "clocks-apart": "all hosts have the machine's clock",
     "libvirt-older": "all hosts have the machine's libvirt",
     "architecture": "all hosts have the machine's architecture",
@@ -166,6 +165,40 @@ def test_everything_wrong_with_disks_and_maps_at_once(check: Checker, store: str
     maps = [word for each in MAPS for word in ("--map-storage", each)]
     maps += ["--map-network", "typo=lan", "--map-network", "lan=lan"]
     check(Case(store, UNMAPPED), Case(store, MAPPED, tuple(maps)))
+
+
+WHOLE = expect(
+    ("snapshots-external", B, "disk vda", "--chain flatten"),
+    ("disk-flattened", W, "disk vda", f"{IMAGES}/frozen.qcow2"),
+    ("disk-shareable", B, "disk vdb", "in use by mate"),
+    ("volume-occupied", B, "disk vdc", f"{IMAGES}/frozen-taken.qcow2"),
+    ("file-missing", B, "disk hda", "h2 has no /srv/frozen.iso"),
+)
+AS_IT_IS = tuple(row for row in WHOLE if row[0] in ("disk-shareable", "volume-occupied"))
+
+
+def test_everything_wrong_with_a_cold_move_at_once(lab: Lab, check: Checker) -> None:
+    h1, h2 = lab.cell("h1"), lab.cell("h2")
+    over, quorum = f"{IMAGES}/frozen.over.qcow2", f"{FAST}/frozen.raw"
+    with ExitStack() as stack:
+        stack.callback(refresh, h1, h2)
+        base, taken = (make(stack, h1, f"{IMAGES}/{name}.qcow2") for name in ("frozen", "frozen-taken"))
+        make(stack, h2, taken)
+        stack.callback(h1.run, ["rm", "-f", over, quorum, "/srv/frozen.iso"])
+        h1.run(["truncate", "--size=1M", quorum, "/srv/frozen.iso"])
+        refresh(h1, h2)
+        shared = disk(quorum, "vdb", "raw", extra="<shareable/>")
+        devices = disk(base, "vda") + shared + disk(taken, "vdc")
+        devices += disk("/srv/frozen.iso", "hda", "raw", device="cdrom", extra="<readonly/>")
+        uuid = stack.enter_context(defined(h1, domain_xml("frozen", devices)))
+        specs = [f"vda,file={over}", "vdb,snapshot=no", "vdc,snapshot=no"]
+        virsh(h1, "snapshot-create-as", uuid, "outside", "--disk-only", *(f"--diskspec={spec}" for spec in specs))
+        stack.enter_context(defined(h1, domain_xml("mate", shared), "start", "--paused"))
+        refresh(h1)
+        check(
+            Case("frozen", WHOLE, ("--chain", "flatten"), mode="cold"),
+            Case("frozen", AS_IT_IS, ("--media", "copy", "--map-storage", "/srv=default"), mode="cold"),
+        )
 
 
 def pci(slot: int, tag: str = "source") -> str:
@@ -423,6 +456,26 @@ def test_what_libvirt_cannot_tell_is_not_guessed(lab: Lab, check: Checker) -> No
         stack.enter_context(qemu_driver_only(lab, "h3"))
         check(Case("modest", BARE, to="h3"))
     refresh(h1)
+
+
+IN_PLACE = expect(
+    ("chain-in-place", B, "disk vda", "builds on other images"),
+    ("disk-stays", W, "disk hda", "stays where it is"),
+)
+
+
+def test_disks_that_are_to_move_within_their_host(lab: Lab, check: Checker) -> None:
+    h1 = lab.cell("h1")
+    with ExitStack() as stack:
+        stack.callback(refresh, h1)
+        make(stack, h1, f"{IMAGES}/floor.qcow2")
+        make(stack, h1, f"{IMAGES}/roof.qcow2", backing=f"{IMAGES}/floor.qcow2")
+        stack.enter_context(file(h1, f"{IMAGES}/tools.iso"))
+        refresh(h1)
+        drive = disk(f"{IMAGES}/tools.iso", "hda", "raw", device="cdrom", extra="<readonly/>")
+        stack.enter_context(defined(h1, domain_xml("indoors", disks(f"{IMAGES}/roof.qcow2") + drive)))
+        options = ("--map-storage", "default=fast", "--chain", "keep")
+        check(Case("indoors", IN_PLACE, options, to="h1", mode="cold"))
 
 
 def test_every_finding_is_provoked_here_or_said_to_be_elsewhere() -> None:

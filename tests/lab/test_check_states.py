@@ -347,6 +347,7 @@ def test_tls_that_does_not_work(lab: Lab, check: Checker, sound: str, own: Mudan
 
 
 DOWN = expect(("target-unreachable", B, "host h3", "could not be read"))
+UNSEEN = expect(("host-unseen", W, "host h3", "whether it runs sound too"))
 FAULTS = [
     (faults.kill_daemon, faults.start_daemon),
     (faults.stop_daemon, faults.cont_daemon),
@@ -361,6 +362,7 @@ def test_a_target_that_is_down(
     broken, mended = fault
     broken(lab, "h3")
     try:
-        check(Case(sound, DOWN, to="h3", by=own), dead=["h3"])
+        elsewhere = Case(sound, UNSEEN, to="h2", by=own, mode="cold")
+        check(Case(sound, DOWN, to="h3", by=own), elsewhere, dead=["h3"])
     finally:
         mended(lab, "h3")

@@ -118,17 +118,16 @@ def test_what_several_use_is_still_there_after_all_went_away_and_came_back(
     in_use = mudanza("migrate", "right", "--to", "h2", expect=3)
     assert "in use by mate" in in_use.err
     virsh(lab.cell("h1"), "destroy", mate)
-    for vm, options in (("right", ()), ("mate", ()), ("left", ("--media", "copy", "--chain", "reuse"))):
-        if vm == "left":
-            virsh(lab.cell("h1"), "destroy", left)
-        gone = [f"h1:{own[vm]}"] if vm in own else []
-        assert move(mudanza, vm, *options)["removed"] == gone
+    assert move(mudanza, "right")["removed"] == [f"h1:{own['right']}"]
+    virsh(lab.cell("h1"), "destroy", left)
+    others = mudanza("migrate", "mate", "left", "--to", "h2", "--media", "copy", "--chain", "reuse", "-o", "json")
+    removed = {event["vm"]: event["removed"] for event in others.events if event["event"] == "report"}
+    assert removed == {"mate": [], "left": [f"h1:{own['left']}"]}
     assert sums(lab, "h2", common) == sums(lab, "h1", common) == before
     virsh(lab.cell("h2"), "start", "--paused", left)
-    for vm in ("right", "mate", "left"):
-        if vm == "left":
-            virsh(lab.cell("h2"), "destroy", left)
-        move(mudanza, vm, to="h1")
+    move(mudanza, "right", to="h1")
+    virsh(lab.cell("h2"), "destroy", left)
+    mudanza("migrate", "mate", "left", "--to", "h1")
     assert sums(lab, "h2", common) == sums(lab, "h1", common) == before
     assert {content(lab, "h1", path, "qcow2") for path in own.values()} == {contents}
     assert states(lab, left) == states(lab, right) == states(lab, mate) == {"h1": "shut off"}
@@ -211,3 +210,45 @@ def test_another_format_holds_the_same(lab: Lab, mudanza: Mudanza, made: ExitSta
         assert content(lab, "h1", f"{FAST}/form.qcow2", "qcow2") == holds
         assert not exists(lab, "h2", raw)
         assert states(lab, uuid) == {"h1": "shut off"}
+
+
+def test_a_network_disk_needs_no_copy(lab: Lab, mudanza: Mudanza, made: ExitStack) -> None:
+    export = made.enter_context(kinds.nbd(lab))
+    with off(lab, "remote", kinds.network_disk(export, "vda")) as uuid:
+        report = move(mudanza, "remote")
+        assert (report["disk_bytes"], report["removed"], report["kept"]) == (0, [], [])
+        assert "name='disk'" in definition(lab, "h2", "remote")
+        virsh(lab.cell("h2"), "start", "--paused", uuid)
+        assert states(lab, uuid) == {"h2": "paused"}
+
+
+def test_a_base_that_libvirt_was_not_told_of_is_not_left_behind(lab: Lab, mudanza: Mudanza, made: ExitStack) -> None:
+    made.callback(kinds.sweep, lab, "unsaid")
+    with off(lab, "unsaid", disk(f"{IMAGES}/unsaid.qcow2", "vda")) as uuid:
+        # Beside libvirt, whose list of volumes is old now.
+        base = image(lab, f"{IMAGES}/unsaid-base.qcow2", "8M", WRITES[0])
+        top = image(lab, f"{IMAGES}/unsaid.qcow2", "", backing=base)
+        refused = mudanza("migrate", "unsaid", "--to", "h2", expect=4)
+        assert f"{top} is built upon {base}, which libvirt of h1 does not know" in refused.err
+        assert not exists(lab, "h2", top)
+        refresh(lab)
+        move(mudanza, "unsaid")
+        assert sums(lab, "h2", [top, base]) == {top: look(lab, "h2", top).sha256, base: look(lab, "h1", base).sha256}
+        assert states(lab, uuid) == {"h2": "shut off"}
+
+
+def test_a_broken_copy_goes_on_and_trusts_nothing_it_finds(lab: Lab, mudanza: Mudanza, made: ExitStack) -> None:
+    """What was brought is shorter, of another format or changed: the next try makes it what the source has."""
+    path = image(lab, f"{IMAGES}/again.qcow2", "64M", *WRITES)
+    h1, h2 = lab.cell("h1"), lab.cell("h2")
+    with off(lab, "again", disk(path, "vda")):
+        with spoiling(lab, "h2", path, 100):
+            mudanza("migrate", "again", "--to", "h2", expect=4)
+        # Meanwhile it has grown at the source.
+        h1.run(["qemu-io", "-f", "qcow2", "-c", "write -q -P 0xd1 40M 4M", path])
+        with spoiling(lab, "h2", path, 100):
+            mudanza("migrate", "again", "--to", "h2", expect=4)
+        assert look(lab, "h2", path).size == look(lab, "h1", path).size
+        h2.run(["rm", path])
+        move(mudanza, "again", "--keep-source")
+        assert look(lab, "h2", path).sha256 == look(lab, "h1", path).sha256

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.reader import read_cluster, read_host
+from mudanza.hypervisor.resource_xml import Volume
+from mudanza.hypervisor.volumes import Volumes
 from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import Job, JobHandle
 from mudanza.migration.record import CopiedDisk, MoveRecord
@@ -221,8 +223,8 @@ class Closing:
             volumes = self._connections.volumes(self._record.source)
             volumes.refresh(disk.source_pool)
             for name in volumes.names(disk.source_pool):
-                found = volumes.read(disk.source_pool, name)
-                if found.backing and _absolute(found.backing.path, found.path) == disk.source_path:
+                found = _read(volumes, disk.source_pool, name)
+                if found and found.backing and _absolute(found.backing.path, found.path) == disk.source_path:
                     return f"volume {name!r} of pool {disk.source_pool} is built upon it"
         except (HypervisorError, HostUnreachableError) as error:
             return f"what is built upon it could not be found out: {error}"
@@ -305,6 +307,16 @@ def why_keep(disk: CopiedDisk, source: str, cluster: Cluster) -> str:
         if any(disk.source_path in _paths(other) for other in vm.disks):
             return f"domain {vm.name!r} on {vm.host} refers to it"
     return ""
+
+
+def _read(volumes: Volumes, pool: str, name: str) -> Volume | None:
+    """Return a volume that was listed; None where another move has deleted it since."""
+    try:
+        return volumes.read(pool, name)
+    except HypervisorError:
+        if name in volumes.names(pool):
+            raise
+        return None
 
 
 def _absolute(backing: str, image: str | None) -> str:

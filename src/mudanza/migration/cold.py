@@ -196,6 +196,7 @@ class _Work:
                 self.hand_over.refuse_changed()
                 self.hand_over.remember()
                 self.verified = self.freight.bring(self.jobs.get(self.handle.id))
+                self.freight.turn()  # from here on it is too late to cancel
                 self.hand_over.define()
             case Next.HAND_OVER:
                 self.handle.enter("handing over")
@@ -283,7 +284,10 @@ class _Work:
         if verdict.next is Next.FINISH:
             return left_open(self.handle, self._person(f"it is at {record.target}, and not all was done: {error}"))
         if verdict.next in (Next.TAKE_BACK, Next.HAND_OVER):
-            self.hand_over.take_back()
+            try:
+                self.hand_over.take_back()
+            except (HypervisorError, HostUnreachableError) as failure:
+                return left_open(self.handle, self._person(f"{error}; {record.target} still knows it: {failure}"))
         job = self.jobs.get(self.handle.id)
         left = self._leave_target(job, cancelled=isinstance(error, CancelledError))
         self.hand_over.rearm(job)

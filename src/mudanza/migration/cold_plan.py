@@ -12,6 +12,7 @@ from mudanza.migration.prepare import Prepared
 from mudanza.migration.record import ColdRecord
 from mudanza.model.errors import BlockedError
 from mudanza.model.migration import Answer, Probe, Side
+from mudanza.model.vm import Vm
 from mudanza.preflight.cargo import Cargo, CargoFile, Role, cargo_of
 
 
@@ -25,6 +26,12 @@ def cold_record(prepared: Prepared, connections: Connections) -> ColdRecord:
         raise BlockedError(
             f"VM {vm.name!r} has changed since it was checked",
             remedy="nothing was touched; try again, and it will be judged as it is now",
+        )
+    if vm.state.active and (pending := _pending_disks(vm, xml)):
+        raise BlockedError(
+            f"VM {vm.name!r} has other disks now than it will have once it is shut down: {', '.join(pending)}",
+            remedy="let both be the same (virsh attach-disk or detach-disk, --live or --config), or shut it down; "
+            "nothing was touched",
         )
     plan = chosen.resolution
     saved = domains.saved_definition(vm.uuid) if vm.has_managed_save else None
@@ -61,6 +68,13 @@ def _with_others_moved(xml: str, cargo: Cargo) -> str:
 
 def _same_disks(xml: str, judged: str | None) -> bool:
     return judged is not None and disk_sources(xml) == disk_sources(judged)
+
+
+def _pending_disks(vm: Vm, inactive_xml: str) -> list[str]:
+    """Return the disks that a running VM has and its definition has not, or the other way round; no removable ones."""
+    now, then = disk_sources(vm.xml), disk_sources(inactive_xml)
+    removable = {disk.target for disk in vm.disks if disk.device in ("cdrom", "floppy")}
+    return sorted(disk for disk in (now.keys() | then.keys()) - removable if now.get(disk) != then.get(disk))
 
 
 def _seen_by_both(file: CargoFile, prepared: Prepared) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -130,8 +130,22 @@ def cargo_of(
         found = {path: file for path, file in found.items() if file.role is not Role.DISK}
     # Images below that were the VM's own disks before its snapshots were made.
     own = {path for snapshot in vm.snapshots for path in snapshot.disks}
-    files = (replace(file, own=True) if file.source in own else file for file in found.values())
-    return Cargo(tuple(files), tuple(findings))
+    files = tuple(replace(file, own=True) if file.source in own else file for file in found.values())
+    return Cargo(files, (*findings, *_clashes(files)))
+
+
+def _clashes(files: Sequence[CargoFile]) -> Iterator[Finding]:
+    """Files of one name in different directories may be led into the same one."""
+    first: dict[str, CargoFile] = {}
+    for file in files:
+        other = first.setdefault(file.path, file)
+        if other is not file:
+            yield blocker(
+                "volume-clash",
+                f"file {file.source}",
+                f"{other.source} and {file.source} would both become {file.path}",
+                "map their directories to different pools: --map-storage DIRECTORY=POOL",
+            )
 
 
 def _of_disk(
