@@ -1,6 +1,7 @@
 """A switched-off VM is on its way, and something breaks: it is whole at the source, and a repeat brings it over.
 
-With ``MUDANZA_SOAK=1`` in the environment the controller dies before and after each write into its journal.
+With ``MUDANZA_SOAK=1`` in the environment (`scripts/soak --matrix`) the controller dies before and after each write
+into its journal.
 """
 
 from __future__ import annotations

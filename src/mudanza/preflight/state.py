@@ -105,7 +105,8 @@ def pause(case: Case) -> Iterator[Finding]:
         yield warning(
             "vm-paused",
             _subject(vm),
-            f"it is paused ({vm.reason}) and will be paused at the target",
+            f"it is paused ({vm.reason}) and "
+            + ("will be paused at the target" if case.live else "does not hear that it is to shut down"),
             f"resume it before or after: {virsh(case.source, 'resume', '--domain', key)}",
         )
 
