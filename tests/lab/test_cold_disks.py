@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,7 @@ def test_every_kind_of_disk_arrives_byte_for_byte(lab: Lab, mudanza: Mudanza, ma
     made.callback(kinds.sweep, lab, "kinds")
     h1 = lab.cell("h1")
     device = made.enter_context(kinds.loop_device(lab, 8 * MIB))
+    made.callback(kinds.sweep, lab, Path(device).name)  # it becomes a file of that name
     h1.run(["sh", "-c", 'head -c 8M /dev/urandom >"$1"', "sh", device])
     full = f"{IMAGES}/kinds-full.raw"
     h1.run(["sh", "-c", 'head -c 12M /dev/urandom >"$1"', "sh", full])
