@@ -212,8 +212,8 @@ def test_snapshots_checkpoints_and_a_saved_state(lab: Lab) -> None:
         virsh(cell, "managedsave", uuid)
         saved = read_vm(lab, uuid)
     assert snapshots == (
-        Snapshot("one", external=False, current=False),
-        Snapshot("two", external=False, current=True, parent="one"),
+        Snapshot("one", external=False, current=False, disks=frozenset({path})),
+        Snapshot("two", external=False, current=True, parent="one", disks=frozenset({path})),
     )
     assert checkpoints == ("c1",)
     assert (saved.has_managed_save, saved.state, saved.reason) == (True, VmState.SHUTOFF, "saved")
