@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from mudanza.cli.watching import LineView, report_text
-from mudanza.model.migration import MigrationReport, Progress
+from mudanza.model.migration import DiskProgress, MigrationReport, Progress
 
 COPYING = Progress("copying disks", 1.0, disk_total=9, disk_remaining=5)
 STILL = replace(COPYING, still_for=12.0, outlook="nothing has moved for 12.0 s")
@@ -47,3 +47,18 @@ def test_how_long_it_is_still_is_said_again_from_time_to_time() -> None:
 )
 def test_both_times_are_told(report: MigrationReport, words: str) -> None:
     assert report_text(report).splitlines()[0] == f"web moved from h1 to h2 {words}"
+
+
+def test_several_disks_are_told_one_by_one() -> None:
+    disks = (DiskProgress("vda", 1, 4), DiskProgress("vdb", 0, 0))
+    (line,) = shown(replace(COPYING, disks=disks))
+    assert "vda 25 %, vdb 0 %" in line
+    (line,) = shown(replace(COPYING, disks=disks[:1]))
+    assert "vda" not in line, "of one alone the line speaks anyway"
+
+
+def test_a_cold_move_tells_what_was_compared_and_no_memory() -> None:
+    told = report_text(replace(REPORT, mode="cold", downtime=None, verified="1 file compared in full"))
+    assert "compared  1 file compared in full" in told
+    assert "memory" not in told
+    assert "compared  nothing" in report_text(replace(REPORT, mode="cold", verified=""))

@@ -47,6 +47,9 @@ def line(vm: str, way: str, progress: Progress) -> str:
         parts.append(f"{format_size(progress.disk_remaining)} of disk left")
         if progress.disk_rate:
             parts.append(format_rate(progress.disk_rate))
+    if len(progress.disks) > 1:
+        shares = (f"{disk.label} {100 * disk.done // max(disk.total, 1)} %" for disk in progress.disks)
+        parts.append(", ".join(shares))
     if progress.memory_total:
         parts.append(f"{format_size(progress.memory_remaining)} of memory left")
         parts.append(format_rate(progress.memory_rate))

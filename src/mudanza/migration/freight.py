@@ -27,7 +27,7 @@ from mudanza.migration.transfer import Order, Transfer, TransferEnd
 from mudanza.migration.way import way_between
 from mudanza.model.errors import HostUnreachableError, HypervisorError, MigrationFailedError, MudanzaError
 from mudanza.model.host import Host
-from mudanza.model.migration import Progress, Verify
+from mudanza.model.migration import DiskProgress, Progress, Verify
 from mudanza.model.units import MIB, format_duration, format_size
 from mudanza.preflight.cargo import CargoFile
 
@@ -347,15 +347,19 @@ class Freight:
         return tell
 
     def _tell_carried(self, carrier: Carrier) -> OnProgress:
+        labels = {file.source: file.label for file in self._record.files}
+
         def tell(progress: Progress) -> None:
+            disks = []
             with suppress(HypervisorError, HostUnreachableError):  # then more is left to be compared in the end
                 for load, state in zip(carrier.loads, carrier.disk_progress(), strict=True):
                     if state is not None:
                         self._note_arrival(load, load.start + state[0])
+                        disks.append(DiskProgress(labels[load.source], *state))
             words = progress.outlook
             if progress.eta is not None:
                 words = f"copied in about {format_duration(progress.eta)}"
-            self._on_progress(replace(progress, phase="copying", outlook=words))
+            self._on_progress(replace(progress, phase="copying", outlook=words, disks=tuple(disks)))
 
         return tell
 

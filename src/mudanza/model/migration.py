@@ -173,6 +173,15 @@ class Sighting:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskProgress:
+    """How far one disk or file has come. Bytes, holes included."""
+
+    label: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """A running migration's figures at one instant. Bytes, bytes per second, seconds.
 
@@ -201,6 +210,8 @@ class Progress:
     """Seconds to go as far as the figures tell; None where they do not."""
     outlook: str = ""
     """One sentence: done in about N s, or will not converge because…"""
+    disks: tuple[DiskProgress, ...] = ()
+    """Each disk or file of a cold move by itself, where QEMU tells."""
     still_for: float = 0.0
     """For how long nothing has moved, once that is long enough to mean something."""
     cancelling: str = ""
