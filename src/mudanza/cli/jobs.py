@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mudanza.cli.context import App, app_of
-from mudanza.cli.migrate import error_fields, print_report
+from mudanza.cli.errors import error_fields
+from mudanza.cli.migrate import print_report
 from mudanza.cli.moving import asking_at_ctrl_c, mover_of
 from mudanza.cli.options import Output
 from mudanza.cli.output import Format, print_data, print_rows, say

@@ -13,9 +13,9 @@ import typer
 from mudanza import __version__
 from mudanza.cli import cluster, hosts, jobs, lab, migrate, power
 from mudanza.cli.context import App
+from mudanza.cli.errors import show_error
 from mudanza.cli.output import say
-from mudanza.model.errors import BlockedError, MudanzaError, UsageError
-from mudanza.model.finding import Level
+from mudanza.model.errors import MudanzaError, UsageError
 
 app = typer.Typer(
     name="mudanza",
@@ -49,20 +49,6 @@ def _common(
 
 for room in (cluster, hosts, migrate, power, jobs, lab):
     room.register(app)
-
-
-def show_error(error: MudanzaError) -> None:
-    """Tell a person what happened, where the VM is and what to do."""
-    say(f"error: {error}")
-    if isinstance(error, BlockedError):
-        for finding in error.findings:
-            mark = "✗" if finding.level is Level.BLOCKER else "!"
-            say(f"  {mark} {finding.subject}: {finding.message} [{finding.code}]")
-            say(f"      → {finding.remedy}")
-    if error.vm_state:
-        say(f"  the VM: {error.vm_state}")
-    if error.remedy:
-        say(f"  what to do: {error.remedy}")
 
 
 def _replace_closed_streams() -> None:

@@ -6,17 +6,18 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mudanza.cli.context import app_of
+from mudanza.cli.errors import error_fields, show_error
 from mudanza.cli.exit_codes import of_several
 from mudanza.cli.moving import Mover, Outcome, arrivals_of, judge_of
 from mudanza.cli.options import Output, Tag, VmName, VmNames, choose_vms, parse_map
-from mudanza.cli.output import Format, plain, print_data
+from mudanza.cli.output import Format, print_data
 from mudanza.cli.watching import emit, report_text
-from mudanza.model.errors import BlockedError, MudanzaError, UsageError
+from mudanza.model.errors import BlockedError, UsageError
 from mudanza.model.finding import Level, blockers
 from mudanza.model.migration import Chain, Media, MigrationOptions, MigrationReport, Mode, Tls, Verify
 from mudanza.model.units import parse_duration, parse_rate
@@ -208,8 +209,6 @@ def _refuse_nothing(options: MigrationOptions) -> None:
 
 def _finish(outcomes: Sequence[Outcome], output: Format) -> None:
     """Print what became of each, and leave with the exit code that says it."""
-    from mudanza.cli.main import show_error
-
     for outcome in outcomes:
         if outcome.report is not None:
             print_report(outcome.report, output)
@@ -218,18 +217,6 @@ def _finish(outcomes: Sequence[Outcome], output: Format) -> None:
                 emit("error", vm=outcome.vm.name, **error_fields(outcome.error))
             show_error(outcome.error)
     raise typer.Exit(of_several([outcome.error.exit_code if outcome.error else 0 for outcome in outcomes]))
-
-
-def error_fields(error: MudanzaError) -> dict[str, Any]:
-    """Return what a script may want to know of an error."""
-    findings = error.findings if isinstance(error, BlockedError) else ()
-    return {
-        "message": str(error),
-        "remedy": error.remedy,
-        "vm_state": error.vm_state,
-        "exit_code": error.exit_code,
-        "findings": plain(findings),
-    }
 
 
 def print_report(report: MigrationReport, output: Format) -> None:

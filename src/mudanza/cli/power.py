@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mudanza.cli.context import App, app_of
+from mudanza.cli.errors import show_error
 from mudanza.cli.exit_codes import of_several
 from mudanza.cli.options import Tag, VmName, VmNames, choose_vms
 from mudanza.cli.output import say
@@ -61,8 +62,6 @@ def _chosen(
 
 def _each(vms: Sequence[Vm], errors: Sequence[MudanzaError]) -> None:
     """Tell every error and leave with the exit code for one or several VMs."""
-    from mudanza.cli.main import show_error
-
     for error in errors:
         show_error(error)
     done = [0] * (len(vms) - len(errors))
