@@ -169,6 +169,7 @@ def test_power_button_then_a_restart_that_goes_on_counting_and_sees_damaged_reco
     try:
         path = disk_path(lab, guest)
         assert path.startswith(layout.SHARED_DIRECTORY)
+        await_true(lambda: guest.verify()[1] > 8, "there is something on its disk to be damaged")
         virsh(host, "shutdown", guest.uuid, "--mode", "acpi")
         await_true(lambda: guest.states() == {HOST: "shut off"}, "shut off by its power button")
         stopped = read_ring(host, path, "raw")

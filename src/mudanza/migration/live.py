@@ -44,7 +44,7 @@ OnProgress = Callable[[Progress], None]
 
 SYNCHRONOUS_WRITES = 8_000_000
 """The first libvirt that lets a disk mirror hold the guest's writes until the target has them too."""
-WRITES_HARD = MIB
+WRITES_HARD = 2 * MIB
 """Bytes per second that a guest writes to its disks from which on they are mirrored so. Seen: at 8 MiB/s over a link of
 12 MiB/s a mirror in the background had not caught up after 90 s; synchronously it took 20 s, and the guest got 0.3 to
 0.9 MiB/s through meanwhile."""
