@@ -14,6 +14,7 @@ from mudanza.hypervisor.volumes import Volumes
 from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import Job, JobHandle
 from mudanza.migration.record import CopiedDisk, MoveRecord
+from mudanza.migration.room import Place, Room
 from mudanza.migration.settle import Act, Settlement, Verdict, settle
 from mudanza.model.cluster import Cluster
 from mudanza.model.errors import HostUnreachableError, HypervisorError, NeedsPersonError
@@ -254,8 +255,18 @@ class Closing:
                 reason = "the host cannot be asked who uses it" if users is None else f"domain {users[path]} uses it"
                 found += Residue(kept=(where,), warnings=(f"{where} was kept: {reason}",))
                 continue
-            found += self._delete(self._record.target, pool, volume, where)
+            found += self._delete_place(Place(pool, volume, path), where)
         return found
+
+    def _delete_place(self, place: Place, where: str) -> Residue:
+        if place.pool:
+            return self._delete(self._record.target, place.pool, place.volume, where)
+        target = read_host(self._inventory.host(self._record.target), connections=self._connections)[0]
+        try:
+            Room(self._connections, self._handle, target).remove(place)
+        except (HypervisorError, HostUnreachableError) as error:
+            return Residue(kept=(where,), warnings=(f"{where} could not be deleted: {error}",))
+        return Residue(removed=(where,))
 
     def _delete(self, host: str, pool: str, volume: str, where: str) -> Residue:
         step = self._handle.intend("delete volume", {"host": host, "pool": pool, "volume": volume})

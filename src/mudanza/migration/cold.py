@@ -16,6 +16,7 @@ from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.reader import read_host
 from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import Job, JobHandle, Jobs, LeaseLostError, NewJob
+from mudanza.migration.asked import still_to_decide, stored
 from mudanza.migration.claim import left_open
 from mudanza.migration.closing import Closing, Residue
 from mudanza.migration.cold_plan import cold_record
@@ -81,7 +82,7 @@ class ColdMigration:
         if earlier is not None and earlier.kind == "cold" and earlier.target == record.target:
             handle = self._jobs.reopen(earlier.id)
         else:
-            asked = _asked(prepared.options)
+            asked = stored(prepared.options)
             new = NewJob("cold", record.uuid, record.name, record.source, record.target, asked, asked_by)
             handle = self._jobs.begin(new)
         handle.done(handle.intend("decide", record.to_json()), {"tls": record.tls})
@@ -99,7 +100,7 @@ class ColdMigration:
             handle.finish("failed", "its controller died before anything was done", MigrationFailedError.exit_code)
             raise MigrationFailedError(f"job {job_id} had done nothing yet", vm_state="the VM was not touched")
         record = ColdRecord.from_json(decided[-1].intent)
-        return self._work(handle, record, _options(found), stop).to_the_end()
+        return self._work(handle, record, still_to_decide(found.asked), stop).to_the_end()
 
     def clean_up(self, job_id: int) -> Residue:
         """Give up what a failed job has brought to its target, and delete it there."""
@@ -363,30 +364,3 @@ class _Work:
             warnings=record.warnings + residue.warnings,
             verified=self.verified,
         )
-
-
-def _asked(options: MigrationOptions) -> dict[str, object]:
-    """Return what was asked for, as the journal stores it."""
-    return {
-        "mode": "cold",
-        "bandwidth": options.bandwidth,
-        "deadline": options.deadline,
-        "map_storage": dict(options.map_storage),
-        "map_network": dict(options.map_network),
-        "keep_source": options.keep_source,
-        "tls": options.tls.value,
-        "verify": options.verify.value,
-        "force_off": options.force_off,
-        "shutdown_limit": options.shutdown_limit,
-    }
-
-
-def _options(job: Job) -> MigrationOptions:
-    """Return what matters of what was asked for, once it has been decided."""
-    asked = job.asked
-    return MigrationOptions(
-        bandwidth=asked["bandwidth"],
-        deadline=asked["deadline"],
-        force_off=asked["force_off"],
-        shutdown_limit=asked["shutdown_limit"],
-    )

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import posixpath
-from dataclasses import replace
+from collections.abc import Sequence
 
 from mudanza.hypervisor.connections import Connections
 from mudanza.migration.destination import destination_xml, disk_sources, with_places_of
 from mudanza.migration.history import moved
 from mudanza.migration.prepare import Prepared
 from mudanza.migration.record import ColdRecord
+from mudanza.migration.travelling import travelling
 from mudanza.model.errors import BlockedError
-from mudanza.model.migration import Answer, Probe, Side
+from mudanza.model.migration import Side
 from mudanza.model.vm import Vm
-from mudanza.preflight.cargo import Cargo, CargoFile, Role, cargo_of
+from mudanza.preflight.cargo import CargoFile, Role
 
 
 def cold_record(prepared: Prepared, connections: Connections) -> ColdRecord:
@@ -35,8 +35,8 @@ def cold_record(prepared: Prepared, connections: Connections) -> ColdRecord:
         )
     plan = chosen.resolution
     saved = domains.saved_definition(vm.uuid) if vm.has_managed_save else None
-    cargo = cargo_of(vm, prepared.source, chosen.target, options, plan)
-    target_xml = destination_xml(_with_others_moved(xml, cargo), plan.disks, plan.nic_names)
+    files = travelling(prepared)
+    target_xml = destination_xml(_with_others_moved(xml, files), plan.disks, plan.nic_names)
     return ColdRecord(
         uuid=vm.uuid,
         name=vm.name,
@@ -52,7 +52,7 @@ def cold_record(prepared: Prepared, connections: Connections) -> ColdRecord:
         domain_type=vm.domain_type,
         xml=xml,
         target_xml=target_xml,
-        files=tuple(replace(file, seen_by_both=_seen_by_both(file, prepared)) for file in cargo.files),
+        files=files,
         warnings=tuple(finding.message for finding in chosen.findings),
         nics=dict(plan.nic_names),
         has_tpm=vm.tpm is not None and vm.tpm.backend == "emulator",
@@ -61,9 +61,9 @@ def cold_record(prepared: Prepared, connections: Connections) -> ColdRecord:
     )
 
 
-def _with_others_moved(xml: str, cargo: Cargo) -> str:
+def _with_others_moved(xml: str, files: Sequence[CargoFile]) -> str:
     """Return the definition with everything but its disks where it lies at the target."""
-    return moved(xml, {file.source: file.path for file in cargo.files if file.role is not Role.DISK}, {})
+    return moved(xml, {file.source: file.path for file in files if file.role is not Role.DISK}, {})
 
 
 def _same_disks(xml: str, judged: str | None) -> bool:
@@ -75,17 +75,3 @@ def _pending_disks(vm: Vm, inactive_xml: str) -> list[str]:
     now, then = disk_sources(vm.xml), disk_sources(inactive_xml)
     removable = {disk.target for disk in vm.disks if disk.device in ("cdrom", "floppy")}
     return sorted(disk for disk in (now.keys() | then.keys()) - removable if now.get(disk) != then.get(disk))
-
-
-def _seen_by_both(file: CargoFile, prepared: Prepared) -> bool:
-    """Whether a file of the source is, or may be, one that the target sees too.
-
-    Images below disks were not tried: they are the source's own if a disk beside them is.
-    """
-    shared = prepared.chosen.facts.shared
-    beside = (disk for disk in prepared.vm.disks if _directory(disk.source) == _directory(file.source))
-    return all(shared.get(disk.target, Probe()).answer is not Answer.NO for disk in beside)
-
-
-def _directory(path: str | None) -> str:
-    return posixpath.dirname(path or "")

@@ -12,8 +12,10 @@ from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.reader import read_host
 from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import Job, JobHandle, Jobs, LeaseLostError, NewJob
+from mudanza.migration.asked import stored
 from mudanza.migration.claim import cancelled_because, journalling_cancel, left_open, reason_on_record, renewing
 from mudanza.migration.closing import Closing, Residue
+from mudanza.migration.cold_undo import end_carriers
 from mudanza.migration.destination import volume_xml
 from mudanza.migration.freight import Freight, FreightLimits
 from mudanza.migration.history_keeper import HistoryKeeper
@@ -24,6 +26,7 @@ from mudanza.migration.reporting import not_moved, report_of
 from mudanza.migration.settle import Settlement, Verdict
 from mudanza.migration.steering import ON_REQUEST, Steering
 from mudanza.migration.transfer import Order, Transfer, TransferEnd
+from mudanza.migration.travelling import travelling
 from mudanza.migration.way import way_between
 from mudanza.migration.wording import explained
 from mudanza.model.errors import (
@@ -37,7 +40,7 @@ from mudanza.model.host import Host
 from mudanza.model.migration import Answer, MigrationReport, Probe, Progress
 from mudanza.model.units import MIB
 from mudanza.model.vm import Backing, Vm, VmState
-from mudanza.preflight.cargo import CargoFile, arrives_on_chain, cargo_of
+from mudanza.preflight.cargo import arrives_on_chain
 from mudanza.preflight.mapping import DiskPlan
 
 OnProgress = Callable[[Progress], None]
@@ -90,7 +93,7 @@ class LiveMigration:
                 record.name,
                 record.source,
                 record.target,
-                _asked(prepared),
+                stored(prepared.options),
                 asked_by,
             )
         )
@@ -135,18 +138,13 @@ class LiveMigration:
             disks=tuple(_copied(vm, plan, prepared) for plan in prepared.chosen.resolution.copies),
             warnings=tuple(finding.message for finding in prepared.chosen.findings),
             checking_time=prepared.checking_time,
-            ahead=self._ahead(prepared),
+            ahead=travelling(prepared, live=True),
             keeps_chains=_keeps_chains(prepared),
             arch=vm.arch,
             machine=vm.machine,
             domain_type=vm.domain_type,
             synchronous=bool(prepared.chosen.resolution.copies) and self._writes_hard(prepared),
         )
-
-    @staticmethod
-    def _ahead(prepared: Prepared) -> tuple[CargoFile, ...]:
-        vm, chosen = prepared.vm, prepared.chosen
-        return cargo_of(vm, prepared.source, chosen.target, prepared.options, chosen.resolution, live=True).files
 
     def _send_ahead(self, handle: JobHandle, prepared: Prepared, record: MoveRecord, stop: threading.Event) -> None:
         """Bring the images that disks build on, and whatever else the VM only reads, before the VM itself."""
@@ -297,11 +295,23 @@ class LiveMigration:
         record = MoveRecord.from_json(decided[0].intent)
         begun = time.monotonic() - (found.read_at - found.started_at)
         try:
+            self._end_carriers(handle, record, found)
             end = self._wait_for_transfer(handle, record, found, stop)
         except NeedsPersonError as error:
             raise left_open(handle, error) from None
         why = (end.stopped_because if end else "") or reason_on_record(found)
         return self.close(handle, record, why, end, begun)
+
+    def _end_carriers(self, handle: JobHandle, record: MoveRecord, job: Job) -> None:
+        """End what may still bring files ahead of the VM: it would write into what is about to be deleted."""
+        try:
+            end_carriers(self._connections, handle, job)
+        except (HypervisorError, HostUnreachableError) as error:
+            raise NeedsPersonError(
+                f"VM {record.name!r}: what brings its files ahead could not be ended: {error}",
+                vm_state="its transfer had not begun",
+                remedy=f"see that both hosts answer, then: mudanza job resume {handle.id}",
+            ) from error
 
     def clean_up(self, job_id: int) -> Residue:
         """Try once more to delete what an ended job, whose VM did not move, had to leave at the target."""
@@ -378,17 +388,3 @@ def _copied(vm: Vm, plan: DiskPlan, prepared: Prepared) -> CopiedDisk:
         removable=pooled and disk.device == "disk" and not disk.readonly and not disk.shareable,
         seen_by_both=shared.answer is not Answer.NO,
     )
-
-
-def _asked(prepared: Prepared) -> dict[str, object]:
-    """Return what was asked for, as the journal stores it."""
-    options = prepared.options
-    return {
-        "max_downtime": options.max_downtime,
-        "bandwidth": options.bandwidth,
-        "deadline": options.deadline,
-        "map_storage": dict(options.map_storage),
-        "map_network": dict(options.map_network),
-        "keep_source": options.keep_source,
-        "tls": options.tls.value,
-    }

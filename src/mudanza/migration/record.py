@@ -79,8 +79,9 @@ class MoveRecord:
 
     @property
     def left_at_source(self) -> tuple[CopiedDisk, ...]:
-        """The VM's own images, in the order in which they may be deleted: from the top of a chain down."""
-        return self.disks + tuple(_copied(file) for file in self.ahead if file.own and file.role is Role.BACKING)
+        """The VM's own files, in the order in which they may be deleted: from the top of a chain down."""
+        own = (file for file in self.ahead if file.own and file.role in (Role.BACKING, Role.SNAPSHOT))
+        return self.disks + tuple(_copied(file) for file in own)
 
     def as_freight(self) -> ColdRecord:
         """Return what is brought before the VM itself, as a cold move would bring it."""

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 from mudanza.hypervisor.connections import Connections
 from mudanza.journal.inventory import Inventory
-from mudanza.journal.jobs import Job, JobHandle, Jobs, NewJob
+from mudanza.journal.jobs import JobHandle, Jobs, NewJob
+from mudanza.migration.asked import still_to_decide, stored
 from mudanza.migration.closing import Closing, Residue
 from mudanza.migration.prepare import Prepared
 from mudanza.migration.relocate_off import OffWork
@@ -53,7 +54,7 @@ class Relocation:
         cold = prepared.options.is_cold(active=prepared.vm.state.active)
         record = (off_record if cold else running_record)(prepared, self._connections)
         vm = prepared.vm
-        new = NewJob(KIND, vm.uuid, vm.name, vm.host, vm.host, _asked(prepared.options), asked_by)
+        new = NewJob(KIND, vm.uuid, vm.name, vm.host, vm.host, stored(prepared.options), asked_by)
         handle = self._jobs.begin(new)
         handle.done(handle.intend("decide", record.to_json()), {"done": True})
         return self._work(handle, record, prepared.options, stop).to_the_end()
@@ -70,7 +71,7 @@ class Relocation:
             handle.finish("failed", "its controller died before anything was done", MigrationFailedError.exit_code)
             raise MigrationFailedError(f"job {job_id} had done nothing yet", vm_state="the VM was not touched")
         record = RelocationRecord.from_json(decided[0].intent)
-        return self._work(handle, record, _options(found), stop).to_the_end()
+        return self._work(handle, record, still_to_decide(found.asked), stop).to_the_end()
 
     def clean_up(self, job_id: int) -> Residue:
         """Try once more to delete what an ended job had to leave at the place its disks did not get to."""
@@ -101,29 +102,3 @@ class Relocation:
             stop,
             self._on_progress,
         )
-
-
-def _asked(options: MigrationOptions) -> dict[str, object]:
-    """Return what was asked for, as the journal stores it."""
-    return {
-        "mode": options.mode.value,
-        "bandwidth": options.bandwidth,
-        "deadline": options.deadline,
-        "map_storage": dict(options.map_storage),
-        "format": options.format,
-        "keep_source": options.keep_source,
-        "verify": options.verify.value,
-        "force_off": options.force_off,
-        "shutdown_limit": options.shutdown_limit,
-    }
-
-
-def _options(job: Job) -> MigrationOptions:
-    """Return what matters of what was asked for, once it has been decided."""
-    asked = job.asked
-    return MigrationOptions(
-        bandwidth=asked["bandwidth"],
-        deadline=asked["deadline"],
-        force_off=asked["force_off"],
-        shutdown_limit=asked["shutdown_limit"],
-    )

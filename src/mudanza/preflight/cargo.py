@@ -123,7 +123,7 @@ def cargo_of(
             else:  # two disks may stand on one base
                 found.setdefault(item.source, item)
     own_files = () if live else (*_firmware(vm), *_saved(vm))
-    memory = _snapshot_memory(vm) if keeps_chain(options, live=live) else ()
+    memory = _snapshot_memory(vm, plan) if keeps_chain(options, live=live) else ()
     for file in (*own_files, *memory):
         found.setdefault(file.source, file)
     if live:
@@ -259,9 +259,11 @@ def _saved(vm: Vm) -> Iterable[CargoFile]:
     return (CargoFile(Role.SAVED, "saved memory", path, path, volume=posixpath.basename(path)),)
 
 
-def _snapshot_memory(vm: Vm) -> Iterator[CargoFile]:
+def _snapshot_memory(vm: Vm, plan: Resolution) -> Iterator[CargoFile]:
+    """What lies beside a shared disk is at the target already."""
+    shared = {posixpath.dirname(disk.path) for disk in plan.disks if disk.action == "shared"}
     for snapshot in vm.snapshots:
-        if (path := snapshot.memory) is not None:
+        if (path := snapshot.memory) is not None and posixpath.dirname(path) not in shared:
             label = f"memory of snapshot {snapshot.name}"
             yield CargoFile(Role.SNAPSHOT, label, path, path, volume=posixpath.basename(path))
 
