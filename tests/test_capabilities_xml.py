@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from mudanza.hypervisor.capabilities_xml import (
+from mudanza.hypervisor.xml.capabilities import (
     free_of,
     parse_cpu_models,
     with_capabilities,
     with_domain_capabilities,
 )
-from mudanza.hypervisor.resource_xml import Volume, parse_network, parse_pool, parse_snapshot, parse_volume
+from mudanza.hypervisor.xml.resources import Volume, parse_network, parse_pool, parse_snapshot, parse_volume
 from mudanza.model.errors import HypervisorError
 from mudanza.model.host import Host, HostEntry, HugePages, Network, Pool
 from mudanza.model.units import GIB, KIB, MIB

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
 
-from mudanza.hypervisor.carrier import SECTOR, Kind, Load, carrier_xml, joined
-from mudanza.hypervisor.throwaway import (
+from mudanza.hypervisor.own.carrier import SECTOR, Kind, Load, carrier_xml, joined
+from mudanza.hypervisor.own.throwaway import (
     CARRIER_STALE_AFTER,
     STALE_AFTER,
     is_abandoned,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mudanza.migration.cold_settle import Next, settle_cold
+from mudanza.migration.cold.settle import Next, settle_cold
 from mudanza.model.migration import Side, Sighting
 from mudanza.model.vm import VmState
 

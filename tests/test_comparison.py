@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from mudanza.hypervisor.contents import CHUNK, UNREAD, Digests
-from mudanza.migration.comparison import BATCH, Comparison, Piece, chunks_to_look_at
+from mudanza.hypervisor.contents.reading import CHUNK, UNREAD, Digests
+from mudanza.migration.freight.comparison import BATCH, Comparison, Piece, chunks_to_look_at
 from mudanza.model.migration import Verify
 from mudanza.preflight.cargo import CargoFile, Role
 

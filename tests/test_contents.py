@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mudanza.hypervisor import digests as module
 from mudanza.hypervisor.attended import Attended, attend
 from mudanza.hypervisor.connection import HostConnection
-from mudanza.hypervisor.contents import contents_of
-from mudanza.hypervisor.digests import UNREAD, Digester, Digests, differing, runs
-from mudanza.hypervisor.libvirt_contents import LibvirtContents
+from mudanza.hypervisor.contents import digests as module
+from mudanza.hypervisor.contents.by_libvirt import LibvirtContents
+from mudanza.hypervisor.contents.by_ssh import PICK
+from mudanza.hypervisor.contents.digests import UNREAD, Digester, Digests, differing, runs
+from mudanza.hypervisor.contents.reading import contents_of
 from mudanza.hypervisor.ssh import ssh_command
-from mudanza.hypervisor.ssh_contents import PICK
 from mudanza.model.errors import HostUnreachableError, MigrationFailedError
 from mudanza.model.host import Host, HostEntry
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
 
-from mudanza.hypervisor.domain_xml import parse_vm
-from mudanza.hypervisor.xml import number_set, unit_bytes
+from mudanza.hypervisor.xml.domains import parse_vm
+from mudanza.hypervisor.xml.parsing import number_set, unit_bytes
 from mudanza.model.errors import HypervisorError
 from mudanza.model.units import GIB, KIB, MIB
 from mudanza.model.vm import Backing, Disk, Firmware, Graphics, HostDevice, Nic, Tpm, Vm, VmState

@@ -12,9 +12,9 @@ import pytest
 
 from mudanza.hypervisor.bounded import Deadline, Task, all_of, bounded, for_each
 from mudanza.hypervisor.connection import message
-from mudanza.hypervisor.ghost import disk_name
+from mudanza.hypervisor.own.ghost import disk_name
+from mudanza.hypervisor.own.throwaway import STALE_AFTER, is_abandoned, is_throwaway, throwaway_name
 from mudanza.hypervisor.states import operation_name, reason_name, state_name
-from mudanza.hypervisor.throwaway import STALE_AFTER, is_abandoned, is_throwaway, throwaway_name
 from mudanza.hypervisor.uris import controller_uri, migration_uri, peer_uri, transport
 from mudanza.model.host import HostEntry
 from mudanza.model.vm import VmState

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mudanza.migration.closing import Residue
+from mudanza.migration.live.reporting import not_moved
 from mudanza.migration.record import MoveRecord
-from mudanza.migration.reporting import not_moved
 from mudanza.migration.settle import Settlement, Verdict
 from mudanza.migration.wording import explained
 from mudanza.model.errors import MigrationFailedError, VmDownError

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mudanza.migration.qcow2_header import HEAD, LONGEST_NAME, NoRoomError, backing_name, renamed
+from mudanza.migration.freight.qcow2_header import HEAD, LONGEST_NAME, NoRoomError, backing_name, renamed
 
 AT = 0x200
 NAMES = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), min_size=1, max_size=200)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from mudanza.hypervisor.block_jobs import Mirror, mirrors, place_xml
 from mudanza.migration.record import CopiedDisk, MoveRecord
-from mudanza.migration.relocation_plan import RelocationRecord, standing_of
-from mudanza.migration.relocation_settle import At, Copying, DiskStanding, Next, settle_off, settle_running
+from mudanza.migration.relocation.plan import RelocationRecord, standing_of
+from mudanza.migration.relocation.settle import At, Copying, DiskStanding, Next, settle_off, settle_running
 from mudanza.model.migration import MigrationOptions
 from mudanza.preflight.relocation import moves_disks
 from tests import factories as make

@@ -13,12 +13,12 @@ from uuid import uuid4
 import pytest
 
 from mudanza.hypervisor.bounded import Task
-from mudanza.hypervisor.carrier import SECTOR, Carrier, Kind, Load
 from mudanza.hypervisor.connections import Connections
-from mudanza.hypervisor.directories import pool_on
-from mudanza.hypervisor.reader import read_cluster, read_host
+from mudanza.hypervisor.own.carrier import SECTOR, Carrier, Kind, Load
+from mudanza.hypervisor.own.directories import pool_on
+from mudanza.hypervisor.own.throwaway import is_abandoned, sweep, throwaway_name
+from mudanza.hypervisor.reading.cluster import read_cluster, read_host
 from mudanza.hypervisor.streams import copy_bytes, read_bytes, write_bytes
-from mudanza.hypervisor.throwaway import is_abandoned, sweep, throwaway_name
 from mudanza.lab import faults
 from mudanza.lab.guest import virsh
 from mudanza.lab.lab import Lab
@@ -226,7 +226,7 @@ def under_way(scene: Scene, carrier: Carrier) -> Iterator[Task[None]]:
 
 
 def a_dead_process_name() -> str:
-    script = "from mudanza.hypervisor.throwaway import throwaway_name; print(throwaway_name('carrier'))"
+    script = "from mudanza.hypervisor.own.throwaway import throwaway_name; print(throwaway_name('carrier'))"
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
 
 

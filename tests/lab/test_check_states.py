@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 
-from mudanza.hypervisor.reader import read_host
+from mudanza.hypervisor.reading.cluster import read_host
 from mudanza.lab import faults
 from mudanza.lab.cell import Cell
 from mudanza.lab.guest import virsh

@@ -17,12 +17,13 @@ from urllib.parse import quote
 
 import pytest
 
-from mudanza.hypervisor import connection, digests, libvirt_contents, ssh, ssh_contents
+from mudanza.hypervisor import connection, ssh
 from mudanza.hypervisor.bounded import Task
 from mudanza.hypervisor.connections import Connections
-from mudanza.hypervisor.contents import UNREAD, Contents, Digests, contents_of, differing
-from mudanza.hypervisor.libvirt_contents import LibvirtContents
-from mudanza.hypervisor.reader import read_cluster
+from mudanza.hypervisor.contents import by_libvirt, by_ssh, digests
+from mudanza.hypervisor.contents.by_libvirt import LibvirtContents
+from mudanza.hypervisor.contents.reading import UNREAD, Contents, Digests, contents_of, differing
+from mudanza.hypervisor.reading.cluster import read_cluster
 from mudanza.lab import faults
 from mudanza.lab.guest import virsh
 from mudanza.lab.lab import Lab, Via
@@ -86,7 +87,7 @@ def small_chunks() -> Iterator[None]:
 
 
 def set_chunk(patch: pytest.MonkeyPatch, size: int) -> None:
-    for module in (digests, libvirt_contents, ssh_contents):
+    for module in (digests, by_libvirt, by_ssh):
         patch.setattr(module, "CHUNK", size)
 
 

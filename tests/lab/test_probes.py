@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from mudanza.hypervisor.clock_probe import probe_clock
 from mudanza.hypervisor.connections import Connections
-from mudanza.hypervisor.cpu_probe import probe_cpu
-from mudanza.hypervisor.file_probes import probe_files, probe_shared
-from mudanza.hypervisor.ghost import domain_xml
-from mudanza.hypervisor.probes import gather_facts, probe_occupied, probe_peer
-from mudanza.hypervisor.reader import read_cluster
-from mudanza.hypervisor.rehearsal import rehearse
-from mudanza.hypervisor.throwaway import Throwaway, remove_domain, throwaway_name
+from mudanza.hypervisor.own.ghost import domain_xml
+from mudanza.hypervisor.own.throwaway import Throwaway, remove_domain, throwaway_name
+from mudanza.hypervisor.probing.clocks import probe_clock
+from mudanza.hypervisor.probing.cpus import probe_cpu
+from mudanza.hypervisor.probing.facts import gather_facts, probe_occupied, probe_peer
+from mudanza.hypervisor.probing.files import probe_files, probe_shared
+from mudanza.hypervisor.probing.rehearsal import rehearse
+from mudanza.hypervisor.reading.cluster import read_cluster
 from mudanza.lab import faults
 from mudanza.lab.guest import virsh
 from mudanza.lab.lab import Lab
@@ -417,7 +417,7 @@ def test_what_a_call_makes_that_nobody_waits_for_any_more_goes_again(scene: Scen
 
 
 def name_of_a_dead_process(purpose: str) -> str:
-    script = f"from mudanza.hypervisor.throwaway import throwaway_name; print(throwaway_name({purpose!r}))"
+    script = f"from mudanza.hypervisor.own.throwaway import throwaway_name; print(throwaway_name({purpose!r}))"
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
 
 

@@ -17,8 +17,8 @@ import mudanza
 from mudanza.hypervisor.bounded import for_each
 from mudanza.hypervisor.connection import MAX_LINES, HostConnection
 from mudanza.hypervisor.connections import Connections
-from mudanza.hypervisor.domain_xml import parse_vm
-from mudanza.hypervisor.reader import read_cluster, read_host
+from mudanza.hypervisor.reading.cluster import read_cluster, read_host
+from mudanza.hypervisor.xml.domains import parse_vm
 from mudanza.lab import faults
 from mudanza.lab.guest import virsh
 from mudanza.lab.lab import Lab
@@ -250,7 +250,7 @@ def test_a_definition_that_cannot_be_read_hides_no_other(lab: Lab, monkeypatch: 
             raise ValueError("what is this?")
         return parse_vm(xml, **about)
 
-    monkeypatch.setattr("mudanza.hypervisor.vm_reader.parse_vm", break_one)
+    monkeypatch.setattr("mudanza.hypervisor.reading.vms.parse_vm", break_one)
     with tiny(lab, "bad") as bad, tiny(lab, "good") as good:
         vms = {vm.uuid: vm for vm in read(lab).vms}
     assert vms[good].error is None
@@ -292,7 +292,7 @@ def test_the_program_ends_though_a_host_hangs(lab: Lab) -> None:
     script = """
 import sys
 from mudanza.hypervisor.connection import open_host
-from mudanza.hypervisor.reader import read_cluster
+from mudanza.hypervisor.reading.cluster import read_cluster
 from mudanza.model.host import HostEntry
 entry = HostEntry("h3", sys.argv[1])
 kept = open_host(entry)
@@ -326,7 +326,7 @@ def test_a_dead_host_is_told_and_comes_back(lab: Lab) -> None:
 
 FROM_THE_SEAT = """
 import sys
-from mudanza.hypervisor.reader import read_cluster
+from mudanza.hypervisor.reading.cluster import read_cluster
 from mudanza.model.host import HostEntry
 entries = [HostEntry(str(number), uri) for number, uri in enumerate(sys.argv[2:])]
 for host in read_cluster(entries, timeout=float(sys.argv[1])).hosts:

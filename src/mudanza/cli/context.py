@@ -71,7 +71,7 @@ class App:
 
     def read_cluster(self, connections: Connections) -> Cluster:
         """Read all hosts, side by side, each within its bound, and tell which were not seen."""
-        from mudanza.hypervisor.reader import read_cluster
+        from mudanza.hypervisor.reading.cluster import read_cluster
 
         limit = self.loaded.settings.limits.read
         cluster = read_cluster(self.inventory.hosts(), timeout=limit, connections=connections)

@@ -50,7 +50,7 @@ def add(
     force: Annotated[bool, typer.Option("--force", help="Add it even if it does not answer now.")] = False,
 ) -> None:
     """Add a host to the cluster, after a look whether it answers."""
-    from mudanza.hypervisor.reader import read_host
+    from mudanza.hypervisor.reading.cluster import read_host
 
     app = app_of(context)
     entry = HostEntry(name, uri, peer_uri, migration_address, tls_name, tags=tuple(tag or ()))

@@ -21,10 +21,10 @@ from mudanza.model.migration import MigrationOptions, MigrationReport, Progress
 if TYPE_CHECKING:
     from mudanza.hypervisor.connections import Connections
     from mudanza.migration.arrivals import Arrivals
-    from mudanza.migration.cold import ColdMigration
-    from mudanza.migration.live import LiveMigration
+    from mudanza.migration.cold.migration import ColdMigration
+    from mudanza.migration.live.migration import LiveMigration
     from mudanza.migration.prepare import Judge, Prepared
-    from mudanza.migration.relocate import Relocation
+    from mudanza.migration.relocation.relocation import Relocation
     from mudanza.model.cluster import Cluster
     from mudanza.model.vm import Vm
 
@@ -53,14 +53,14 @@ def mover_of(
     """Return what carries out jobs of a kind: ``live``, ``cold``, or ``relocate`` for disks within one host."""
     limits = app.loaded.settings.limits
     if kind == "relocate":
-        from mudanza.migration.relocate import Relocation
+        from mudanza.migration.relocation.relocation import Relocation
 
         return Relocation(connections, app.inventory, app.jobs, limits.no_progress, on_progress)
     if kind == "cold":
-        from mudanza.migration.cold import ColdLimits, ColdMigration
+        from mudanza.migration.cold.migration import ColdLimits, ColdMigration
 
         return ColdMigration(connections, app.inventory, app.jobs, ColdLimits(limits.no_progress), on_progress)
-    from mudanza.migration.live import Limits, LiveMigration
+    from mudanza.migration.live.migration import Limits, LiveMigration
 
     return LiveMigration(connections, app.inventory, app.jobs, Limits(limits.no_progress, limits.settle), on_progress)
 

@@ -10,7 +10,7 @@ import libvirt
 from lxml import etree
 
 from mudanza.hypervisor.connection import HostConnection
-from mudanza.hypervisor.xml import parse
+from mudanza.hypervisor.xml.parsing import parse
 
 COPY_TIMEOUT = 20.0
 """Seconds QEMU may take to open the new place."""

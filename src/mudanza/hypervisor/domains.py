@@ -11,8 +11,8 @@ from mudanza.hypervisor.bounded import bounded
 from mudanza.hypervisor.connection import CALL_TIMEOUT, HostConnection, Raw, hang_up, refusal
 from mudanza.hypervisor.console import Console
 from mudanza.hypervisor.jobs import job_name
+from mudanza.hypervisor.reading.vms import written
 from mudanza.hypervisor.states import reason_name, state_name
-from mudanza.hypervisor.vm_reader import written
 from mudanza.hypervisor.yank import yank_copies
 from mudanza.model.errors import HostUnreachableError, HypervisorError, UsageError
 from mudanza.model.migration import Side, Sighting

@@ -8,8 +8,8 @@ from typing import Any
 import libvirt
 
 from mudanza.hypervisor.connection import HostConnection
-from mudanza.hypervisor.directories import pool_on
-from mudanza.hypervisor.ghost import disk_name, ghost
+from mudanza.hypervisor.own.directories import pool_on
+from mudanza.hypervisor.own.ghost import disk_name, ghost
 from mudanza.model.host import Host
 from mudanza.model.units import MIB
 

@@ -7,7 +7,7 @@ from typing import Any
 import libvirt
 
 from mudanza.hypervisor.connection import HostConnection
-from mudanza.hypervisor.resource_xml import Volume, parse_volume
+from mudanza.hypervisor.xml.resources import Volume, parse_volume
 from mudanza.model.errors import HypervisorError
 
 VOLUME_TIMEOUT = 120.0

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from mudanza.hypervisor.connections import Connections
-from mudanza.hypervisor.reader import read_cluster, read_host
-from mudanza.hypervisor.resource_xml import Volume
+from mudanza.hypervisor.reading.cluster import read_cluster, read_host
 from mudanza.hypervisor.volumes import Volumes
+from mudanza.hypervisor.xml.resources import Volume
 from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import Job, JobHandle
+from mudanza.migration.freight.room import Place, Room
 from mudanza.migration.record import CopiedDisk, MoveRecord
-from mudanza.migration.room import Place, Room
 from mudanza.migration.settle import Act, Settlement, Verdict, settle
 from mudanza.model.cluster import Cluster
 from mudanza.model.errors import HostUnreachableError, HypervisorError, NeedsPersonError

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lxml import etree
 
-from mudanza.hypervisor.xml import parse
+from mudanza.hypervisor.xml.parsing import parse
 from mudanza.model.errors import MudanzaError
 from mudanza.model.vm import Backing
 from mudanza.preflight.mapping import DiskPlan

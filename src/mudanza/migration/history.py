@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from mudanza.hypervisor.xml import outer, parse
+from mudanza.hypervisor.xml.parsing import outer, parse
 from mudanza.migration.destination import reconnect
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from mudanza.hypervisor.connections import Connections
-from mudanza.hypervisor.probes import gather_facts, gather_facts_in_place
+from mudanza.hypervisor.probing.facts import gather_facts, gather_facts_in_place
 from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import Jobs
 from mudanza.migration.arrivals import Arrivals

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from mudanza.hypervisor.bounded import Task
 from mudanza.hypervisor.connections import Connections
-from mudanza.hypervisor.probes import probe_peer
+from mudanza.hypervisor.probing.facts import probe_peer
 from mudanza.model.errors import MudanzaError
 from mudanza.model.host import Host
 from mudanza.model.migration import Answer, Probe

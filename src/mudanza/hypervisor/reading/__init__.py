@@ -1,0 +1,1 @@
+"""Reading hosts and what is on them into one immutable picture."""

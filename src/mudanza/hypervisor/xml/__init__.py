@@ -1,0 +1,1 @@
+"""From libvirt's XML to the model's nouns: pure, no host is asked."""

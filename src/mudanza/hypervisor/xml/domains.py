@@ -1,0 +1,158 @@
+"""From a domain's XML to a ``Vm``. What the XML does not say (sizes, snapshots, jobs) is filled in by the reader."""
+
+from __future__ import annotations
+
+from lxml import etree
+
+from mudanza.hypervisor.xml.devices import parse_graphics, parse_nic, parse_tpm
+from mudanza.hypervisor.xml.disks import parse_disk
+from mudanza.hypervisor.xml.hostdevs import parse_host_devices
+from mudanza.hypervisor.xml.parsing import (
+    MUDANZA_NAMESPACE,
+    attribute,
+    every,
+    first,
+    integer,
+    number_set,
+    outer,
+    parse,
+    size,
+    text,
+    unit_bytes,
+)
+from mudanza.model.vm import Firmware, Vm, VmState
+
+_TAG = f"metadata/{{{MUDANZA_NAMESPACE}}}mudanza/{{{MUDANZA_NAMESPACE}}}tag"
+_QEMU = "{http://libvirt.org/schemas/domain/qemu/1.0}"
+_BOOT_FILES = ("os/kernel", "os/initrd", "os/dtb", "os/acpi/table")
+
+
+def parse_vm(
+    xml: str,
+    *,
+    host: str,
+    state: VmState,
+    reason: str = "unknown",
+    persistent: bool = True,
+    autostart: bool = False,
+    inactive_xml: str | None = None,
+) -> Vm:
+    """Read a domain's definition: the live one while it runs, else the inactive one.
+
+    Raises HypervisorError for XML that cannot be read.
+    """
+    root = parse(xml, host)
+    devices = first(root, "devices")
+    cpu = first(root, "cpu")
+    return Vm(
+        uuid=text(root, "uuid") or "",
+        name=text(root, "name") or "",
+        host=host,
+        state=state,
+        reason=reason,
+        persistent=persistent,
+        autostart=autostart,
+        memory=size(root, "memory") or 0,
+        vcpus=integer(attribute(root, "vcpu", "current") or text(root, "vcpu")) or 1,
+        arch=attribute(root, "os/type", "arch") or "",
+        machine=attribute(root, "os/type", "machine") or "",
+        domain_type=root.get("type") or "",
+        xml=xml,
+        inactive_xml=inactive_xml,
+        cpu_mode=_cpu_mode(cpu),
+        cpu_xml=None if cpu is None else outer(cpu),
+        emulator=text(devices, "emulator"),
+        disks=tuple(parse_disk(disk) for disk in every(devices, "disk")),
+        nics=tuple(parse_nic(nic) for nic in every(devices, "interface")),
+        host_devices=parse_host_devices(root),
+        graphics=tuple(parse_graphics(display) for display in every(devices, "graphics")),
+        firmware=_firmware(root),
+        tpm=parse_tpm(first(devices, "tpm")),
+        boot_files=_boot_files(root),
+        hugepages=_hugepages(root),
+        pinned_cpus=_pinned_cpus(root),
+        numa_nodes=_numa_nodes(root),
+        memory_limit=size(root, "maxMemory"),
+        memory_source=attribute(root, "memoryBacking/source", "type"),
+        tsc_unfixed=_tsc_unfixed(root),
+        launch_security=attribute(root, "launchSecurity", "type"),
+        vsock_cid=_vsock_cid(devices),
+        qemu_arguments=first(root, f"{_QEMU}commandline") is not None,
+        secrets=_secrets(devices),
+        seclabels=_static_labels(root),
+        tags=tuple(filter(None, ((tag.text or "").strip() for tag in every(root, _TAG)))),
+        title=text(root, "title"),
+    )
+
+
+def _cpu_mode(cpu: etree._Element | None) -> str | None:
+    if cpu is None:
+        return None
+    # A CPU with a model and no mode is libvirt's oldest spelling of "custom"; one with neither says nothing.
+    return cpu.get("mode") or ("custom" if text(cpu, "model") else None)
+
+
+def _firmware(root: etree._Element) -> Firmware | None:
+    loader = text(root, "os/loader")
+    nvram = text(root, "os/nvram") or attribute(root, "os/nvram/source", "file")
+    template = attribute(root, "os/nvram", "template")
+    return Firmware(loader, nvram, template) if loader or nvram or template else None
+
+
+def _boot_files(root: etree._Element) -> tuple[str, ...]:
+    named = [(found.text or "").strip() for path in _BOOT_FILES for found in every(root, path)]
+    handed_over = [entry.get("file", "") for entry in every(root, "sysinfo/entry")]
+    return tuple(dict.fromkeys(filter(None, [*named, *handed_over])))
+
+
+def _hugepages(root: etree._Element) -> tuple[int, ...]:
+    asked = first(root, "memoryBacking/hugepages")
+    if asked is None:
+        return ()
+    pages = [(integer(page.get("size")) or 0) * unit_bytes(page.get("unit") or "KiB") for page in every(asked, "page")]
+    return tuple(pages) or (0,)
+
+
+def _pinned_cpus(root: etree._Element) -> frozenset[int]:
+    pins = [
+        pin.get("cpuset")
+        for kind in ("vcpupin", "emulatorpin", "iothreadpin")
+        for pin in every(root, f"cputune/{kind}")
+    ]
+    return frozenset().union(*(number_set(cpus) for cpus in [attribute(root, "vcpu", "cpuset"), *pins]))
+
+
+def _numa_nodes(root: etree._Element) -> frozenset[int]:
+    bound = [memory.get("nodeset") for kind in ("memory", "memnode") for memory in every(root, f"numatune/{kind}")]
+    return frozenset().union(*(number_set(nodes) for nodes in bound))
+
+
+def _tsc_unfixed(root: etree._Element) -> bool:
+    invariant = any(
+        feature.get("name") == "invtsc" and feature.get("policy", "require") in ("require", "force")
+        for feature in every(root, "cpu/feature")
+    )
+    fixed = any(timer.get("name") == "tsc" and timer.get("frequency") for timer in every(root, "clock/timer"))
+    return invariant and not fixed
+
+
+def _vsock_cid(devices: etree._Element | None) -> int | None:
+    if attribute(devices, "vsock/cid", "auto") == "yes":
+        return None
+    return integer(attribute(devices, "vsock/cid", "address"))
+
+
+def _secrets(devices: etree._Element | None) -> tuple[str, ...]:
+    if devices is None:
+        return ()
+    named = [secret.get("uuid") or secret.get("usage") or "" for secret in devices.iter("secret")]
+    for_tpm = [encryption.get("secret", "") for encryption in every(devices, "tpm/backend/encryption")]
+    return tuple(dict.fromkeys(filter(None, [*named, *for_tpm])))
+
+
+def _static_labels(root: etree._Element) -> tuple[str, ...]:
+    return tuple(
+        label.get("model", "")
+        for label in every(root, "seclabel")
+        if label.get("type") == "static" and label.get("model")
+    )

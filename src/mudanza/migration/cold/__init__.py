@@ -1,0 +1,1 @@
+"""A switched-off VM, with everything it is, from host to host."""

@@ -1,0 +1,74 @@
+"""Images that are built upon others: which one each names, here and at the target, where it may lie elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from mudanza.hypervisor.connection import HostConnection
+from mudanza.hypervisor.streams import read_bytes, write_bytes
+from mudanza.journal.jobs import JobHandle
+from mudanza.migration.freight.qcow2_header import HEAD, NoRoomError, Patch, backing_name, renamed
+from mudanza.migration.record import ColdRecord
+from mudanza.model.errors import MigrationFailedError
+from mudanza.model.host import Host
+from mudanza.preflight.cargo import CargoFile
+
+
+def refuse_unknown_bases(source: HostConnection, here: Host, files: Sequence[tuple[CargoFile, int]]) -> None:
+    """Raise MigrationFailedError where an image is built upon one that libvirt did not tell of: it would stay behind.
+
+    ``files`` with their lengths in bytes. Raises HypervisorError, HostUnreachableError.
+    """
+    for file, length in files:
+        if file.source_format != "qcow2" or file.source_is_block or file.below or file.chain:
+            continue
+        if base := backing_name(read_bytes(source, here, file.source, 0, min(HEAD, length))):
+            raise MigrationFailedError(
+                f"{file.source} is built upon {base}, which libvirt of {here.name} does not know",
+                remedy=f"let it look, on {here.name}: virsh pool-refresh POOL; or name the base in the definition "
+                "(<backingStore>); then try again",
+            )
+
+
+def name_bases_anew(
+    target: HostConnection, there: Host, handle: JobHandle, record: ColdRecord, ours: Collection[str]
+) -> None:
+    """Have images name the ones they are built upon where these lie at the target. Only ``ours`` are written to.
+
+    Raises MigrationFailedError where that cannot be, HypervisorError, HostUnreachableError.
+    """
+    places = record.places
+    for file in record.files:
+        base = places.get(file.below, file.below)
+        if base == file.below or file.source_format != "qcow2" or not file.as_it_is:
+            continue
+        step = handle.intend("name base", {"path": file.path, "base": base})
+        head = read_bytes(target, there, file.path, 0, HEAD)
+        try:
+            patches = _patches(head, file, base, ours)
+        except MigrationFailedError as error:
+            handle.done(step, {"error": str(error)})
+            raise
+        for at, data in patches:
+            write_bytes(target, there, file.path, at, data)
+        handle.done(step, {"done": True})
+
+
+def _patches(head: bytes, file: CargoFile, base: str, ours: Collection[str]) -> tuple[Patch, ...]:
+    named = backing_name(head)
+    if named in (None, base):
+        return ()
+    if file.path not in ours:
+        raise MigrationFailedError(
+            f"{file.path}, which lay at the target already, is built upon {named}, and would have to be upon {base}",
+            remedy="map its directory to another pool (--map-storage), or let disk and chain become one image "
+            "(--chain flatten)",
+        )
+    try:
+        return renamed(head, base)
+    except NoRoomError:
+        raise MigrationFailedError(
+            f"{file.path} cannot name {base}, on which it is built: the name is too long for its header",
+            remedy="map its directory to a pool of a shorter path, or let disk and chain become one image: "
+            "--chain flatten",
+        ) from None

@@ -1,0 +1,398 @@
+"""The files of a switched-off VM on their way: places made, bytes carried from host to host, both sides compared."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mudanza.hypervisor.connections import Connections
+from mudanza.hypervisor.contents.reading import contents_of
+from mudanza.hypervisor.own.carrier import SECTOR, Carrier, Kind, Load
+from mudanza.hypervisor.own.throwaway import throwaway_name
+from mudanza.hypervisor.probing.files import file_lengths
+from mudanza.hypervisor.streams import copy_bytes
+from mudanza.journal.jobs import Job, JobHandle
+from mudanza.migration.claim import journalling_cancel, renewing
+from mudanza.migration.freight.bases import name_bases_anew, refuse_unknown_bases
+from mudanza.migration.freight.comparison import Comparison, Piece, Range
+from mudanza.migration.freight.room import Room, places_made
+from mudanza.migration.record import ColdRecord
+from mudanza.migration.steering import ON_REQUEST, Steering, is_wish
+from mudanza.migration.transfer import Order, Transfer, TransferEnd
+from mudanza.migration.way import way_between
+from mudanza.model.errors import HostUnreachableError, HypervisorError, MigrationFailedError, MudanzaError
+from mudanza.model.host import Host
+from mudanza.model.migration import DiskProgress, Progress, Verify
+from mudanza.model.units import MIB, format_duration, format_size
+from mudanza.preflight.cargo import CargoFile
+
+SMALL = MIB
+"""Files up to this size go through the controller: a carrier takes about two seconds to start and to end."""
+MOST_LOADS = 24
+"""Ranges that one carrier takes; each is a disk of its own to QEMU."""
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class FreightLimits:
+    """What carrying is held to. Seconds, bytes per second."""
+
+    no_progress: float
+    deadline: float | None = None
+    bandwidth: int | None = None
+
+
+class CancelledError(MigrationFailedError):
+    """Somebody wanted it so, or its deadline has passed."""
+
+
+class Freight:
+    """Carries the files of one job."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        handle: JobHandle,
+        record: ColdRecord,
+        hosts: tuple[Host, Host],
+        limits: FreightLimits,
+        stop: threading.Event,
+        on_progress: OnProgress,
+    ) -> None:
+        self._connections = connections
+        self._handle = handle
+        self._record = record
+        self._source, self._target = hosts
+        self._limits = limits
+        self._stop = stop
+        self._on_progress = on_progress
+        self._room = Room(connections, handle, self._target)
+        self._ours: frozenset[str] = frozenset()
+        self._cancelled = ""
+        self._keep_claim = renewing(handle, self._cancel)
+        self._carrying_time = 0.0
+        self._note_arrival: Callable[[Load, int], None] = lambda _load, _upto: None
+
+    def _cancel(self, why: str) -> None:
+        self._cancelled = self._cancelled or why
+        self._stop.set()
+
+    def changed_at_source(self, compared: Mapping[str, Any]) -> str:
+        """Return in words what has changed at the source since it was compared; empty for nothing."""
+        record = self._record
+        before = compared.get("written", {})
+        try:
+            now = self._connections.domains(record.source).describe(record.uuid, inactive=True)
+        except HypervisorError as error:
+            return str(error)
+        if now != record.xml:
+            return "its definition is another one"
+        return next((f"{path} was written to" for path, at in self._written().items() if before.get(path) != at), "")
+
+    def _written(self) -> dict[str, float | None]:
+        """Return when each of the source's volumes was written to last, by its own clock."""
+        volumes = self._connections.volumes(self._record.source)
+        pooled = [file for file in self._record.files if file.source_pool and not file.for_others_too]
+        for pool in {file.source_pool for file in pooled if volumes.find(file.source) is None}:
+            volumes.refresh(pool)
+        return {file.source: volumes.read(file.source_pool, file.source_volume).changed_at for file in pooled}
+
+    def bytes_at_target(self) -> int:
+        """Return what the files take up at the target, holes left out."""
+        volumes = self._connections.volumes(self._record.target)
+        pooled = [file for file in self._record.files if file.pool]
+        try:
+            return sum(volumes.read(file.pool, file.volume).allocation or 0 for file in pooled)
+        except (HypervisorError, HostUnreachableError):
+            return 0
+
+    @property
+    def rate(self) -> float:
+        """What was carried, holes left out, in bytes per second of carrying; 0 where nothing was."""
+        return self.bytes_at_target() / self._carrying_time if self._carrying_time else 0.0
+
+    @property
+    def transport(self) -> str:
+        """Return in words what carried the data, and from where to where."""
+        here, there = self._record.source, self._record.target
+        if not self._carrying_time:
+            return "small files through the controller, over libvirt"
+        how = "QEMU over TLS" if self._record.tls else "QEMU over TCP, not encrypted"
+        return f"{here} → {there} directly, {how}; files up to {format_size(SMALL)} and orders over libvirt"
+
+    def turn(self) -> None:
+        """Keep the claim on the job. Raises CancelledError when it is to be cancelled."""
+        self._keep_claim()
+        if self._stop.is_set():
+            raise CancelledError(self._cancelled or ON_REQUEST)
+
+    def bring(self, job: Job) -> str:
+        """Bring everything; return what was compared, in words. Repeatable: what is there already is compared first.
+
+        Raises CancelledError, MigrationFailedError when both sides differ in the end, HypervisorError and
+        HostUnreachableError.
+        """
+        written = self._written()
+        files = self._measure(self._record.files)
+        refuse_unknown_bases(self._connections.get(self._source.name), self._source, files)
+        pieces = self._make_places(files, job)
+        stale = [piece for piece in pieces if not piece.fresh]
+        # What became another format cannot be compared: it is carried anew as a whole.
+        ranges = {piece: whole(piece) for piece in pieces if piece.fresh or not piece.file.as_it_is}
+        if stale:
+            self._tell("comparing what is there already")
+            found = self._differences(stale, Verify.FULL)
+            ranges |= {piece: found[piece.file.source] for piece in stale if piece.file.source in found}
+            self._refuse_foreign(ranges)
+        comparison = self._comparison(pieces, self._record.verify)
+        try:
+            self._carry(ranges, comparison)
+        except MudanzaError:
+            comparison.give_up()
+            raise
+        proof = self._prove(comparison, written)
+        name_bases_anew(self._connections.get(self._target.name), self._target, self._handle, self._record, self._ours)
+        return proof
+
+    def _measure(self, files: Sequence[CargoFile]) -> list[tuple[CargoFile, int]]:
+        """Return the files that are there, and how long they are at the source."""
+        blocks = frozenset(file.source for file in files if file.source_is_block)
+        lengths = file_lengths(
+            self._connections.get(self._source.name), self._source, [f.source for f in files], blocks
+        )
+        missing = [file for file in files if lengths[file.source] is None and not file.optional]
+        if missing:
+            raise MigrationFailedError(
+                f"{self._source.name} has no {missing[0].source}, which is {missing[0].label} of the VM"
+            )
+        return [(file, length) for file in files if (length := lengths[file.source]) is not None]
+
+    def _make_places(self, files: Sequence[tuple[CargoFile, int]], job: Job) -> tuple[Piece, ...]:
+        made = places_made(job)
+        looked_for = [file for file, _ in files if file.for_others_too or file.path in made]
+        blocks = frozenset(file.path for file in looked_for if file.is_block)
+        there = file_lengths(
+            self._connections.get(self._target.name), self._target, [f.path for f in looked_for], blocks
+        )
+        for file, length in files:
+            if file.path not in made:
+                self._refuse_unfit(file, length, there.get(file.path))
+        pieces = []
+        for file, length in files:
+            self.turn()
+            found = there.get(file.path)
+            fresh = found is None or (file.path in made and not _still_fits(file, length, found))
+            if fresh:
+                if found is not None:
+                    self._room.remove(made[file.path])
+                self._room.make(file, length)
+            pieces.append(Piece(file, length, fresh))
+        self._ours = frozenset(piece.file.path for piece in pieces if piece.fresh or piece.file.path in made)
+        return tuple(pieces)
+
+    def _refuse_unfit(self, file: CargoFile, length: int, there: int | None) -> None:
+        """Refuse, before anything is made, what is to be used from where it lies and cannot be."""
+        if there is None and file.must_exist:
+            raise MigrationFailedError(
+                f"{self._target.name} has no {file.path}, and {file.label} is to be used from there",
+                remedy="let it travel along: --chain keep",
+            )
+        if there not in (None, length):
+            raise self._foreign(file, f"it is {format_size(there or 0)} long, the source's {format_size(length)}")
+
+    def _refuse_foreign(self, ranges: Mapping[Piece, tuple[Range, ...]]) -> None:
+        """Write into nothing that somebody else has made."""
+        for piece in ranges:
+            if not piece.fresh and piece.file.path not in self._ours:
+                raise self._foreign(piece.file, "its content is another one")
+
+    def _foreign(self, file: CargoFile, why: str) -> MigrationFailedError:
+        return MigrationFailedError(
+            f"{self._target.name} has a {file.path} of its own, and it is not the source's {file.source}: {why}",
+            remedy="rename one of them, map its directory to another pool (--map-storage), or let disk and chain "
+            "become one image (--chain flatten)",
+        )
+
+    def _comparison(self, pieces: Sequence[Piece], how: Verify) -> Comparison:
+        as_they_are = [piece for piece in pieces if piece.file.as_it_is]
+        return Comparison(
+            contents_of(self._connections.get(self._source.name), self._source),
+            contents_of(self._connections.get(self._target.name), self._target),
+            as_they_are,
+            how,
+            self._stop,
+        )
+
+    def _differences(self, pieces: Sequence[Piece], how: Verify) -> Mapping[str, tuple[Range, ...]]:
+        comparison = self._comparison(pieces, how)
+        return comparison.differences(self.turn, self._tell_compared(comparison.total))
+
+    def _prove(self, comparison: Comparison, written: Mapping[str, float | None]) -> str:
+        self._handle.enter("comparing")
+        step = self._handle.intend("compare", {"how": self._record.verify.value, "bytes": comparison.total})
+        differing = comparison.differences(self.turn, self._tell_compared(comparison.total))
+        if differing:
+            self._handle.done(step, {"differing": {path: len(ranges) for path, ranges in differing.items()}})
+            path, ranges = next(iter(differing.items()))
+            raise MigrationFailedError(
+                f"{path} is not the same on both hosts after it was carried: "
+                f"{format_size(sum(length for _, length in ranges))} from byte {ranges[0][0]} on differ",
+                remedy="see whether something writes to it, and try again: only what differs is carried then",
+            )
+        self._handle.done(step, {"same": comparison.in_words(), "written": dict(written)})
+        return comparison.in_words()
+
+    def _carry(self, ranges: Mapping[Piece, tuple[Range, ...]], comparison: Comparison) -> None:
+        """Carry these ranges: by a carrier from host to host, what is small or no whole sector through us."""
+        loads: list[Load] = []
+        rests: list[tuple[CargoFile, Range]] = []
+        for piece, wanted in ranges.items():
+            big, small = split(piece, wanted)
+            loads += [self._load(piece, part) for part in big]
+            rests += [(piece.file, part) for part in small]
+        fresh = frozenset(piece.file.source for piece in ranges if piece.fresh)
+
+        def note(load: Load, upto: int) -> None:
+            if load.source in fresh:
+                comparison.has_arrived(load.source, upto)
+
+        self._note_arrival = note
+        for at in range(0, len(loads), MOST_LOADS):
+            self.turn()
+            self._send(loads[at : at + MOST_LOADS])
+        for file, part in rests:
+            self.turn()
+            self._copy_through_us(file, part)
+
+    def _load(self, piece: Piece, part: Range) -> Load:
+        file = piece.file
+        return Load(
+            source=file.source,
+            source_is_block=file.source_is_block,
+            target=file.path,
+            target_is_block=file.is_block,
+            start=part[0],
+            length=part[1],
+            whole=part == whole(piece)[0],
+            read_only=file.for_others_too,
+            source_format="raw" if file.as_it_is else file.source_format,
+            target_format="raw" if file.as_it_is else file.format,
+            backing=tuple((image.path, image.format) for image in file.chain),
+        )
+
+    def _send(self, loads: Sequence[Load]) -> None:
+        record = self._record
+        name, key = throwaway_name("carrier"), str(uuid.uuid4())
+        step = self._handle.intend("carry", {"carrier": name, "uuid": key, "loads": len(loads)})
+        self._handle.enter("carrying")
+        source, target = (self._connections.get(host.name) for host in (self._source, self._target))
+        kind = Kind(record.domain_type, record.arch, record.machine)
+        carrier = Carrier(source, target, self._source, self._target, name, key, kind)
+        stopped = ""
+        failure: MudanzaError | None = None
+        try:
+            carrier.start(loads)
+            end = self._transfer(carrier, self._tell_carried(carrier))
+            stopped = end.stopped_because
+            if not carrier.arrived() or end.error:
+                failure = end.error or MigrationFailedError(f"the files did not get to {self._target.name}")
+        except MudanzaError as error:
+            failure = error
+        left = {"left": why} if (why := carrier.end()) else {}
+        if failure is None:
+            self._handle.done(step, {"carried": sum(load.length for load in loads), **left})
+        else:
+            self._handle.done(step, {"error": str(failure), "stopped": stopped, **left})
+        if failure is not None and stopped:
+            raise (CancelledError if is_wish(stopped) else MigrationFailedError)(self._cancelled or stopped)
+        if failure is not None:
+            raise failure
+        if left:
+            raise MigrationFailedError(f"what carried the files could not be ended: {'; '.join(why)}")
+
+    def _transfer(self, carrier: Carrier, on_progress: OnProgress) -> TransferEnd:
+        order = Order(*carrier.order(tls=self._record.tls, bandwidth=self._limits.bandwidth))
+        steering = Steering(self._source.name, self._target.name, 0.3, self._limits.deadline, self._limits.no_progress)
+        way = way_between(self._connections, self._source, self._target)
+        transfer = Transfer(
+            self._connections.domains(self._source.name), carrier.uuid, steering, way, self._stop, self._note_stop
+        )
+        begun = time.monotonic()
+        end = transfer.run(order, on_progress, self._keep_claim)
+        self._carrying_time += time.monotonic() - begun
+        return end
+
+    def _note_stop(self, why: str) -> None:
+        journalling_cancel(self._handle)(why)
+
+    def _copy_through_us(self, file: CargoFile, part: Range) -> None:
+        source, target = (self._connections.get(host.name) for host in (self._source, self._target))
+        copy_bytes(source, self._source, file.source, target, self._target, file.path, start=part[0], length=part[1])
+
+    def _tell(self, phase: str) -> None:
+        self._on_progress(Progress(phase, 0.0))
+
+    def _tell_compared(self, total: int) -> Callable[[int], None]:
+        def tell(done: int) -> None:
+            self._on_progress(
+                Progress("comparing", 0.0, disk_total=total, disk_sent=done, disk_remaining=max(0, total - done))
+            )
+
+        return tell
+
+    def _tell_carried(self, carrier: Carrier) -> OnProgress:
+        labels = {file.source: file.label for file in self._record.files}
+
+        def tell(progress: Progress) -> None:
+            disks = []
+            with suppress(HypervisorError, HostUnreachableError):  # then more is left to be compared in the end
+                for load, state in zip(carrier.loads, carrier.disk_progress(), strict=True):
+                    if state is not None:
+                        self._note_arrival(load, load.start + state[0])
+                        disks.append(DiskProgress(labels[load.source], *state))
+            words = progress.outlook
+            if progress.eta is not None:
+                words = f"copied in about {format_duration(progress.eta)}"
+            self._on_progress(replace(progress, phase="copying", outlook=words, disks=tuple(disks)))
+
+        return tell
+
+
+def _still_fits(file: CargoFile, length: int, there: int) -> bool:
+    """Whether what an earlier try has made can become the file: not if it was made for another length or format.
+
+    What others may have begun to use stays in any case.
+    """
+    return file.for_others_too or (file.as_it_is and (there == length or file.is_block))
+
+
+def whole(piece: Piece) -> tuple[Range, ...]:
+    """Return the range that is all of a file."""
+    length = piece.length if piece.file.as_it_is else piece.file.size
+    return ((0, length),) if length else ()
+
+
+def split(piece: Piece, ranges: Iterable[Range]) -> tuple[list[Range], list[Range]]:
+    """Return what of these ranges a carrier takes, and what goes through the controller.
+
+    QEMU counts in sectors: what a file has beyond its last whole one would arrive with zeroes behind it.
+    """
+    if not piece.file.as_it_is or piece.file.source_is_block or piece.file.is_block:
+        return list(ranges), []
+    big, small = [], []
+    for start, length in ranges:
+        rest = (start + length) % SECTOR
+        if length <= SMALL and piece.length <= SMALL:
+            small.append((start, length))
+            continue
+        if length > rest:
+            big.append((start, length - rest))
+        if rest:
+            small.append((start + length - rest, rest))
+    return big, small

@@ -1,0 +1,1 @@
+"""A running VM from host to host."""

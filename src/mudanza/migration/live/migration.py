@@ -1,0 +1,390 @@
+"""Live migration: from two hosts that agreed to one VM that moved, every step journalled."""
+
+from __future__ import annotations
+
+import posixpath
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+
+from mudanza.hypervisor.connections import Connections
+from mudanza.hypervisor.reading.cluster import read_host
+from mudanza.journal.inventory import Inventory
+from mudanza.journal.jobs import Job, JobHandle, Jobs, LeaseLostError, NewJob
+from mudanza.migration.asked import stored
+from mudanza.migration.claim import cancelled_because, journalling_cancel, left_open, reason_on_record, renewing
+from mudanza.migration.closing import Closing, Residue
+from mudanza.migration.destination import volume_xml
+from mudanza.migration.freight.freight import Freight, FreightLimits
+from mudanza.migration.freight.left_behind import end_carriers
+from mudanza.migration.freight.travelling import travelling
+from mudanza.migration.history_keeper import HistoryKeeper
+from mudanza.migration.live.order import assert_unchanged, order_of
+from mudanza.migration.live.reporting import not_moved, report_of
+from mudanza.migration.prepare import Prepared
+from mudanza.migration.record import CopiedDisk, MoveRecord
+from mudanza.migration.settle import Settlement, Verdict
+from mudanza.migration.steering import ON_REQUEST, Steering
+from mudanza.migration.transfer import Order, Transfer, TransferEnd
+from mudanza.migration.way import way_between
+from mudanza.migration.wording import explained
+from mudanza.model.errors import (
+    HostUnreachableError,
+    HypervisorError,
+    MigrationFailedError,
+    MudanzaError,
+    NeedsPersonError,
+)
+from mudanza.model.host import Host
+from mudanza.model.migration import Answer, MigrationReport, Probe, Progress
+from mudanza.model.units import MIB
+from mudanza.model.vm import Backing, Vm, VmState
+from mudanza.preflight.cargo import arrives_on_chain
+from mudanza.preflight.mapping import DiskPlan
+
+OnProgress = Callable[[Progress], None]
+
+SYNCHRONOUS_WRITES = 8_000_000
+"""The first libvirt that lets a disk mirror hold the guest's writes until the target has them too."""
+WRITES_HARD = 2 * MIB
+"""Bytes per second that a guest writes to its disks from which on they are mirrored so. Seen: at 8 MiB/s over a link of
+12 MiB/s a mirror in the background had not caught up after 90 s; synchronously it took 20 s, and the guest got 0.3 to
+0.9 MiB/s through meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long what may take, in seconds."""
+
+    no_progress: float = 300.0
+    settle: float = 90.0
+
+
+class LiveMigration:
+    """Moves running VMs."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        inventory: Inventory,
+        jobs: Jobs,
+        limits: Limits,
+        on_progress: OnProgress,
+    ) -> None:
+        self._connections = connections
+        self._inventory = inventory
+        self._jobs = jobs
+        self._limits = limits
+        self._on_progress = on_progress
+
+    def migrate(self, prepared: Prepared, asked_by: str, stop: threading.Event) -> MigrationReport:
+        """Move one VM that was judged fit to go.
+
+        Setting ``stop`` cancels it. Raises MigrationFailedError (it is at the source as before), VmDownError,
+        NeedsPersonError; BlockedError when it has an unfinished job or is no longer what was judged.
+        """
+        record = self._record(prepared)
+        order = order_of(prepared, record)
+        handle = self._jobs.begin(
+            NewJob(
+                "live",
+                record.uuid,
+                record.name,
+                record.source,
+                record.target,
+                stored(prepared.options),
+                asked_by,
+            )
+        )
+        begun = time.monotonic()
+        handle.done(handle.intend("decide", record.to_json()), {"tls": record.tls})
+        end: TransferEnd | None = None
+        problem: MudanzaError | None = None
+        try:
+            self._send_ahead(handle, prepared, record, stop)
+            self._create_volumes(handle, prepared, record)
+            if not stop.is_set():
+                HistoryKeeper(self._connections, handle, record).set_aside(prepared.chosen.resolution.nic_names)
+                end = self._transfer(handle, order, self._steered(handle, prepared, stop, begun))
+        except NeedsPersonError as error:
+            raise left_open(handle, error) from None
+        except LeaseLostError:
+            raise
+        except MudanzaError as error:
+            problem = error
+        problem = problem or (end.error if end else None)
+        self._unlearn_tls(record, problem)
+        why = self._why(end, problem, stop)
+        return self.close(handle, record, why, end, begun)
+
+    def _record(self, prepared: Prepared) -> MoveRecord:
+        vm = prepared.vm
+        domains = self._connections.domains(vm.host)
+        xml = domains.describe(vm.uuid, migratable=True)
+        assert_unchanged(vm, domains.sighting(vm.uuid), xml)
+        return MoveRecord(
+            uuid=vm.uuid,
+            name=vm.name,
+            source=vm.host,
+            target=prepared.chosen.target.name,
+            was_paused=vm.state is VmState.PAUSED,
+            persistent=vm.persistent,
+            autostart=vm.autostart,
+            keep_source=prepared.options.keep_source,
+            tls=prepared.tls,
+            xml=xml,
+            inactive_xml=domains.describe(vm.uuid, inactive=True, migratable=True) if vm.persistent else None,
+            disks=tuple(_copied(vm, plan, prepared) for plan in prepared.chosen.resolution.copies),
+            warnings=tuple(finding.message for finding in prepared.chosen.findings),
+            checking_time=prepared.checking_time,
+            ahead=travelling(prepared, live=True),
+            keeps_chains=_keeps_chains(prepared),
+            arch=vm.arch,
+            machine=vm.machine,
+            domain_type=vm.domain_type,
+            synchronous=bool(prepared.chosen.resolution.copies) and self._writes_hard(prepared),
+        )
+
+    def _send_ahead(self, handle: JobHandle, prepared: Prepared, record: MoveRecord, stop: threading.Event) -> None:
+        """Bring the images that disks build on, and whatever else the VM only reads, before the VM itself."""
+        if not record.ahead:
+            return
+        limits = FreightLimits(self._limits.no_progress, prepared.options.deadline, prepared.options.bandwidth)
+        hosts = prepared.source, prepared.chosen.target
+        freight = Freight(self._connections, handle, record.as_freight(), hosts, limits, stop, self._on_progress)
+        freight.bring(self._jobs.get(handle.id))
+
+    def _writes_hard(self, prepared: Prepared) -> bool:
+        """Whether the guest writes so much that a mirror in the background may never be done, and both hosts can
+        mirror at once instead."""
+        before, hosts = prepared.vm.written, (prepared.source, prepared.chosen.target)
+        if before is None or any(host.libvirt_version < SYNCHRONOUS_WRITES for host in hosts):
+            return False
+        try:
+            now = self._connections.domains(prepared.vm.host).written(prepared.vm.uuid)
+        except (HypervisorError, HostUnreachableError):
+            return False  # what it writes is not known: as libvirt does by itself
+        return now.rate_since(before) >= WRITES_HARD
+
+    def _create_volumes(self, handle: JobHandle, prepared: Prepared, record: MoveRecord) -> None:
+        target = self._connections.volumes(record.target)
+        for plan in prepared.chosen.resolution.copies:
+            disk = next(disk for disk in record.disks if disk.target == plan.target)
+            origin = self._origin(record, disk)
+            step = handle.intend(
+                "create volume",
+                {"pool": plan.pool, "volume": plan.volume, "path": plan.path, "size": plan.size},
+            )
+            try:
+                made = target.create(plan.pool, volume_xml(plan, origin, _below(prepared.vm, plan, record)))
+            except HypervisorError as error:
+                # libvirt makes a volume whole or not at all, and says no before it touches one that exists.
+                handle.done(step, {"error": str(error)})
+                raise
+            handle.done(step, {"made": made})
+
+    def _origin(self, record: MoveRecord, disk: CopiedDisk) -> str | None:
+        """Return the XML of the volume a disk is copied from, None where its pool does not know it."""
+        found = self._connections.volumes(record.source).find(disk.source_path)
+        return self._connections.volumes(record.source).describe(*found) if found else None
+
+    def _steered(self, handle: JobHandle, prepared: Prepared, stop: threading.Event, begun: float) -> Transfer:
+        source, target, options = prepared.source, prepared.chosen.target, prepared.options
+        spent = time.monotonic() - begun
+        steering = Steering(
+            source.name, target.name, options.max_downtime, options.deadline, self._limits.no_progress, spent
+        )
+        domains, way = self._connections.domains(source.name), way_between(self._connections, source, target)
+        return Transfer(domains, prepared.vm.uuid, steering, way, stop, journalling_cancel(handle))
+
+    def _transfer(self, handle: JobHandle, order: Order, transfer: Transfer) -> TransferEnd:
+        step = handle.intend("transfer", {"flags": list(order.flags), "peer": order.peer_uri})
+        handle.enter("transferring")
+        end = transfer.run(order, self._on_progress, renewing(handle, transfer.cancel))
+        if isinstance(end.error, HostUnreachableError):
+            # Only our way to the source broke, it seems: libvirt carries the transfer on without us.
+            end = replace(transfer.follow(self._on_progress, renewing(handle, transfer.cancel)), error=end.error)
+        handle.done(step, {"error": str(end.error or ""), "stopped": end.stopped_because})
+        return end
+
+    def _unlearn_tls(self, record: MoveRecord, error: MudanzaError | None) -> None:
+        """Forget that TLS works between two hosts when it has just failed, so that it is tried anew next time."""
+        words = str(error or "").lower()
+        if record.tls and ("tls" in words or "certificate" in words):
+            self._inventory.learn_tls(record.source, record.target, Probe(Answer.UNKNOWN, str(error)))
+
+    @staticmethod
+    def _why(end: TransferEnd | None, error: MudanzaError | None, stop: threading.Event) -> str:
+        if end is not None and end.stopped_because:
+            return end.stopped_because
+        if error is not None:
+            return str(error)
+        return ON_REQUEST if end is None and stop.is_set() else ""
+
+    def close(
+        self, handle: JobHandle, record: MoveRecord, why: str, end: TransferEnd | None, begun: float
+    ) -> MigrationReport:
+        """Settle, clean up, close the job and report. ``why``: what went wrong as far as we were told."""
+        closing = Closing(self._connections, self._inventory, handle, record)
+        try:
+            settled = closing.settle(self._limits.settle, renewing(handle))
+            history = self._put_history_back(handle, record, settled)
+        except NeedsPersonError as error:
+            error.remedy = f"{error.remedy} (what libvirt said: {why})" if why else error.remedy
+            raise left_open(handle, error) from None
+        handle.enter("cleaning up")
+        if settled.verdict is Verdict.MOVED:
+            return self._close_moved(handle, record, closing, settled, end, begun, history)
+        residue = closing.undo_at_target(self._jobs.get(handle.id))
+        why = explained(why, record.source, record.target, record.name)
+        unmoved = not_moved(record, settled, why, residue, handle.id)
+        unmoved.vm_state = "; ".join((unmoved.vm_state, *history))
+        state = "down" if settled.verdict is Verdict.DOWN else "failed"
+        handle.finish(state, why or settled.why, unmoved.exit_code, {"left": list(residue.kept)})
+        raise unmoved
+
+    def _close_moved(
+        self,
+        handle: JobHandle,
+        record: MoveRecord,
+        closing: Closing,
+        settled: Settlement,
+        end: TransferEnd | None,
+        begun: float,
+        history: tuple[str, ...],
+    ) -> MigrationReport:
+        residue = Residue(warnings=history) + closing.finish_at_target(settled)
+        last = end.last if end else Progress("", 0.0)
+        figures, disk_bytes = self._completed(record), self._disk_bytes(record)
+        report = report_of(record, residue, last, figures, disk_bytes, time.monotonic() - begun)
+        sentence = f"moved from {record.source} to {record.target}"
+        handle.finish("done", sentence, 0, asdict(report))
+        return report
+
+    def _put_history_back(self, handle: JobHandle, record: MoveRecord, settled: Settlement) -> tuple[str, ...]:
+        """Give the VM its snapshots and checkpoints again where it is; return what is to be known of them."""
+        host = record.target if settled.verdict is Verdict.MOVED else record.source
+        return HistoryKeeper(self._connections, handle, record).put_back(self._jobs.get(handle.id), host)
+
+    def _disk_bytes(self, record: MoveRecord) -> int:
+        """Return what the copied disks hold at the target: libvirt's own figure counts holes and forgets itself."""
+        volumes = self._connections.volumes(record.target)
+        try:
+            return sum(volumes.read(disk.pool, disk.volume).allocation or 0 for disk in record.disks)
+        except (HypervisorError, HostUnreachableError):
+            return 0
+
+    def _completed(self, record: MoveRecord) -> Mapping[str, int | str]:
+        try:
+            return self._connections.domains(record.target).completed_job_stats(record.uuid)
+        except (HypervisorError, HostUnreachableError):
+            return {}  # the last sample seen on the way stands in
+
+    def resume(self, job_id: int, stop: threading.Event) -> MigrationReport:
+        """Finish a job that its controller left behind: wait for its transfer, then settle and clean up.
+
+        Setting ``stop`` cancels a transfer under way. Raises what ``migrate`` raises; UsageError when it has ended.
+        """
+        found = self._jobs.get(job_id)
+        handle = self._jobs.take_over(job_id)
+        decided = found.steps_named("decide")
+        if not decided:  # it died before anything was done
+            handle.finish("failed", "its controller died before anything was done", MigrationFailedError.exit_code)
+            raise MigrationFailedError(f"job {job_id} had done nothing yet", vm_state="the VM was not touched")
+        record = MoveRecord.from_json(decided[0].intent)
+        begun = time.monotonic() - (found.read_at - found.started_at)
+        try:
+            self._end_carriers(handle, record, found)
+            end = self._wait_for_transfer(handle, record, found, stop)
+        except NeedsPersonError as error:
+            raise left_open(handle, error) from None
+        why = (end.stopped_because if end else "") or reason_on_record(found)
+        return self.close(handle, record, why, end, begun)
+
+    def _end_carriers(self, handle: JobHandle, record: MoveRecord, job: Job) -> None:
+        """End what may still bring files ahead of the VM: it would write into what is about to be deleted."""
+        try:
+            end_carriers(self._connections, handle, job)
+        except (HypervisorError, HostUnreachableError) as error:
+            raise NeedsPersonError(
+                f"VM {record.name!r}: what brings its files ahead could not be ended: {error}",
+                vm_state="its transfer had not begun",
+                remedy=f"see that both hosts answer, then: mudanza job resume {handle.id}",
+            ) from error
+
+    def clean_up(self, job_id: int) -> Residue:
+        """Try once more to delete what an ended job, whose VM did not move, had to leave at the target."""
+        found = self._jobs.get(job_id)
+        if not found.report.get("left"):
+            return Residue()
+        record = MoveRecord.from_json(found.steps_named("decide")[0].intent)
+        handle = self._jobs.reopen(job_id)
+        residue = Residue(kept=tuple(found.report["left"]))
+        try:
+            closing = Closing(self._connections, self._inventory, handle, record)
+            residue = closing.undo_at_target(found)
+        finally:
+            handle.finish(found.state, found.outcome, found.exit_code or 0, {"left": list(residue.kept)})
+        return residue
+
+    def _wait_for_transfer(
+        self, handle: JobHandle, record: MoveRecord, job: Job, stop: threading.Event
+    ) -> TransferEnd | None:
+        """Follow a transfer that libvirt carries on without us, until it is over."""
+        try:
+            domains = self._connections.domains(record.source)
+        except HostUnreachableError:
+            return None  # settling asks again, and says what follows from it
+        source, _ = read_host(self._inventory.host(record.source), connections=self._connections)
+        target = Host(self._inventory.host(record.target))
+        steering = Steering(
+            record.source,
+            record.target,
+            float(job.asked["max_downtime"]),
+            job.asked["deadline"],
+            self._limits.no_progress,
+            job.read_at - job.started_at,
+        )
+        way = way_between(self._connections, source, target)
+        transfer = Transfer(domains, record.uuid, steering, way, stop, journalling_cancel(handle))
+        if decided := cancelled_because(job):
+            transfer.cancel(decided)
+        return transfer.follow(self._on_progress, renewing(handle, transfer.cancel))
+
+
+def _keeps_chains(prepared: Prepared) -> bool:
+    """Whether disks stay on their chains. Preflight has seen to it that they all do, or none."""
+    disks = {disk.target: disk for disk in prepared.vm.disks if disk.backing}
+    copies = [plan for plan in prepared.chosen.resolution.copies if plan.target in disks]
+    return any(arrives_on_chain(disks[plan.target], plan, prepared.options, live=True) for plan in copies)
+
+
+def _below(vm: Vm, plan: DiskPlan, record: MoveRecord) -> Backing | None:
+    """Return the image at the target that a disk arrives on top of, None for one that arrives whole."""
+    disk = next(disk for disk in vm.disks if disk.target == plan.target)
+    if not disk.backing or not record.keeps_chains:
+        return None
+    return replace(disk.backing[0], path=record.places[disk.backing[0].path])
+
+
+def _copied(vm: Vm, plan: DiskPlan, prepared: Prepared) -> CopiedDisk:
+    disk = next(disk for disk in vm.disks if disk.target == plan.target)
+    shared = prepared.chosen.facts.shared.get(plan.target, Probe())
+    pool, volume = disk.pool, disk.volume
+    if pool is None and (lies_in := prepared.source.pool_at(posixpath.dirname(disk.source or ""))) is not None:
+        # libvirt has not looked into its directory since the image was made, by a snapshot for one.
+        pool, volume = lies_in.name, posixpath.basename(disk.source or "")
+    pooled = pool is not None and volume is not None
+    return CopiedDisk(
+        target=plan.target,
+        source_path=disk.source or "",
+        source_pool=pool,
+        source_volume=volume,
+        pool=plan.pool,
+        volume=plan.volume,
+        path=plan.path,
+        size=plan.size,
+        removable=pooled and disk.device == "disk" and not disk.readonly and not disk.shareable,
+        seen_by_both=shared.answer is not Answer.NO,
+    )

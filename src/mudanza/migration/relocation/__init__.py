@@ -1,0 +1,1 @@
+"""Disks of a VM to another place on its own host."""
