@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import pytest
 
+from mudanza import clock
 from mudanza.hypervisor.contents.reading import CHUNK, UNREAD, Digests
 from mudanza.migration.freight.comparison import BATCH, Comparison, Piece, chunks_to_look_at
 from mudanza.model.migration import Verify
@@ -26,7 +26,7 @@ class Stored:
     chunks: list[str | None]
     way: str = "by heart"
     read: list[tuple[int, ...]] = field(default_factory=list)
-    was_read: threading.Event = field(default_factory=threading.Event)
+    was_read: clock.Event = field(default_factory=clock.new_event)
 
     def digests(
         self,
@@ -35,7 +35,7 @@ class Stored:
         *,
         block: bool,
         chunks: Collection[int] | None = None,
-        stop: threading.Event | None = None,
+        stop: clock.Event | None = None,
         on_progress: Callable[[int], None] = lambda _: None,
     ) -> Digests:
         wanted = range(len(self.chunks)) if chunks is None else chunks
@@ -47,7 +47,7 @@ class Stored:
 
 
 def compare(here: Stored, there: Stored, how: Verify = Verify.FULL) -> Comparison:
-    return Comparison(here, there, [PIECE], how, threading.Event())
+    return Comparison(here, there, [PIECE], how, clock.new_event())
 
 
 def differences(comparison: Comparison) -> dict[str, tuple[tuple[int, int], ...]]:

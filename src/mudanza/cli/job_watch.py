@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from mudanza import clock
 from mudanza.migration.progress import Trend, read_progress, told
 from mudanza.model.errors import MigrationFailedError, MudanzaError, NeedsPersonError, VmDownError
 from mudanza.model.migration import MigrationReport, Progress
@@ -38,7 +38,7 @@ def follow(jobs: Jobs, connections: Connections, job_id: int, view: View) -> Job
             return job
         progress, trend = _look(connections, job, trend)
         view.on_progress(job.vm_name, f"{job.source} → {job.target}", progress)
-        time.sleep(LOOK_EVERY)
+        clock.sleep(LOOK_EVERY)
 
 
 def _look(connections: Connections, job: Job, trend: Trend) -> tuple[Progress, Trend]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mudanza import clock
 from mudanza.cli.context import App, app_of
 from mudanza.cli.errors import error_fields
 from mudanza.cli.migrate import print_report
@@ -123,7 +122,7 @@ def resume(context: typer.Context, job_id: Id, output: Output = Format.TABLE) ->
     job = app.jobs.get(job_id)
     with _errors_as_events(job, output):
         if job.ended_at is None or (job.kind == "cold" and job.report.get("left")):
-            print_report(_finish(app, job, output, threading.Event()), output)
+            print_report(_finish(app, job, output, clock.new_event()), output)
         else:
             _clean_up(app, job, output)
 
@@ -139,7 +138,7 @@ def _errors_as_events(job: Job, output: Format) -> Iterator[None]:
         raise
 
 
-def _finish(app: App, job: Job, output: Format, stop: threading.Event) -> MigrationReport:
+def _finish(app: App, job: Job, output: Format, stop: clock.Event) -> MigrationReport:
     """Take an abandoned job over and finish it, while one can watch and cancel."""
     with app.connections() as connections, view_for(output) as view, asking_at_ctrl_c(stop, view):
 
@@ -219,22 +218,22 @@ def cancel(context: typer.Context, job_id: Id, wait: Wait = True, output: Output
 
 def _await_cancelled(app: App, job_id: int, output: Format) -> Job:
     """Return the job once it has ended; where its controller is gone, end it here."""
-    until = time.monotonic() + CANCEL_LIMIT
+    until = clock.monotonic() + CANCEL_LIMIT
     try:
         while (job := app.jobs.get(job_id)).ended_at is None:
             if job.abandoned:
-                stop = threading.Event()
+                stop = clock.new_event()
                 stop.set()
                 with suppress(MigrationFailedError):  # which is what was asked for; the journal has it
                     _finish(app, job, output, stop)
-            elif time.monotonic() > until:
+            elif clock.monotonic() > until:
                 raise MudanzaError(
                     f"job {job_id} has not ended within {format_duration(CANCEL_LIMIT)}: {job.state}",
                     vm_state=f"whoever works on it ({job.owner}) still does",
                     remedy=f"the request stands; see how it goes: mudanza job watch {job_id}",
                 )
             else:
-                time.sleep(LOOK_AGAIN)
+                clock.sleep(LOOK_AGAIN)
     except KeyboardInterrupt:
         say(f"not waited for any longer; the request stands: mudanza job watch {job_id}")
         raise

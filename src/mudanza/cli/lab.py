@@ -7,7 +7,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mudanza import clock
 from mudanza.cli.options import Output
 from mudanza.cli.output import Format, plain, print_data, print_rows, say
 from mudanza.model.errors import UsageError
@@ -280,7 +280,7 @@ def watch(
         if argv is not None:
             code = _run_here(argv, opened)
         else:
-            time.sleep(seconds)
+            clock.sleep(seconds)
     finally:
         watched.stop()
     if output is Format.TABLE:

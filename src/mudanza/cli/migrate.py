@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mudanza import clock
 from mudanza.cli.context import app_of
 from mudanza.cli.errors import error_fields, show_error
 from mudanza.cli.exit_codes import of_several
@@ -182,7 +182,7 @@ def migrate(
         shutdown_limit=parse_duration(shutdown_limit) if shutdown_limit else app.loaded.settings.limits.shutdown,
     )
     _refuse_nothing(options)
-    begun = time.monotonic()
+    begun = clock.monotonic()
     with app.connections() as connections:
         arrivals = arrivals_of(app)
         judge, cluster = judge_of(app, connections, arrivals)

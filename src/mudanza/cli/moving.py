@@ -5,13 +5,13 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from mudanza import clock
 from mudanza.cli.context import App
 from mudanza.cli.output import Format, plain, say
 from mudanza.cli.watching import View, emit, view_for
@@ -94,7 +94,7 @@ class Mover:
         self._options = options
         self._output = output
         self._begun = begun
-        self._stop = threading.Event()
+        self._stop = clock.new_event()
         self._places = threading.Semaphore(1)
 
     def move(self, vms: Sequence[Vm], to: str | None, parallel: int) -> list[Outcome]:
@@ -137,7 +137,7 @@ class Mover:
         view.on_progress(vm.name, vm.host if vm.host == to else f"{vm.host} → {to or '?'}", Progress("checking", 0.0))
         judge, begun = self._judge, self._begun
         if not fresh:  # the picture is from before others were moved
-            begun = time.monotonic()
+            begun = clock.monotonic()
             judge, cluster = judge_of(self._app, self._connections, self._arrivals)
             vm = cluster.find(vm.uuid)
         prepared = judge.prepare(vm, to, self._options)
@@ -149,7 +149,7 @@ class Mover:
             _kind(prepared),
             lambda progress: view.on_progress(vm.name, way, progress),
         )
-        prepared = replace(prepared, checking_time=time.monotonic() - begun)
+        prepared = replace(prepared, checking_time=clock.monotonic() - begun)
         return mover.migrate(prepared, self._app.asked_by(), self._stop)
 
     def _nothing_to_do(self, vm: Vm) -> None:
@@ -207,7 +207,7 @@ def _unexpected(vm: Vm, cause: Exception) -> MudanzaError:
 
 
 @contextmanager
-def asking_at_ctrl_c(stop: threading.Event, view: View) -> Iterator[None]:
+def asking_at_ctrl_c(stop: clock.Event, view: View) -> Iterator[None]:
     """At Ctrl-C ask once whether to cancel; where nobody can answer, or at a second one, cancel."""
 
     def cancel() -> None:

@@ -6,8 +6,6 @@ import os
 import select
 import sys
 import termios
-import threading
-import time
 import tty
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mudanza import clock
 from mudanza.cli.context import App, app_of
 from mudanza.cli.errors import show_error
 from mudanza.cli.exit_codes import of_several
@@ -147,11 +146,11 @@ def shutdown(
 def _wait_until_off(app: App, connections: Connections, vms: Sequence[Vm]) -> list[MudanzaError]:
     """Wait until all are off, asking again what is not; return an error for each that is not off in the end."""
     limit = app.loaded.settings.limits.shutdown
-    begun = time.monotonic()
+    begun = clock.monotonic()
     ask_at = begun + ASK_AGAIN
     waiting = list(vms)
     errors: list[MudanzaError] = []
-    while waiting and time.monotonic() < begun + limit:
+    while waiting and clock.monotonic() < begun + limit:
         for vm in tuple(waiting):
             seen = _sighting(app, connections, vm)
             if _has_left(seen, vm):
@@ -160,12 +159,12 @@ def _wait_until_off(app: App, connections: Connections, vms: Sequence[Vm]) -> li
             elif _is_off(seen):
                 waiting.remove(vm)
                 say(f"{vm.name} is off")
-        if waiting and time.monotonic() >= ask_at:
+        if waiting and clock.monotonic() >= ask_at:
             names = ", ".join(vm.name for vm in waiting)
             say(f"{names}: still on after {format_duration(ask_at - begun)}, asked again")
             _ask_again(connections, waiting)
             ask_at += ASK_AGAIN
-        time.sleep(LOOK_AGAIN)
+        clock.sleep(LOOK_AGAIN)
     return errors + [_still_on(vm, limit) for vm in waiting]
 
 
@@ -229,7 +228,7 @@ def _talk(stream: Console) -> None:
     """Copy between terminal and guest until either ends, or Ctrl-] is typed."""
     terminal = sys.stdin.fileno()
     before = termios.tcgetattr(terminal)
-    over = threading.Event()
+    over = clock.new_event()
 
     def listen() -> None:
         try:
@@ -243,7 +242,7 @@ def _talk(stream: Console) -> None:
 
     try:
         tty.setraw(terminal)
-        threading.Thread(target=listen, name="console", daemon=True).start()
+        clock.start_thread(listen, "console")
         while not over.is_set():
             if not select.select([terminal], [], [], LOOK_AGAIN)[0]:
                 continue

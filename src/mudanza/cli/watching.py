@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mudanza import clock
 from mudanza.cli.output import Format, console, plain, say, write_line
 from mudanza.model.migration import MigrationReport, Progress
 from mudanza.model.units import format_duration, format_rate, format_size
@@ -151,7 +151,7 @@ _OFF = frozenset({"cold", "in place, off"})
 
 def emit(event: str, **fields: Any) -> None:
     """Print one event as a line of JSON on stdout."""
-    text = json.dumps({"event": event, "at": time.time(), **fields}, ensure_ascii=False)
+    text = json.dumps({"event": event, "at": clock.time(), **fields}, ensure_ascii=False)
     with _EMIT:
         write_line(sys.stdout, text)
 

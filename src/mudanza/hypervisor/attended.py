@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from mudanza import clock
 from mudanza.hypervisor.bounded import Task
 from mudanza.model.errors import HostUnreachableError, MigrationFailedError
 
@@ -24,7 +24,7 @@ class Attended:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._done = 0
-        self._got_on = time.monotonic()
+        self._got_on = clock.monotonic()
         self._unwanted = False
         self._interrupt: Callable[[], None] = lambda: None
 
@@ -34,7 +34,7 @@ class Attended:
             if self._unwanted:
                 raise MigrationFailedError("nobody waits for it any more")
             self._done += size
-            self._got_on = time.monotonic()
+            self._got_on = clock.monotonic()
 
     def interrupt_by(self, interrupt: Callable[[], None]) -> None:
         """Have ``interrupt`` called, in another thread and without waiting, once nobody waits any more."""
@@ -52,7 +52,7 @@ class Attended:
     @property
     def silent_for(self) -> float:
         """Seconds since it got on."""
-        return time.monotonic() - self._got_on
+        return clock.monotonic() - self._got_on
 
     def leave(self) -> None:
         """Tell the work that nobody waits any more."""
@@ -68,7 +68,7 @@ def attend(
     host: str,
     what: str,
     patience: float,
-    stop: threading.Event | None = None,
+    stop: clock.Event | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Result:
     """Return what ``work``, in a thread of its own, returns. ``what`` it does, in words: ``reading /a``.

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import itertools
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
+
+from mudanza import clock
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -22,10 +23,10 @@ class Task(Generic[Result]):
 
     def __init__(self, function: Callable[[], Result]) -> None:
         self._function: Callable[[], Result] | None = function
-        self._ended = threading.Event()
+        self._ended = clock.new_event()
         self._results: list[Result] = []
         self._failure: BaseException | None = None
-        threading.Thread(target=self._run, name=f"mudanza-call-{next(_numbers)}", daemon=True).start()
+        clock.start_thread(self._run, f"mudanza-call-{next(_numbers)}")
 
     def _run(self) -> None:
         function, self._function = self._function, None
@@ -63,12 +64,12 @@ class Deadline:
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
-        self._end = time.monotonic() + timeout
+        self._end = clock.monotonic() + timeout
 
     @property
     def left(self) -> float:
         """Seconds to go, never below 0."""
-        return max(self._end - time.monotonic(), 0.0)
+        return max(self._end - clock.monotonic(), 0.0)
 
 
 def for_each(

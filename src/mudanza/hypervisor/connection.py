@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import libvirt
 
+from mudanza import clock
 from mudanza.hypervisor.bounded import Deadline, Task, all_of
 from mudanza.hypervisor.uris import controller_uri
 from mudanza.model.errors import HostUnreachableError, HypervisorError
@@ -55,7 +56,7 @@ class HostConnection:
     def __init__(self, entry: HostEntry) -> None:
         self.entry = entry
         self.name = entry.name
-        self._changed = threading.Condition()
+        self._changed = clock.new_condition()
         self._idle: list[Raw] = []
         self._lines = 0
         self._closed = False
@@ -280,7 +281,7 @@ def _start_event_loop() -> None:
             return
         libvirt.registerErrorHandler(_print_nothing, None)
         libvirt.virEventRegisterDefaultImpl()
-        threading.Thread(target=_run_event_loop, name="mudanza-libvirt-events", daemon=True).start()
+        clock.start_thread(_run_event_loop, "mudanza-libvirt-events")
         atexit.register(_close_all)
         _loop_started = True
 

@@ -23,6 +23,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.sql.elements import ColumnElement
 
+from mudanza import clock
 from mudanza.journal import schema
 from mudanza.model.errors import UsageError
 
@@ -84,6 +85,7 @@ def _sqlite(path: Path) -> Engine:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
+        connection.create_function("controller_clock", 0, clock.time)  # SQLite has no clock but its program's
 
     @event.listens_for(engine, "begin")
     def _write_lock_first(connection: Connection) -> None:
@@ -124,5 +126,5 @@ def _shown(database: str) -> str:
 def now(connection: Connection) -> ColumnElement[float]:
     """Return the database's own clock as an SQL expression, in seconds since the epoch."""
     if connection.dialect.name == "sqlite":
-        return literal_column("((julianday('now') - 2440587.5) * 86400.0)")
+        return literal_column("controller_clock()")
     return cast(func.extract("epoch", func.clock_timestamp()), Float)

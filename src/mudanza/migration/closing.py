@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import posixpath
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from mudanza import clock
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.reading.cluster import read_cluster, read_host
 from mudanza.hypervisor.volumes import Volumes
@@ -65,13 +65,13 @@ class Closing:
 
         Raises NeedsPersonError when they do not within ``limit`` seconds, or leave no safe action.
         """
-        begun = time.monotonic()
+        begun = clock.monotonic()
         self._handle.enter("settling")
         while True:
             keep_claim()
             source, target = self.look()
             found = settle(source, target, was_paused=self._record.was_paused)
-            waited = time.monotonic() - begun
+            waited = clock.monotonic() - begun
             unclear = found.verdict is Verdict.WAIT or (
                 Side.UNSEEN in (source.side, target.side) and waited < UNSEEN_PATIENCE
             )
@@ -81,7 +81,7 @@ class Closing:
                 raise self._needs_person(found, source, target)
             if not unclear:
                 self._carry_out(found)
-            time.sleep(LOOK_AGAIN)
+            clock.sleep(LOOK_AGAIN)
 
     def _carry_out(self, found: Settlement) -> None:
         """Do what the verdict asks for, up to the first thing that fails: then both hosts must be asked again."""

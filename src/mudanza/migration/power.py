@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
+from mudanza import clock
 from mudanza.hypervisor.domains import Domains
 from mudanza.journal.jobs import JobHandle
 from mudanza.model.errors import HypervisorError, MigrationFailedError
@@ -25,10 +25,10 @@ def shut_down(
     One that does not obey is left running, and MigrationFailedError raised; ``force`` switches it off hard instead.
     """
     step = handle.intend("shut down", {"host": domains.host, "limit": limit})
-    begun, ask_at, refused = time.monotonic(), 0.0, ""
+    begun, ask_at, refused = clock.monotonic(), 0.0, ""
     while True:
         turn()
-        waited = time.monotonic() - begun
+        waited = clock.monotonic() - begun
         seen = domains.sighting(uuid)
         if seen.side is Side.PRESENT and not seen.state.active:
             handle.done(step, {"off": seen.reason})
@@ -43,7 +43,7 @@ def shut_down(
                     refused = str(error)
                     break
             ask_at = waited + ASK_AGAIN
-        time.sleep(LOOK_AGAIN)
+        clock.sleep(LOOK_AGAIN)
     if not force:
         handle.done(step, {"error": refused or "it did not shut down", "asked": not refused})
         raise MigrationFailedError(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+from mudanza.hypervisor.bounded import for_each
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.probing.facts import gather_facts, gather_facts_in_place
 from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import Jobs
 from mudanza.migration.arrivals import Arrivals
 from mudanza.model.cluster import Cluster
-from mudanza.model.errors import BlockedError, UsageError
+from mudanza.model.errors import BlockedError, HostUnreachableError, UsageError
 from mudanza.model.finding import Finding, blockers
 from mudanza.model.host import Host
 from mudanza.model.migration import Answer, Facts, MigrationOptions, Probe, Tls
@@ -22,6 +22,9 @@ from mudanza.preflight.arrivals import Arrival, reserved_at
 from mudanza.preflight.checklist import check
 from mudanza.preflight.mapping import Resolution, resolve
 from mudanza.preflight.relocation import moves_disks
+
+PROBING_LIMIT = 300.0
+"""Seconds that probing every host may take; each probe has a limit of its own, far below it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +100,10 @@ class Judge:
         targets = [host for host in self._cluster.hosts if host.name != vm.host]
         if not targets:
             raise UsageError("there is no other host to go to", remedy="add one: mudanza host add NAME URI")
-        with ThreadPoolExecutor(max_workers=min(8, len(targets))) as pool:
-            facts = pool.map(lambda host: self._probe(vm, host, options, rehearse=rehearse), targets)
-            return list(zip(targets, facts, strict=True))
+        probed = for_each(
+            lambda host: self._probe(vm, host, options, rehearse=rehearse), targets, workers=8, timeout=PROBING_LIMIT
+        )
+        return [(host, _facts_of(host, each)) for host, each in zip(targets, probed, strict=True)]
 
     def _probe(self, vm: Vm, target: Host, options: MigrationOptions, *, rehearse: bool) -> Facts:
         source = self._cluster.host(vm.host)
@@ -192,6 +196,14 @@ class Judge:
                 remedy="nothing was touched; mend what is listed and try again",
             )
         return Prepared(vm, self._cluster.host(vm.host), candidate, why, options, self._cluster)
+
+
+def _facts_of(host: Host, probed: Facts | BaseException) -> Facts:
+    if isinstance(probed, TimeoutError):
+        raise HostUnreachableError(host.name, f"it could not be probed within {PROBING_LIMIT:g} s")
+    if isinstance(probed, BaseException):
+        raise probed
+    return probed
 
 
 def _what_cannot(vm: Vm, target: str) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mudanza import clock
 from mudanza.hypervisor.bounded import Task
 from mudanza.hypervisor.domains import Domains, Parameters
 from mudanza.migration.progress import COPYING_MEMORY, Trend, read_progress, told
@@ -78,7 +77,7 @@ class Transfer:
         uuid: str,
         steering: Steering,
         way: Way,
-        stop: threading.Event,
+        stop: clock.Event,
         on_stop: Callable[[str], None],
     ) -> None:
         self._domains = domains
@@ -87,8 +86,8 @@ class Transfer:
         self._way = way
         self._stop = stop
         self._on_stop = on_stop
-        self._begun = time.monotonic()
-        self._over = threading.Event()
+        self._begun = clock.monotonic()
+        self._over = clock.new_event()
         self._call = _Call()
         self._trend = Trend()
         self._downtime_set = False
@@ -103,7 +102,7 @@ class Transfer:
         Whatever ``keep_claim`` raises ends the watching, not the migration. Raises NeedsPersonError when an order to
         cancel has no effect for ABORT_PATIENCE seconds.
         """
-        threading.Thread(target=self._migrate, args=(order,), name=f"migrate {self._uuid}", daemon=True).start()
+        clock.start_thread(lambda: self._migrate(order), f"migrate {self._uuid}")
         last = self._watch(lambda: self._over.wait(POLL), on_progress, keep_claim)
         return TransferEnd(self._call.error, self._why, last)
 
@@ -123,7 +122,7 @@ class Transfer:
         # A host that cannot be asked shows none either: what that means is settled by asking both.
         if self._domains.sighting(self._uuid, timeout=STATS_TIMEOUT).job not in _OURS:
             return True
-        time.sleep(POLL)
+        clock.sleep(POLL)
         return False
 
     def _watch(self, is_over: Callable[[], bool], on_progress: OnProgress, keep_claim: KeepClaim) -> Progress:
@@ -142,7 +141,7 @@ class Transfer:
         return last
 
     def _elapsed(self) -> float:
-        return time.monotonic() - self._begun
+        return clock.monotonic() - self._begun
 
     def _situation(self, elapsed: float) -> Situation:
         still_for = elapsed - self._trend.moved_at

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import posixpath
-import threading
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
@@ -12,6 +11,7 @@ from typing import Any
 
 import libvirt
 
+from mudanza import clock
 from mudanza.hypervisor.attended import Attended, attend
 from mudanza.hypervisor.connection import HostConnection
 from mudanza.hypervisor.contents.digests import CHUNK, SILENCE, Digester, Digests, assembled, runs
@@ -54,7 +54,7 @@ class LibvirtContents:
         *,
         block: bool,
         chunks: Collection[int] | None = None,
-        stop: threading.Event | None = None,
+        stop: clock.Event | None = None,
         on_progress: Callable[[int], None] = lambda _: None,
     ) -> Digests:
         """See Contents."""

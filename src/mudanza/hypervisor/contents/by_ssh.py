@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
-import threading
 from collections.abc import Callable, Collection
 
+from mudanza import clock
 from mudanza.hypervisor.attended import Attended, attend
 from mudanza.hypervisor.contents.digests import CHUNK, SILENCE, Digests, assembled, chunk_size, meaning, runs
 from mudanza.hypervisor.ssh import RemoteShell
@@ -97,7 +97,7 @@ class SshContents:
         *,
         block: bool,
         chunks: Collection[int] | None = None,
-        stop: threading.Event | None = None,
+        stop: clock.Event | None = None,
         on_progress: Callable[[int], None] = lambda _: None,
     ) -> Digests:
         """See Contents."""

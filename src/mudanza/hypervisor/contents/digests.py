@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
 
+from mudanza import clock
 from mudanza.model.units import MIB
 
 CHUNK = 64 * MIB
@@ -46,7 +46,7 @@ class Contents(Protocol):
         *,
         block: bool,
         chunks: Collection[int] | None = None,
-        stop: threading.Event | None = None,
+        stop: clock.Event | None = None,
         on_progress: Callable[[int], None] = lambda _: None,
     ) -> Digests:
         """Read the first ``length`` bytes of a file, or of a device (``block``), and return their digests.

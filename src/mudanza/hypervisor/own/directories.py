@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from lxml import etree
 
+from mudanza import clock
 from mudanza.hypervisor.bounded import Deadline
 from mudanza.hypervisor.connection import HostConnection
 from mudanza.hypervisor.own.throwaway import Throwaway, sweep_markers, throwaway_name
@@ -50,7 +50,7 @@ def _when_others_are_gone(put: Callable[[], None]) -> None:
         except HypervisorError as error:
             if _OTHERS_POOL not in error.reason or not deadline.left:
                 raise
-        time.sleep(_AGAIN)
+        clock.sleep(_AGAIN)
 
 
 def _put_pool(raw: Any, xml: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 from lxml import etree
 
+from mudanza import clock
 from mudanza.hypervisor.connection import HostConnection
 from mudanza.hypervisor.own.directories import POOL_TIMEOUT, pool_on
 from mudanza.hypervisor.own.throwaway import REMOVAL_TIMEOUT, Throwaway, throwaway_name
@@ -58,9 +58,9 @@ def marker(host: HostConnection, about: Host, directory: str) -> Iterator[Marker
 
 def _make(raw: Any, pool: str, name: str, host: str) -> Marker:
     found = raw.storagePoolLookupByName(pool)
-    before = time.time()
+    before = clock.time()
     volume = found.createXML(_volume_xml(name), 0)
-    after = time.time()
+    after = clock.time()
     changed_at = parse_volume(volume.XMLDesc(0), host).changed_at
     middle = (before + after) / 2
     return Marker(volume.path(), None if changed_at is None else changed_at - middle, (after - before) / 2)

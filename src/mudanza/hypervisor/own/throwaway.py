@@ -11,7 +11,6 @@ import logging
 import os
 import re
 import secrets
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -21,6 +20,7 @@ from typing import Any, TypeVar
 
 import libvirt
 
+from mudanza import clock
 from mudanza.hypervisor.connection import HostConnection
 from mudanza.hypervisor.jobs import job_name
 from mudanza.model.errors import MudanzaError
@@ -45,7 +45,7 @@ Result = TypeVar("Result")
 
 def throwaway_name(purpose: str) -> str:
     """Return a name nothing else has; ``purpose``: ``probe``, ``rehearsal``, ``marker``, ``overlay``, ``carrier``."""
-    return f"mudanza-{purpose}-{int(time.time()):08x}-{_seat()}-{os.getpid():x}-{secrets.token_hex(8)}"
+    return f"mudanza-{purpose}-{int(clock.time()):08x}-{_seat()}-{os.getpid():x}-{secrets.token_hex(8)}"
 
 
 def is_throwaway(name: str) -> bool:
@@ -68,7 +68,7 @@ def is_abandoned(name: str) -> bool:
 
 def _is_stale(match: re.Match[str]) -> bool:
     limit = CARRIER_STALE_AFTER if match["purpose"] in ("carrier", "overlay") else STALE_AFTER
-    return abs(time.time() - int(match["time"], 16)) >= limit
+    return abs(clock.time() - int(match["time"], 16)) >= limit
 
 
 @cache

@@ -5,13 +5,13 @@ A guest whose QEMU hangs, or an image on storage that hangs, costs its own VM so
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import libvirt
 
+from mudanza import clock
 from mudanza.hypervisor.bounded import Deadline
 from mudanza.hypervisor.connection import HostConnection
 from mudanza.hypervisor.jobs import job_name
@@ -196,7 +196,7 @@ def _ask_qemu(raw: Any, vm: Vm) -> Vm:
 def written(figures: Mapping[str, Any]) -> Written:
     """Return what a guest's disks have taken in all, from libvirt's block statistics as they are now."""
     count = figures.get("block.count", 0)
-    return Written(sum(figures.get(f"block.{number}.wr.bytes", 0) for number in range(count)), time.monotonic())
+    return Written(sum(figures.get(f"block.{number}.wr.bytes", 0) for number in range(count)), clock.monotonic())
 
 
 def _with_sizes(disk: Disk, figures: Mapping[str, Any]) -> Disk:

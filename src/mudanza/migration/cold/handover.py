@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mudanza import clock
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.own.tpm_carrier import carry_tpm, end_tpm_carrier
 from mudanza.journal.jobs import Job, JobHandle
@@ -40,13 +40,13 @@ class HandOver:
 
     def look(self) -> tuple[Sighting, Sighting]:
         """Ask both hosts, for UNSEEN_PATIENCE where one does not answer. Raises LeaseLostError."""
-        until = time.monotonic() + UNSEEN_PATIENCE
+        until = clock.monotonic() + UNSEEN_PATIENCE
         while True:
             source, target = self.sighting(self._record.source), self.sighting(self._record.target)
-            if Side.UNSEEN not in (source.side, target.side) or time.monotonic() > until:
+            if Side.UNSEEN not in (source.side, target.side) or clock.monotonic() > until:
                 return source, target
             self._handle.renew()
-            time.sleep(LOOK_AGAIN)
+            clock.sleep(LOOK_AGAIN)
 
     def sighting(self, host: str) -> Sighting:
         """Return what one host says of the VM."""

@@ -6,12 +6,11 @@ left behind is finished by the same loop.
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mudanza import clock
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.reading.cluster import read_host
 from mudanza.journal.inventory import Inventory
@@ -70,7 +69,7 @@ class ColdMigration:
         self._limits = limits
         self._on_progress = on_progress
 
-    def migrate(self, prepared: Prepared, asked_by: str, stop: threading.Event) -> MigrationReport:
+    def migrate(self, prepared: Prepared, asked_by: str, stop: clock.Event) -> MigrationReport:
         """Move one VM that was judged fit to go.
 
         What an earlier job of the same VM has brought to the same target is compared and made use of. Setting
@@ -88,7 +87,7 @@ class ColdMigration:
         handle.done(handle.intend("decide", record.to_json()), {"tls": record.tls})
         return self._work(handle, record, prepared.options, stop).to_the_end()
 
-    def resume(self, job_id: int, stop: threading.Event) -> MigrationReport:
+    def resume(self, job_id: int, stop: clock.Event) -> MigrationReport:
         """Go on with a job that its controller left behind, or that failed and left what it had brought.
 
         Raises what ``migrate`` raises.
@@ -117,7 +116,7 @@ class ColdMigration:
             handle.finish(found.state, found.outcome, found.exit_code or 0, {"left": list(left)})
         return Residue(removed=tuple(path for path in made if path not in left), kept=left)
 
-    def _work(self, handle: JobHandle, record: ColdRecord, options: MigrationOptions, stop: threading.Event) -> _Work:
+    def _work(self, handle: JobHandle, record: ColdRecord, options: MigrationOptions, stop: clock.Event) -> _Work:
         hosts = tuple(
             read_host(self._inventory.host(name), connections=self._connections)[0]
             for name in (record.source, record.target)
@@ -159,7 +158,7 @@ class _Work:
 
     def to_the_end(self) -> MigrationReport:
         """Do whatever is to be done next until nothing is."""
-        self.begun = time.monotonic()
+        self.begun = clock.monotonic()
         self.hand_over = HandOver(self.connections, self.handle, self.record)
         try:
             self._take_up()
@@ -227,14 +226,14 @@ class _Work:
             force=self.options.force_off,
             turn=self.freight.turn,
         )
-        self.off_at = time.monotonic()
+        self.off_at = clock.monotonic()
 
     def _finish(self) -> MigrationReport:
         """It is the target's: let it run there if it ran, and clean the source."""
         record = self.record
         if record.was_running:
             self._start_there()
-        downtime = time.monotonic() - self.off_at if self.off_at is not None else None
+        downtime = clock.monotonic() - self.off_at if self.off_at is not None else None
         self.hand_over.release()
         self.handle.enter("cleaning up")
         warnings = self.hand_over.lost + self.hand_over.restore_autostart()
@@ -343,7 +342,7 @@ class _Work:
 
     def _report(self, residue: Residue, downtime: float | None) -> MigrationReport:
         record = self.record
-        moving = time.monotonic() - self.begun
+        moving = clock.monotonic() - self.begun
         return MigrationReport(
             vm=record.name,
             uuid=record.uuid,

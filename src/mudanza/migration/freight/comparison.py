@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from mudanza import clock
 from mudanza.hypervisor.bounded import Task
 from mudanza.hypervisor.contents.reading import CHUNK, Contents, Digests, assembled, differing
 from mudanza.model.migration import Verify
@@ -52,14 +52,14 @@ class Comparison:
     goes, the target behind what has got there for good."""
 
     def __init__(
-        self, source: Contents, target: Contents, pieces: Sequence[Piece], how: Verify, stop: threading.Event
+        self, source: Contents, target: Contents, pieces: Sequence[Piece], how: Verify, stop: clock.Event
     ) -> None:
         self._source, self._target = source, target
         self._how = how
         self._stop = stop
         self._chosen = {piece: chunks_to_look_at(piece.length, how) for piece in pieces if how is not Verify.NONE}
         self._there: dict[str, int] = {}
-        self._all_there = threading.Event()
+        self._all_there = clock.new_event()
         self._given_up = False
         self._on_bytes: OnBytes = lambda _: None
         self._theirs: dict[str, dict[int, str | None]] = {piece.file.source: {} for piece in self._chosen}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mudanza import clock
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.contents.reading import contents_of
 from mudanza.hypervisor.own.carrier import SECTOR, Carrier, Kind, Load
@@ -62,7 +61,7 @@ class Freight:
         record: ColdRecord,
         hosts: tuple[Host, Host],
         limits: FreightLimits,
-        stop: threading.Event,
+        stop: clock.Event,
         on_progress: OnProgress,
     ) -> None:
         self._connections = connections
@@ -323,9 +322,9 @@ class Freight:
         transfer = Transfer(
             self._connections.domains(self._source.name), carrier.uuid, steering, way, self._stop, self._note_stop
         )
-        begun = time.monotonic()
+        begun = clock.monotonic()
         end = transfer.run(order, on_progress, self._keep_claim)
-        self._carrying_time += time.monotonic() - begun
+        self._carrying_time += clock.monotonic() - begun
         return end
 
     def _note_stop(self, why: str) -> None:

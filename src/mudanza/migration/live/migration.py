@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import posixpath
-import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 
+from mudanza import clock
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.reading.cluster import read_host
 from mudanza.journal.inventory import Inventory
@@ -78,7 +77,7 @@ class LiveMigration:
         self._limits = limits
         self._on_progress = on_progress
 
-    def migrate(self, prepared: Prepared, asked_by: str, stop: threading.Event) -> MigrationReport:
+    def migrate(self, prepared: Prepared, asked_by: str, stop: clock.Event) -> MigrationReport:
         """Move one VM that was judged fit to go.
 
         Setting ``stop`` cancels it. Raises MigrationFailedError (it is at the source as before), VmDownError,
@@ -97,7 +96,7 @@ class LiveMigration:
                 asked_by,
             )
         )
-        begun = time.monotonic()
+        begun = clock.monotonic()
         handle.done(handle.intend("decide", record.to_json()), {"tls": record.tls})
         end: TransferEnd | None = None
         problem: MudanzaError | None = None
@@ -146,7 +145,7 @@ class LiveMigration:
             synchronous=bool(prepared.chosen.resolution.copies) and self._writes_hard(prepared),
         )
 
-    def _send_ahead(self, handle: JobHandle, prepared: Prepared, record: MoveRecord, stop: threading.Event) -> None:
+    def _send_ahead(self, handle: JobHandle, prepared: Prepared, record: MoveRecord, stop: clock.Event) -> None:
         """Bring the images that disks build on, and whatever else the VM only reads, before the VM itself."""
         if not record.ahead:
             return
@@ -189,9 +188,9 @@ class LiveMigration:
         found = self._connections.volumes(record.source).find(disk.source_path)
         return self._connections.volumes(record.source).describe(*found) if found else None
 
-    def _steered(self, handle: JobHandle, prepared: Prepared, stop: threading.Event, begun: float) -> Transfer:
+    def _steered(self, handle: JobHandle, prepared: Prepared, stop: clock.Event, begun: float) -> Transfer:
         source, target, options = prepared.source, prepared.chosen.target, prepared.options
-        spent = time.monotonic() - begun
+        spent = clock.monotonic() - begun
         steering = Steering(
             source.name, target.name, options.max_downtime, options.deadline, self._limits.no_progress, spent
         )
@@ -215,7 +214,7 @@ class LiveMigration:
             self._inventory.learn_tls(record.source, record.target, Probe(Answer.UNKNOWN, str(error)))
 
     @staticmethod
-    def _why(end: TransferEnd | None, error: MudanzaError | None, stop: threading.Event) -> str:
+    def _why(end: TransferEnd | None, error: MudanzaError | None, stop: clock.Event) -> str:
         if end is not None and end.stopped_because:
             return end.stopped_because
         if error is not None:
@@ -257,7 +256,7 @@ class LiveMigration:
         residue = Residue(warnings=history) + closing.finish_at_target(settled)
         last = end.last if end else Progress("", 0.0)
         figures, disk_bytes = self._completed(record), self._disk_bytes(record)
-        report = report_of(record, residue, last, figures, disk_bytes, time.monotonic() - begun)
+        report = report_of(record, residue, last, figures, disk_bytes, clock.monotonic() - begun)
         sentence = f"moved from {record.source} to {record.target}"
         handle.finish("done", sentence, 0, asdict(report))
         return report
@@ -281,7 +280,7 @@ class LiveMigration:
         except (HypervisorError, HostUnreachableError):
             return {}  # the last sample seen on the way stands in
 
-    def resume(self, job_id: int, stop: threading.Event) -> MigrationReport:
+    def resume(self, job_id: int, stop: clock.Event) -> MigrationReport:
         """Finish a job that its controller left behind: wait for its transfer, then settle and clean up.
 
         Setting ``stop`` cancels a transfer under way. Raises what ``migrate`` raises; UsageError when it has ended.
@@ -293,7 +292,7 @@ class LiveMigration:
             handle.finish("failed", "its controller died before anything was done", MigrationFailedError.exit_code)
             raise MigrationFailedError(f"job {job_id} had done nothing yet", vm_state="the VM was not touched")
         record = MoveRecord.from_json(decided[0].intent)
-        begun = time.monotonic() - (found.read_at - found.started_at)
+        begun = clock.monotonic() - (found.read_at - found.started_at)
         try:
             self._end_carriers(handle, record, found)
             end = self._wait_for_transfer(handle, record, found, stop)
@@ -329,7 +328,7 @@ class LiveMigration:
         return residue
 
     def _wait_for_transfer(
-        self, handle: JobHandle, record: MoveRecord, job: Job, stop: threading.Event
+        self, handle: JobHandle, record: MoveRecord, job: Job, stop: clock.Event
     ) -> TransferEnd | None:
         """Follow a transfer that libvirt carries on without us, until it is over."""
         try:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 
+from mudanza import clock
 from mudanza.hypervisor.block_jobs import BlockJobs
 from mudanza.hypervisor.own.carrier import Carrier, Kind, Load, carrier_xml
 from mudanza.hypervisor.own.ghost import disk_name
@@ -37,13 +37,13 @@ class FreightInPlace(Freight):
         seat = self._connections.get(host)
         kind = Kind(record.domain_type, record.arch, record.machine)
         carrier = Carrier(seat, seat, self._source, self._source, name, key, kind)
-        begun = time.monotonic()
+        begun = clock.monotonic()
         try:
             # Read through overlays, for then QEMU writes nothing to the source, and one disk takes all its ranges.
             carrier.start([replace(load, read_only=True) for load in loads])
             why = self._copy(carrier, kind)
         finally:
-            self._carrying_time += time.monotonic() - begun
+            self._carrying_time += clock.monotonic() - begun
             if left := carrier.end():
                 self._handle.done(step, {"error": "; ".join(left)})
         if why:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
+from mudanza import clock
 from mudanza.hypervisor.block_jobs import mirrors
 from mudanza.hypervisor.domains import Domains
 from mudanza.migration.progress import COPYING_DISKS, Trend, told
@@ -32,7 +31,7 @@ class Mirroring:
         uuid: str,
         disks: Collection[str],
         steering: Steering,
-        stop: threading.Event,
+        stop: clock.Event,
         on_progress: OnProgress,
     ) -> None:
         self._domains = domains
@@ -41,7 +40,7 @@ class Mirroring:
         self._steering = steering
         self._stop = stop
         self._on_progress = on_progress
-        self._begun = time.monotonic()
+        self._begun = clock.monotonic()
         self._answered = self._begun
         self._trend = Trend()
 
@@ -64,10 +63,10 @@ class Mirroring:
             jobs = mirrors(self._domains.describe(self._uuid))
             figures = self._domains.disk_jobs(self._uuid, self._disks)
         except HostUnreachableError:
-            if time.monotonic() - self._answered > UNSEEN_PATIENCE:
+            if clock.monotonic() - self._answered > UNSEEN_PATIENCE:
                 raise
             return False
-        self._answered = time.monotonic()
+        self._answered = clock.monotonic()
         if ended := [disk for disk in self._disks if disk not in jobs]:
             raise MigrationFailedError(
                 f"QEMU gave up copying {', '.join(ended)}",
@@ -78,7 +77,7 @@ class Mirroring:
         return all(jobs[disk].ready for disk in self._disks)
 
     def _tell(self, done: int, end: int) -> None:
-        elapsed = time.monotonic() - self._begun
+        elapsed = clock.monotonic() - self._begun
         sample = Progress(COPYING_DISKS, elapsed, disk_total=end, disk_sent=done, disk_remaining=max(0, end - done))
         self._trend = self._trend.after(sample)
         shown = told(sample, self._trend)
@@ -86,7 +85,7 @@ class Mirroring:
         self._on_progress(replace(shown, outlook=words))
 
     def _reason_to_stop(self) -> str:
-        elapsed = time.monotonic() - self._begun
+        elapsed = clock.monotonic() - self._begun
         now = Situation(
             elapsed=elapsed,
             still_for=elapsed - self._trend.moved_at,

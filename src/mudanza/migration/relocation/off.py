@@ -3,8 +3,7 @@ definition names the new places."""
 
 from __future__ import annotations
 
-import time
-
+from mudanza import clock
 from mudanza.hypervisor.own.carrier import end_carrier
 from mudanza.hypervisor.own.throwaway import sweep
 from mudanza.journal.jobs import Job
@@ -84,7 +83,7 @@ class OffWork(RelocationWork):
             force=options.force_off,
             turn=self._freight.turn,
         )
-        self._off_at = time.monotonic()
+        self._off_at = clock.monotonic()
 
     def _hand_it_over(self) -> None:
         """Have the definition name the new places, if nothing has changed since they were compared."""
@@ -106,7 +105,7 @@ class OffWork(RelocationWork):
             return warnings
         try:
             self._hand_over.start(self.host)
-            self._downtime = time.monotonic() - self._off_at if self._off_at is not None else None
+            self._downtime = clock.monotonic() - self._off_at if self._off_at is not None else None
         except (HypervisorError, HostUnreachableError) as error:
             raise self.person(f"its disks have moved, and it does not start from the new places: {error}") from error
         return warnings
@@ -117,7 +116,7 @@ class OffWork(RelocationWork):
 
     def report(self, residue: Residue) -> MigrationReport:
         """Say how it went."""
-        record, taken = self._cold, self.spent + time.monotonic() - self.begun
+        record, taken = self._cold, self.spent + clock.monotonic() - self.begun
         return MigrationReport(
             vm=record.name,
             uuid=record.uuid,

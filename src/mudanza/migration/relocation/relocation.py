@@ -6,9 +6,9 @@ finished by the same loop.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
+from mudanza import clock
 from mudanza.hypervisor.connections import Connections
 from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import JobHandle, Jobs, NewJob
@@ -44,7 +44,7 @@ class Relocation:
         self._no_progress = no_progress
         self._on_progress = on_progress
 
-    def migrate(self, prepared: Prepared, asked_by: str, stop: threading.Event) -> MigrationReport:
+    def migrate(self, prepared: Prepared, asked_by: str, stop: clock.Event) -> MigrationReport:
         """Move the disks of one VM that were judged fit to go.
 
         Setting ``stop`` cancels it. Raises MigrationFailedError (the VM is as before, or some of its disks have
@@ -59,7 +59,7 @@ class Relocation:
         handle.done(handle.intend("decide", record.to_json()), {"done": True})
         return self._work(handle, record, prepared.options, stop).to_the_end()
 
-    def resume(self, job_id: int, stop: threading.Event) -> MigrationReport:
+    def resume(self, job_id: int, stop: clock.Event) -> MigrationReport:
         """Finish a job that its controller left behind.
 
         Raises what ``migrate`` raises; UsageError when it has ended.
@@ -88,7 +88,7 @@ class Relocation:
         return residue
 
     def _work(
-        self, handle: JobHandle, record: RelocationRecord, options: MigrationOptions, stop: threading.Event
+        self, handle: JobHandle, record: RelocationRecord, options: MigrationOptions, stop: clock.Event
     ) -> RelocationWork:
         kind = OffWork if record.cold else RunningWork
         return kind(

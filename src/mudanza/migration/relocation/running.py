@@ -6,10 +6,10 @@ with its disks in two places, and that is said.
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from functools import partial
 
+from mudanza import clock
 from mudanza.hypervisor.block_jobs import BlockJobs, place_xml
 from mudanza.migration.claim import renewing
 from mudanza.migration.closing import Residue
@@ -101,10 +101,10 @@ class RunningWork(RelocationWork):
         steering = Steering(self.host, self.host, 0.0, self.options.deadline, self.no_progress, self.spent)
         domains = self.connections.domains(self.host)
         mirroring = Mirroring(domains, self.uuid, names, steering, self.stop, self.on_progress)
-        begun = time.monotonic()
+        begun = clock.monotonic()
         if why := mirroring.wait(renewing(self.handle, self._cancel)):
             self.give_up(why)
-        self._copying_time += time.monotonic() - begun
+        self._copying_time += clock.monotonic() - begun
 
     def _cancel(self, why: str) -> None:
         self.give_up(why)
@@ -128,7 +128,7 @@ class RunningWork(RelocationWork):
 
     def report(self, residue: Residue) -> MigrationReport:
         """Say how it went."""
-        move, taken = self.record.move, self.spent + time.monotonic() - self.begun
+        move, taken = self.record.move, self.spent + clock.monotonic() - self.begun
         held = self._held()
         return MigrationReport(
             vm=move.name,

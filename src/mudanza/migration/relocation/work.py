@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 
+from mudanza import clock
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.reading.cluster import read_host
 from mudanza.journal.inventory import Inventory
@@ -45,12 +44,12 @@ class RelocationWork(ABC):
     record: RelocationRecord
     options: MigrationOptions
     no_progress: float
-    stop: threading.Event
+    stop: clock.Event
     on_progress: Callable[[Progress], None]
     why: str = ""
     """Why it is not wanted any more: cancelled, or failed; empty as long as it is."""
     remedy: str = ""
-    begun: float = field(default_factory=time.monotonic)
+    begun: float = field(default_factory=clock.monotonic)
     spent: float = 0.0
     """Seconds that earlier controllers had worked on it."""
     about: Host = field(init=False)
