@@ -20,7 +20,7 @@ from mudanza.cli.watching import emit, report_text
 from mudanza.model.errors import BlockedError, UsageError
 from mudanza.model.finding import Level, blockers
 from mudanza.model.migration import Chain, Media, MigrationOptions, MigrationReport, Mode, Tls, Verify
-from mudanza.model.units import parse_duration, parse_rate
+from mudanza.model.units import format_size, parse_duration, parse_rate
 
 if TYPE_CHECKING:
     from mudanza.migration.prepare import Candidate
@@ -123,6 +123,7 @@ def _print_candidates(vm: Vm, candidates: Sequence[Candidate], output: Format) -
                 "target": each.target.name,
                 "possible": _fits(each),
                 "findings": each.findings,
+                "travels": each.travels,
                 "facts": each.facts,
             }
             for each in candidates
@@ -136,6 +137,18 @@ def _print_candidates(vm: Vm, candidates: Sequence[Candidate], output: Format) -
             mark = "✗" if finding.level is Level.BLOCKER else "!"
             sys.stdout.write(f"  {mark} {finding.subject}: {finding.message} [{finding.code}]\n")
             sys.stdout.write(f"      → {finding.remedy}\n")
+        if _fits(candidate):
+            sys.stdout.write(_how_it_travels(candidate))
+
+
+def _how_it_travels(candidate: Candidate) -> str:
+    wide = max((len(leg.what) for leg in candidate.travels), default=0)
+    lines = []
+    for leg in candidate.travels:
+        size = format_size(leg.size) if leg.size is not None else ""
+        place = f"to {leg.place}, " if leg.place else ""
+        lines.append(f"    {leg.what:<{wide}}  {size:>8}  {place}{leg.way}\n")
+    return "".join(lines)
 
 
 def migrate(

@@ -167,6 +167,7 @@ class Mover:
                 target=prepared.chosen.target.name,
                 why=prepared.why,
                 findings=plain(warnings),
+                travels=plain(prepared.chosen.travels),
             )
             return
         if prepared.why:

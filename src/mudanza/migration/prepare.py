@@ -20,6 +20,7 @@ from mudanza.model.vm import Vm
 from mudanza.planning.placement import best_target
 from mudanza.preflight.arrivals import Arrival, reserved_at
 from mudanza.preflight.checklist import check
+from mudanza.preflight.journey import Leg, journey
 from mudanza.preflight.mapping import Resolution, resolve
 from mudanza.preflight.relocation import moves_disks
 
@@ -36,6 +37,8 @@ class Candidate:
     findings: tuple[Finding, ...]
     resolution: Resolution
     """Where each of its disks and NICs would go."""
+    travels: tuple[Leg, ...]
+    """How everything that it is would travel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,8 @@ class Judge:
             occupied=self._by_others(vm, target, facts),
         )
         findings = check(vm, source, target, self._cluster, options, facts)
-        return Candidate(target, facts, findings, resolve(vm, source, target, options, facts))
+        resolution = resolve(vm, source, target, options, facts)
+        return Candidate(target, facts, findings, resolution, journey(vm, source, target, options, facts, resolution))
 
     def _by_others(self, vm: Vm, target: Host, facts: Facts) -> Mapping[str, Probe]:
         """Return which places are taken, but not by what an earlier job of the same VM has left for a repeat."""

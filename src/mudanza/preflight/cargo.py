@@ -10,10 +10,13 @@ from enum import StrEnum
 from mudanza.model.finding import Finding
 from mudanza.model.host import Host
 from mudanza.model.migration import Chain, Media, MigrationOptions
+from mudanza.model.units import MIB
 from mudanza.model.vm import Backing, Disk, Vm
 from mudanza.preflight.mapping import BLOCK_POOLS, DiskPlan, Resolution, destination_pool, opened_read_only
 from mudanza.preflight.wording import blocker
 
+SMALL = MIB
+"""Files up to this size go through the controller: a carrier takes about two seconds to start and to end."""
 NVRAM_DIRECTORY = "/var/lib/libvirt/qemu/nvram"
 """Where libvirt keeps UEFI variables unless told otherwise, as ``NAME_VARS.fd``."""
 SAVE_DIRECTORY = "/var/lib/libvirt/qemu/save"

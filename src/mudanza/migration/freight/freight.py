@@ -27,11 +27,9 @@ from mudanza.migration.way import way_between
 from mudanza.model.errors import HostUnreachableError, HypervisorError, MigrationFailedError, MudanzaError
 from mudanza.model.host import Host
 from mudanza.model.migration import DiskProgress, Progress, Verify
-from mudanza.model.units import MIB, format_duration, format_size
-from mudanza.preflight.cargo import CargoFile
+from mudanza.model.units import format_duration, format_size
+from mudanza.preflight.cargo import SMALL, CargoFile
 
-SMALL = MIB
-"""Files up to this size go through the controller: a carrier takes about two seconds to start and to end."""
 MOST_LOADS = 24
 """Ranges that one carrier takes; each is a disk of its own to QEMU."""
 
