@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from mudanza import clock
+from mudanza.hypervisor.contents.digests import Images
 from mudanza.hypervisor.contents.reading import CHUNK, UNREAD, Digests
 from mudanza.migration.freight.comparison import BATCH, Comparison, Piece, chunks_to_look_at
 from mudanza.model.migration import Verify
@@ -25,6 +26,7 @@ class Stored:
 
     chunks: list[str | None]
     way: str = "by heart"
+    images: Images | None = None
     read: list[tuple[int, ...]] = field(default_factory=list)
     was_read: clock.Event = field(default_factory=clock.new_event)
 

@@ -22,7 +22,7 @@ from mudanza.hypervisor.bounded import Task
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.contents import by_libvirt, by_ssh, digests
 from mudanza.hypervisor.contents.by_libvirt import LibvirtContents
-from mudanza.hypervisor.contents.reading import UNREAD, Contents, Digests, contents_of, differing
+from mudanza.hypervisor.contents.reading import UNREAD, Contents, Digests, Layer, contents_of, differing
 from mudanza.hypervisor.reading.cluster import read_cluster
 from mudanza.lab import faults
 from mudanza.lab.guest import virsh
@@ -178,6 +178,72 @@ def test_a_changed_byte_and_another_length_are_seen(
         assert part.length == 26000005
         head = way.digests(files["device"], CHUNK + 1000, block=True)
         assert head == as_seen_from_outside(lab, files["device"], CHUNK + 1000), "a device may be longer than its use"
+
+
+IMAGES_OF_ONE = """
+set -eu
+cd "$1"
+qemu-img create -q -f qcow2 base.qcow2 26M
+qemu-io -f qcow2 -c "write -q -P 0xb1 0 3M" -c "write -q -P 0xb2 17M 1M" base.qcow2
+qemu-img create -q -f qcow2 -b "$1/base.qcow2" -F qcow2 "$2"
+qemu-io -f qcow2 -c "write -q -P 0xb3 1M 1M" -c "write -q -z 17M 64k" -c "write -q -P 0 9M 1M" "$2"
+qemu-img convert -f qcow2 -O raw "$2" flat.raw
+qemu-img convert -f qcow2 -O qcow2 -c "$2" packed.qcow2
+"""
+TOP = "top, 'of' \"all\" {}.qcow2"
+
+
+@pytest.fixture
+def disks(lab: Lab, files: Mapping[str, str]) -> Iterator[Mapping[str, list[Layer]]]:
+    """One disk of 26 MiB in several shapes."""
+    cell = lab.cell("h1")
+    cell.run(["sh", "-c", IMAGES_OF_ONE, "sh", IMAGES, TOP])
+    base = Layer(f"{IMAGES}/base.qcow2", "qcow2")
+    yield {
+        "chain": [Layer(f"{IMAGES}/{TOP}", "qcow2"), base],
+        "raw": [Layer(f"{IMAGES}/flat.raw", "raw")],
+        "packed": [Layer(f"{IMAGES}/packed.qcow2", "qcow2")],
+    }
+    cell.run(["rm", "--", *(f"{IMAGES}/{name}" for name in (TOP, "base.qcow2", "flat.raw", "packed.qcow2"))])
+
+
+def test_a_disk_is_the_same_in_every_format(
+    lab: Lab, ways: Mapping[str, Contents], disks: Mapping[str, list[Layer]]
+) -> None:
+    way = ways["ssh"].images
+    assert way is not None
+    assert ways["libvirt"].images is None
+    content = as_seen_from_outside(lab, f"{IMAGES}/flat.raw")
+    assert [chunk is None for chunk in content.chunks] == [False, True, False, True]
+    for name, layers in disks.items():
+        told: list[int] = []
+        assert way.image_digests(layers, 26 * MIB, on_progress=told.append) == content, name
+        assert told[-1] == 26 * MIB
+    some = way.image_digests(disks["chain"], 26 * MIB, chunks={2})
+    assert some.chunks == (UNREAD, UNREAD, content.chunks[2], UNREAD)
+    # A byte in the base, where nothing lies above it, and one that is hidden by the top.
+    cell = lab.cell("h1")
+    cell.run(["qemu-io", "-f", "qcow2", "-c", "write -q -P 7 1536k 1", f"{IMAGES}/base.qcow2"])
+    assert way.image_digests(disks["chain"], 26 * MIB) == content
+    cell.run(["qemu-io", "-f", "qcow2", "-c", "write -q -P 7 18350079 1", f"{IMAGES}/base.qcow2"])
+    assert differing(content, way.image_digests(disks["chain"], 26 * MIB)) == ((2 * CHUNK, CHUNK),)
+    # What is not said to lie below is not read, though the header names it.
+    alone = way.image_digests(disks["chain"][:1], 26 * MIB)
+    assert alone.chunks[2] is None
+
+
+def test_an_image_of_another_size_or_format_is_not_the_same(
+    ways: Mapping[str, Contents], disks: Mapping[str, list[Layer]]
+) -> None:
+    way = ways["ssh"].images
+    assert way is not None
+    assert way.image_digests(disks["raw"], 30 * MIB).length == 26 * MIB
+    assert way.image_digests(disks["raw"], 20 * MIB).length == 26 * MIB
+    for wrong in (Layer(f"{IMAGES}/flat.raw", "qcow2"), Layer(f"{IMAGES}/nowhere.qcow2", "qcow2")):
+        with pytest.raises(HypervisorError, match="host h1: "):
+            way.image_digests([wrong], 26 * MIB)
+    guessed = way.image_digests([Layer(f"{IMAGES}/packed.qcow2", "raw")], 26 * MIB)
+    assert guessed.length < 26 * MIB, "what is said to be raw is never taken for anything else"
 
 
 def test_only_the_chunks_that_are_wanted_are_read(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -153,8 +153,9 @@ class ColdRecord:
         """Path at the source → path at the target, of every file that travels."""
         return {file.source: file.path for file in self.files}
 
-    def as_move(self) -> MoveRecord:
-        """Return it as far as a live move would have the same to clean up."""
+    def as_move(self, by_content: Collection[str]) -> MoveRecord:
+        """Return it as far as a live move would have the same to clean up; ``by_content`` as with ``unproven``."""
+        kept = self.unproven(by_content)
         return MoveRecord(
             uuid=self.uuid,
             name=self.name,
@@ -167,23 +168,21 @@ class ColdRecord:
             tls=self.tls,
             xml=self.xml,
             inactive_xml=self.xml,
-            disks=tuple(_copied(file) for file in self.files if self._may_go(file)),
+            disks=tuple(_copied(file) for file in self.files if _is_own_image(file) and file not in kept),
         )
 
-    def _may_go(self, file: CargoFile) -> bool:
-        return file.own and file.role in _IMAGES and self._proven(file)
+    def unproven(self, by_content: Collection[str]) -> tuple[CargoFile, ...]:
+        """The files that became another format and were not compared, though they should have been.
 
-    def _proven(self, file: CargoFile) -> bool:
-        """Whether a file may be let go: what became another format was not compared."""
-        return file.as_it_is or self.verify is Verify.NONE
-
-    @property
-    def unproven(self) -> tuple[CargoFile, ...]:
-        """The files whose content was carried and not compared, though it should have been."""
-        return tuple(file for file in self.files if not self._proven(file))
+        ``by_content``: paths at the source of those whose content the journal says was compared.
+        """
+        if self.verify is Verify.NONE:
+            return ()
+        return tuple(file for file in self.files if not file.as_it_is and file.source not in by_content)
 
 
-_IMAGES = frozenset({Role.DISK, Role.BACKING})
+def _is_own_image(file: CargoFile) -> bool:
+    return file.own and file.role in (Role.DISK, Role.BACKING)
 
 
 def _copied(file: CargoFile) -> CopiedDisk:

@@ -14,7 +14,7 @@ import libvirt
 from mudanza import clock
 from mudanza.hypervisor.attended import Attended, attend
 from mudanza.hypervisor.connection import HostConnection
-from mudanza.hypervisor.contents.digests import CHUNK, SILENCE, Digester, Digests, assembled, runs
+from mudanza.hypervisor.contents.digests import CHUNK, SILENCE, Digester, Digests, Images, assembled, runs
 from mudanza.hypervisor.own.directories import pool_on
 from mudanza.hypervisor.own.ghost import disk_name, ghost
 from mudanza.hypervisor.probing.files import file_lengths
@@ -42,6 +42,8 @@ class LibvirtContents:
     """
 
     way = "through the controller, over libvirt"
+    images: Images | None = None
+    """libvirt gives out the bytes of a file, not what they mean."""
 
     def __init__(self, host: HostConnection, about: Host) -> None:
         self._host = host

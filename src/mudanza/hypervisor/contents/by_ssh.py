@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import shlex
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 from mudanza import clock
 from mudanza.hypervisor.attended import Attended, attend
-from mudanza.hypervisor.contents.digests import CHUNK, SILENCE, Digests, assembled, chunk_size, meaning, runs
+from mudanza.hypervisor.contents.digests import (
+    CHUNK,
+    SILENCE,
+    Digests,
+    Images,
+    Layer,
+    assembled,
+    chunk_size,
+    meaning,
+    runs,
+)
 from mudanza.hypervisor.ssh import RemoteShell
 from mudanza.model.errors import HypervisorError
 
@@ -17,7 +29,7 @@ MOST_JOBS = 4
 """Chunks of one file that a host reads at once, if it has as many CPUs."""
 
 _TOOLS = """
-for tool in awk blockdev cat dd nice nproc sed stat xargs; do
+for tool in awk blockdev cat dd df mktemp nice nproc sed stat truncate xargs; do
   command -v "$tool" >/dev/null || { echo "there is no $tool" >&2; exit 1; }
 done
 digest=sha256sum
@@ -59,14 +71,40 @@ sum=$({
 } | $digest)
 echo "@ chunk $1 ${sum%% *}"
 """
+# The same of what a guest finds on a disk: a part of it is written out as it is, and read from there. The file has no
+# name from the beginning, so that nothing can be left behind.
+_DIGEST_OF_IMAGE = """
+exec 3>&1
+start=$(($1 * chunk)) size=$chunk
+[ "$size" -le $((limit - start)) ] || size=$((limit - start))
+part=$(mktemp -p "$place") && exec 4<>"$part" && rm -- "$part" && truncate -s "$size" /proc/self/fd/4 || exit 1
+window="json:{\\"driver\\": \\"raw\\", \\"offset\\": $start, \\"size\\": $size, \\"file\\": $image}"
+qemu-img convert -U -n -O raw -- "$window" /proc/self/fd/4 || { echo "@ unread $1"; exit 1; }
+sum=$($digest <&4)
+echo "@ chunk $1 ${sum%% *}"
+"""
 _READ = """
-if [ -b "$path" ]; then found=$(blockdev --getsize64 "$path"); else found=$(stat -L -c %s -- "$path"); fi || exit 1
+if [ -n "$image" ]; then
+  found=$(qemu-img info -U --output=json -- "json:$top" | sed -n '/^    "virtual-size": /s/[^0-9]//gp')
+  [ -n "$found" ] || exit 1
+  place=/dev/shm
+  room=$(df -Pk "$place" | awk 'END { print $4 }')
+  [ "${room:-0}" -ge $(((most_jobs + 1) * chunk / 1024)) ] || place=/var/tmp
+  export image place
+elif [ -b "$path" ]; then found=$(blockdev --getsize64 "$path") || exit 1
+else found=$(stat -L -c %s -- "$path") || exit 1
+fi
+map_it() {
+  if [ -n "$image" ]; then qemu-img map -U --output=json -- "json:$image"
+  elif [ -n "$map" ]; then qemu-img map -f raw -U --output=json -- "$path"
+  fi
+}
 echo "@ length $found"
 [ "$limit" -le "$found" ] || limit=$found
 export path limit chunk digest
 plan=$({
   echo "$wanted"
-  [ -z "$map" ] || qemu-img map -f raw -U --output=json -- "$path"
+  map_it
 } | awk -v chunk="$chunk" -v limit="$limit" "$pick") || exit 1
 echo "$plan" | sed -n 's/^hole/@ hole/p'
 jobs=$(nproc)
@@ -89,6 +127,7 @@ class SshContents:
         if user != "0":
             raise HypervisorError(host, "ssh logs in as somebody who may not read every file")
         self.way = f"by ssh on {host}: {tools}"
+        self.images: Images | None = self if "qemu-img" in tools.split() else None
 
     def digests(
         self,
@@ -101,10 +140,33 @@ class SshContents:
         on_progress: Callable[[int], None] = lambda _: None,
     ) -> Digests:
         """See Contents."""
+        return self._attend(_Subject(path, block=block), length, chunks, stop, on_progress)
+
+    def image_digests(
+        self,
+        layers: Sequence[Layer],
+        length: int,
+        *,
+        chunks: Collection[int] | None = None,
+        stop: clock.Event | None = None,
+        on_progress: Callable[[int], None] = lambda _: None,
+    ) -> Digests:
+        """See Images."""
+        top = layers[0]
+        return self._attend(_Subject(top.path, top.is_block, layers), length, chunks, stop, on_progress)
+
+    def _attend(
+        self,
+        subject: _Subject,
+        length: int,
+        chunks: Collection[int] | None,
+        stop: clock.Event | None,
+        on_progress: Callable[[int], None],
+    ) -> Digests:
         return attend(
-            lambda attended: self._read(attended, path, length, block, chunks),
+            lambda attended: self._read(attended, subject, length, chunks),
             host=self._host,
-            what=f"reading {path}",
+            what=f"reading {subject.path}",
             patience=SILENCE,
             stop=stop,
             on_progress=on_progress,
@@ -119,15 +181,24 @@ class SshContents:
                 said[word] = " ".join(rest)
         return said.get("user", ""), said.get("tools", "")
 
-    def _read(self, attended: Attended, path: str, length: int, block: bool, chunks: Collection[int] | None) -> Digests:
-        answer = _Answer(self._host, path, length)
-        with RemoteShell(self._host, self._command, _script(path, length, chunks)) as shell:
+    def _read(self, attended: Attended, subject: _Subject, length: int, chunks: Collection[int] | None) -> Digests:
+        answer = _Answer(self._host, subject.path, length)
+        with RemoteShell(self._host, self._command, _script(subject, length, chunks)) as shell:
             attended.interrupt_by(shell.kill)
             for words in shell.answers():
                 attended.got_on(answer.take(words))
                 if answer.unread:
-                    raise HypervisorError(self._host, f"{path} cannot be read: {shell.said()}")
-        return answer.digests(block, chunks)
+                    raise HypervisorError(self._host, f"{subject.path} cannot be read: {shell.said()}")
+        return answer.digests(subject.block, chunks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """What is read: the bytes of a file, or what a guest finds on the disk that ``layers`` make."""
+
+    path: str
+    block: bool
+    layers: Sequence[Layer] = ()
 
 
 class _Answer:
@@ -174,15 +245,29 @@ class _Answer:
         return assembled(self._found, self._end if block else self._there)
 
 
-def _script(path: str, length: int, chunks: Collection[int] | None) -> str:
+def node(layers: Sequence[Layer]) -> str:
+    """Return a disk of these images as QEMU's JSON names it: nothing is probed, and nothing below them opened."""
+    found: dict[str, object] | None = None
+    for layer in reversed(layers):
+        file = {"driver": "host_device" if layer.is_block else "file", "filename": layer.path}
+        above: dict[str, object] = {"driver": layer.format, "file": file}
+        if layer.format == "qcow2":
+            above["backing"] = found
+        found = above
+    return json.dumps(found)
+
+
+def _script(subject: _Subject, length: int, chunks: Collection[int] | None) -> str:
     wanted = "\n".join(f"{first} {last}" for first, last in runs(chunks, length))
     values = {
-        "path": path,
+        "path": subject.path,
+        "image": node(subject.layers) if subject.layers else "",
+        "top": node(subject.layers[:1]) if subject.layers else "",
         "limit": length,
         "chunk": CHUNK,
         "wanted": wanted,
         "most_jobs": MOST_JOBS,
         "pick": PICK,
-        "one": _DIGEST,
+        "one": _DIGEST_OF_IMAGE if subject.layers else _DIGEST,
     }
     return _TOOLS + "".join(f"{name}={shlex.quote(str(value))}\n" for name, value in values.items()) + _READ

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
@@ -33,11 +33,53 @@ class Digests:
     """For each chunk its SHA-256 in hex, None where it is nothing but zeroes (written or not), or UNREAD."""
 
 
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One image of a disk: the disk itself, or one that it is built upon. Its format is known and never guessed."""
+
+    path: str
+    format: str
+    is_block: bool = False
+
+
+IMAGE_FORMATS = frozenset({"raw", "qcow2"})
+"""Formats of images whose content can be read."""
+
+
+def is_readable(layers: Sequence[Layer]) -> bool:
+    """Whether it can be read what a guest finds on a disk of these layers, the top first.
+
+    An image inside a device is left out: what it is built upon cannot be looked up beforehand.
+    """
+    return all(layer.format in IMAGE_FORMATS and not (layer.is_block and layer.format != "raw") for layer in layers)
+
+
+class Images(Protocol):
+    """A way to read what guests find on the disks of one host, whatever the format of their images."""
+
+    def image_digests(
+        self,
+        layers: Sequence[Layer],
+        length: int,
+        *,
+        chunks: Collection[int] | None = None,
+        stop: clock.Event | None = None,
+        on_progress: Callable[[int], None] = lambda _: None,
+    ) -> Digests:
+        """Read the content of a disk that is made of these images, the top first, and return its digests.
+
+        Of the same content in another format they are the same. Nothing below the last layer is read, whatever that
+        one names. Everything else is as with ``Contents.digests``.
+        """
+
+
 class Contents(Protocol):
     """A way to read the files of one host."""
 
     way: str
     """Where the reading is done and by what, in words for the report."""
+    images: Images | None
+    """How to read what guests find on disks; None where that cannot be done this way."""
 
     def digests(
         self,

@@ -7,12 +7,21 @@ import logging
 from mudanza.hypervisor.connection import HostConnection
 from mudanza.hypervisor.contents.by_libvirt import LibvirtContents
 from mudanza.hypervisor.contents.by_ssh import SshContents
-from mudanza.hypervisor.contents.digests import CHUNK, UNREAD, Contents, Digests, assembled, differing
+from mudanza.hypervisor.contents.digests import (
+    CHUNK,
+    UNREAD,
+    Contents,
+    Digests,
+    Layer,
+    assembled,
+    differing,
+    is_readable,
+)
 from mudanza.hypervisor.ssh import ssh_command
 from mudanza.model.errors import HostUnreachableError, HypervisorError
 from mudanza.model.host import Host
 
-__all__ = ["CHUNK", "UNREAD", "Contents", "Digests", "assembled", "contents_of", "differing"]
+__all__ = ["CHUNK", "UNREAD", "Contents", "Digests", "Layer", "assembled", "contents_of", "differing", "is_readable"]
 
 _log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ left behind is finished by the same loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from mudanza.migration.cold.undo import (
     remove_snapshot_memory,
     start_again,
 )
+from mudanza.migration.freight.comparison import not_compared
 from mudanza.migration.freight.freight import CancelledError, Freight, FreightLimits
 from mudanza.migration.freight.left_behind import end_carriers
 from mudanza.migration.freight.room import Room
@@ -237,7 +238,7 @@ class _Work:
         self.hand_over.release()
         self.handle.enter("cleaning up")
         warnings = self.hand_over.lost + self.hand_over.restore_autostart()
-        closing = Closing(self.connections, self.inventory, self.handle, record.as_move())
+        closing = Closing(self.connections, self.inventory, self.handle, record.as_move(self._by_content))
         residue = Residue(warnings=warnings) + closing.remove_source_disks() + self._keep_unproven()
         residue += self._remove_unused()
         if not record.keep_source:
@@ -252,14 +253,14 @@ class _Work:
         left = remove_places(room, job, self.inventory, self.connections, self.record.places.values())
         return Residue(kept=left, warnings=tuple(f"{where}, of an earlier try, could not be deleted" for where in left))
 
+    @property
+    def _by_content(self) -> Collection[str]:
+        return tuple((self.compared or {}).get("by content", ()))
+
     def _keep_unproven(self) -> Residue:
-        files = self.record.unproven
-        return Residue(
-            kept=tuple(f"{self.record.source}:{file.source}" for file in files),
-            warnings=tuple(
-                f"{file.label} became {file.format} and was not compared: its source was kept" for file in files
-            ),
-        )
+        files = self.record.unproven(self._by_content)
+        kept = tuple(f"{self.record.source}:{file.source}" for file in files)
+        return Residue(kept=kept, warnings=tuple(not_compared(file) for file in files))
 
     def _start_there(self) -> None:
         """Start it at the target; where that fails, the source has it still. Raises MigrationFailedError."""

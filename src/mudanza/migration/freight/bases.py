@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from mudanza.hypervisor.connection import HostConnection
+from mudanza.hypervisor.probing.files import file_lengths
 from mudanza.hypervisor.streams import read_bytes, write_bytes
 from mudanza.journal.jobs import JobHandle
 from mudanza.migration.freight.qcow2_header import HEAD, NoRoomError, Patch, backing_name, renamed
@@ -14,20 +15,27 @@ from mudanza.model.host import Host
 from mudanza.preflight.cargo import CargoFile
 
 
-def refuse_unknown_bases(source: HostConnection, here: Host, files: Sequence[tuple[CargoFile, int]]) -> None:
+def refuse_unknown_bases(source: HostConnection, here: Host, files: Sequence[CargoFile]) -> None:
     """Raise MigrationFailedError where an image is built upon one that libvirt did not tell of: it would stay behind.
 
-    ``files`` with their lengths in bytes. Raises HypervisorError, HostUnreachableError.
+    Raises HypervisorError, HostUnreachableError.
     """
-    for file, length in files:
-        if file.source_format != "qcow2" or file.source_is_block or file.below or file.chain:
-            continue
-        if base := backing_name(read_bytes(source, here, file.source, 0, min(HEAD, length))):
+    lowest = [image for file in files if (image := _lowest(file)) is not None]
+    lengths = file_lengths(source, here, lowest)
+    for path in lowest:
+        if base := backing_name(read_bytes(source, here, path, 0, min(HEAD, lengths[path] or 0))):
             raise MigrationFailedError(
-                f"{file.source} is built upon {base}, which libvirt of {here.name} does not know",
+                f"{path} is built upon {base}, which libvirt of {here.name} does not know",
                 remedy=f"let it look, on {here.name}: virsh pool-refresh POOL; or name the base in the definition "
                 "(<backingStore>); then try again",
             )
+
+
+def _lowest(file: CargoFile) -> str | None:
+    """Return the qcow2 file on which, as far as libvirt told, all of a disk is built; None where there is none."""
+    path, kind = (file.chain[-1].path, file.chain[-1].format) if file.chain else (file.source, file.source_format)
+    is_device = path.startswith("/dev/") or (path == file.source and file.source_is_block)
+    return None if kind != "qcow2" or is_device or file.below else path
 
 
 def name_bases_anew(

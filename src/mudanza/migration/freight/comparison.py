@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from mudanza import clock
 from mudanza.hypervisor.bounded import Task
-from mudanza.hypervisor.contents.reading import CHUNK, Contents, Digests, assembled, differing
+from mudanza.hypervisor.contents.digests import Images
+from mudanza.hypervisor.contents.reading import CHUNK, Contents, Digests, Layer, assembled, differing
 from mudanza.model.migration import Verify
 from mudanza.model.units import format_size
 from mudanza.preflight.cargo import CargoFile
@@ -35,6 +36,10 @@ class Piece:
     length: int
     fresh: bool
     """Its place at the target was made just now and is empty; else it holds who knows what."""
+    here: tuple[Layer, ...] = ()
+    """Where set, it is not the bytes of both files that are to be the same but what a guest finds on the disk which
+    these images make at the source, and ``there`` at the target. ``length`` is the disk's then."""
+    there: tuple[Layer, ...] = ()
 
 
 def chunks_to_look_at(length: int, how: Verify) -> frozenset[int]:
@@ -98,12 +103,21 @@ class Comparison:
         self._all_there.set()
 
     def _read_source(self) -> Mapping[str, Digests]:
-        return {
-            piece.file.source: self._source.digests(
-                piece.file.source, piece.length, block=piece.file.source_is_block, chunks=chosen, stop=self._stop
-            )
-            for piece, chosen in self._chosen.items()
-        }
+        return {piece.file.source: self._digests_here(piece, chosen) for piece, chosen in self._chosen.items()}
+
+    def _digests_here(self, piece: Piece, chosen: Collection[int]) -> Digests:
+        if piece.here:
+            return images_of(self._source).image_digests(piece.here, piece.length, chunks=chosen, stop=self._stop)
+        path, block = piece.file.source, piece.file.source_is_block
+        return self._source.digests(path, piece.length, block=block, chunks=chosen, stop=self._stop)
+
+    def _digests_there(self, piece: Piece, numbers: Collection[int], on_progress: OnBytes) -> Digests:
+        wanted, stop = piece.length, self._stop
+        if piece.there:
+            images = images_of(self._target)
+            return images.image_digests(piece.there, wanted, chunks=numbers, stop=stop, on_progress=on_progress)
+        path, block = piece.file.path, piece.file.is_block
+        return self._target.digests(path, wanted, block=block, chunks=numbers, stop=stop, on_progress=on_progress)
 
     def _read_target(self) -> None:
         while not self._all_there.wait(FOLLOW) and not self._stop.is_set():
@@ -124,17 +138,15 @@ class Comparison:
     def _read_chunks(self, piece: Piece, numbers: Collection[int], before: int) -> None:
         if not numbers:
             return
-        found = self._target.digests(
-            piece.file.path,
-            piece.length,
-            block=piece.file.is_block,
-            chunks=numbers,
-            stop=self._stop,
-            on_progress=lambda read: self._on_bytes(before + read),
-        )
+        found = self._digests_there(piece, numbers, lambda read: self._on_bytes(before + read))
         self._lengths[piece.file.source] = found.length
         read = {number: digest for number, digest in enumerate(found.chunks) if number in numbers}
         self._theirs[piece.file.source].update(read)
+
+    @property
+    def by_content(self) -> tuple[str, ...]:
+        """The paths at the source of what was compared by what a guest finds on it."""
+        return tuple(piece.file.source for piece in self._chosen if piece.here)
 
     @property
     def total(self) -> int:
@@ -149,4 +161,21 @@ class Comparison:
         count = len(self._chosen)
         files = "1 file" if count == 1 else f"{count} files"
         way = self._source.way if self._source.way == self._target.way else f"{self._source.way}; {self._target.way}"
-        return f"{files} compared {much}, {format_size(self.total)}, holes included ({way})"
+        images = len(self.by_content)
+        guests = f", {images} of them by what a guest finds there" if images else ""
+        return f"{files} compared {much}, {format_size(self.total)}, holes included{guests} ({way})"
+
+
+def not_compared(file: CargoFile) -> str:
+    """Say that a file became another format unseen."""
+    return (
+        f"{file.label} became {file.format} and was not compared: its source was kept "
+        "(what a guest finds in an image is read by ssh only, as root, with qemu-img on both hosts)"
+    )
+
+
+def images_of(contents: Contents) -> Images:
+    """Return the way to read what guests find on disks, where the caller knows that there is one."""
+    if contents.images is None:
+        raise TypeError(f"images cannot be read {contents.way}")
+    return contents.images

@@ -19,6 +19,7 @@ from mudanza.journal.jobs import Job, JobHandle
 from mudanza.migration.claim import journalling_cancel, renewing
 from mudanza.migration.freight.bases import name_bases_anew, refuse_unknown_bases
 from mudanza.migration.freight.comparison import Comparison, Piece, Range
+from mudanza.migration.freight.images import images_at_both_ends, length_of
 from mudanza.migration.freight.room import Room, places_made
 from mudanza.migration.record import ColdRecord
 from mudanza.migration.steering import ON_REQUEST, Steering, is_wish
@@ -137,10 +138,10 @@ class Freight:
         """
         written = self._written()
         files = self._measure(self._record.files)
-        refuse_unknown_bases(self._connections.get(self._source.name), self._source, files)
+        refuse_unknown_bases(self._connections.get(self._source.name), self._source, [file for file, _ in files])
         pieces = self._make_places(files, job)
         stale = [piece for piece in pieces if not piece.fresh]
-        # What became another format cannot be compared: it is carried anew as a whole.
+        # What becomes another format is carried anew as a whole.
         ranges = {piece: whole(piece) for piece in pieces if piece.fresh or not piece.file.as_it_is}
         if stale:
             self._tell("comparing what is there already")
@@ -189,7 +190,7 @@ class Freight:
                 if found is not None:
                     self._room.remove(made[file.path])
                 self._room.make(file, length)
-            pieces.append(Piece(file, length, fresh))
+            pieces.append(Piece(file, length_of(file, length), fresh, *images_at_both_ends(file)))
         self._ours = frozenset(piece.file.path for piece in pieces if piece.fresh or piece.file.path in made)
         return tuple(pieces)
 
@@ -217,14 +218,11 @@ class Freight:
         )
 
     def _comparison(self, pieces: Sequence[Piece], how: Verify) -> Comparison:
-        as_they_are = [piece for piece in pieces if piece.file.as_it_is]
-        return Comparison(
-            contents_of(self._connections.get(self._source.name), self._source),
-            contents_of(self._connections.get(self._target.name), self._target),
-            as_they_are,
-            how,
-            self._stop,
-        )
+        here = contents_of(self._connections.get(self._source.name), self._source)
+        there = contents_of(self._connections.get(self._target.name), self._target)
+        images_too = here.images is not None and there.images is not None
+        comparable = [piece for piece in pieces if piece.file.as_it_is or (images_too and piece.here)]
+        return Comparison(here, there, comparable, how, self._stop)
 
     def _differences(self, pieces: Sequence[Piece], how: Verify) -> Mapping[str, tuple[Range, ...]]:
         comparison = self._comparison(pieces, how)
@@ -242,7 +240,8 @@ class Freight:
                 f"{format_size(sum(length for _, length in ranges))} from byte {ranges[0][0]} on differ",
                 remedy="see whether something writes to it, and try again: only what differs is carried then",
             )
-        self._handle.done(step, {"same": comparison.in_words(), "written": dict(written)})
+        same = {"same": comparison.in_words(), "by content": list(comparison.by_content), "written": dict(written)}
+        self._handle.done(step, same)
         return comparison.in_words()
 
     def _carry(self, ranges: Mapping[Piece, tuple[Range, ...]], comparison: Comparison) -> None:
@@ -253,7 +252,8 @@ class Freight:
             big, small = split(piece, wanted)
             loads += [self._load(piece, part) for part in big]
             rests += [(piece.file, part) for part in small]
-        fresh = frozenset(piece.file.source for piece in ranges if piece.fresh)
+        # An image that QEMU still writes makes no sense to others until it is closed.
+        fresh = frozenset(piece.file.source for piece in ranges if piece.fresh and not piece.here)
 
         def note(load: Load, upto: int) -> None:
             if load.source in fresh:
@@ -371,8 +371,7 @@ def _still_fits(file: CargoFile, length: int, there: int) -> bool:
 
 def whole(piece: Piece) -> tuple[Range, ...]:
     """Return the range that is all of a file."""
-    length = piece.length if piece.file.as_it_is else piece.file.size
-    return ((0, length),) if length else ()
+    return ((0, piece.length),) if piece.length else ()
 
 
 def split(piece: Piece, ranges: Iterable[Range]) -> tuple[list[Range], list[Range]]:

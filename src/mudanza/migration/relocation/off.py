@@ -19,6 +19,7 @@ from mudanza.migration.relocation.settle import Next, Standing, Verdict, settle_
 from mudanza.migration.relocation.work import RelocationWork
 from mudanza.model.errors import HostUnreachableError, HypervisorError, MigrationFailedError
 from mudanza.model.migration import MigrationReport, Progress
+from mudanza.preflight.cargo import CargoFile
 
 SWEEP_TIMEOUT = 10.0
 """Seconds that taking away what a dead controller left may take."""
@@ -109,6 +110,11 @@ class OffWork(RelocationWork):
         except (HypervisorError, HostUnreachableError) as error:
             raise self.person(f"its disks have moved, and it does not start from the new places: {error}") from error
         return warnings
+
+    def unproven(self) -> tuple[CargoFile, ...]:
+        """Return what became another format and was not compared, though it should have been."""
+        compared = [step.outcome or {} for step in self.jobs.get(self.handle.id).steps_named("compare")]
+        return self._cold.unproven(tuple(compared[-1].get("by content", ())) if compared else ())
 
     def after_undo(self) -> str:
         """Start it again if it was shut down for the move."""

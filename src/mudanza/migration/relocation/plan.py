@@ -133,7 +133,7 @@ def off_record(prepared: Prepared, connections: Connections) -> RelocationRecord
         warnings=tuple(finding.message for finding in prepared.chosen.findings),
         checking_time=prepared.checking_time,
     )
-    move = replace(cold.as_move(), disks=disks)
+    move = replace(cold.as_move(()), disks=disks)
     return RelocationRecord(move, _formats(prepared), _formats_before(vm), cold)
 
 

@@ -13,6 +13,7 @@ from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import Job, JobHandle, Jobs, LeaseLostError
 from mudanza.migration.claim import cancelled_because, journalling_cancel, left_open
 from mudanza.migration.closing import Closing, Residue
+from mudanza.migration.freight.comparison import not_compared
 from mudanza.migration.freight.room import Room
 from mudanza.migration.record import CopiedDisk
 from mudanza.migration.relocation.plan import RelocationRecord, standing_of
@@ -28,6 +29,7 @@ from mudanza.model.errors import (
 )
 from mudanza.model.host import Host
 from mudanza.model.migration import MigrationOptions, MigrationReport, Progress, Side, Sighting
+from mudanza.preflight.cargo import CargoFile
 
 MOST_TURNS = 30
 """Steps after which a job that still finds something to do goes in circles."""
@@ -97,6 +99,10 @@ class RelocationWork(ABC):
     @abstractmethod
     def report(self, residue: Residue) -> MigrationReport:
         """Say how it went."""
+
+    def unproven(self) -> tuple[CargoFile, ...]:
+        """Return what was carried and not compared, though it should have been."""
+        return ()
 
     def after_undo(self) -> str:
         """Bring the VM back to what it was; return why it is down, empty if it is as before."""
@@ -177,18 +183,26 @@ class RelocationWork(ABC):
         xml = self.record.definition(domains.describe(self.uuid, inactive=True), moved)
         self.step("define", {"host": self.host, "moved": moved}, lambda: domains.define(xml))
 
-    def closing(self, disks: tuple[CopiedDisk, ...] | None = None) -> Closing:
-        """Return what cleans up after all of the disks, or after these."""
-        move = self.record.move if disks is None else replace(self.record.move, disks=disks)
-        return Closing(self.connections, self.inventory, self.handle, move)
+    def closing(self, disks: tuple[CopiedDisk, ...]) -> Closing:
+        """Return what cleans up after these disks."""
+        return Closing(self.connections, self.inventory, self.handle, replace(self.record.move, disks=disks))
 
     def _finish(self) -> MigrationReport:
         self.handle.enter("cleaning up")
-        residue = Residue(warnings=self.before_clean_up()) + self.closing().remove_source_disks()
+        residue = Residue(warnings=self.before_clean_up()) + self._remove_old(self.record.move.disks)
         report = self.report(residue)
         places = ", ".join(f"{disk.target} to {disk.path}" for disk in self.record.move.disks)
         self.handle.finish("done", f"moved within {self.host}: {places}", 0, asdict(report))
         return report
+
+    def _remove_old(self, disks: tuple[CopiedDisk, ...]) -> Residue:
+        """Delete the old places of disks, but of what should have been compared and was not."""
+        old = {disk.source_path for disk in disks}
+        unproven = tuple(file for file in self.unproven() if file.source in old)
+        kept = tuple(f"{self.host}:{file.source}" for file in unproven)
+        proven = tuple(disk for disk in disks if f"{self.host}:{disk.source_path}" not in kept)
+        removed = self.closing(proven).remove_source_disks()
+        return removed + Residue(kept=kept, warnings=tuple(not_compared(file) for file in unproven))
 
     def _undone(self, verdict: Verdict, standing: Standing) -> MudanzaError:
         """Clean up the places that disks did not get to, and the old ones of those that did."""
@@ -197,8 +211,8 @@ class RelocationWork(ABC):
         job = self.jobs.get(self.handle.id)
         theirs = {disk.path for disk in arrived}
         others = tuple(step for step in job.steps if step.name != "create volume" or step.intent["path"] not in theirs)
-        residue = self.closing().undo_at_target(replace(job, steps=others))
-        old = self.closing(arrived).remove_source_disks() if arrived else Residue()
+        residue = self.closing(self.record.move.disks).undo_at_target(replace(job, steps=others))
+        old = self._remove_old(arrived) if arrived else Residue()
         down = self.after_undo()
         seen = self.sighting()
         why, kind = self.why or verdict.why, VmDownError if down else MigrationFailedError
