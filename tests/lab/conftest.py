@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from mudanza.cli.lab import tell_mudanza
-from mudanza.lab import requirements
-from mudanza.lab.lab import Lab
+from mudanza.journal.database import open_database
+from mudanza.journal.inventory import Inventory
+from mudanza.lab import layout, requirements
+from mudanza.lab.lab import Lab, Via
 from mudanza.model.errors import UsageError
+from mudanza.model.host import HostEntry
 from tests.lab.checking import Checker, sound_vm
 from tests.lab.command import Mudanza
 
@@ -42,6 +48,31 @@ def mudanza(lab: Lab) -> Mudanza:
     """The command, knowing the lab's hosts."""
     tell_mudanza(lab)
     return Mudanza(lab)
+
+
+@pytest.fixture(scope="session")
+def by_ssh(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Mudanza:
+    """The command as from the controller's seat, by ssh, where it can log in at the hosts."""
+    seat = tmp_path_factory.mktemp("seat")
+    (seat / "config.toml").write_text(f'database = "{seat / "mudanza.db"}"\n')
+    Inventory(open_database(str(seat / "mudanza.db"))).put_hosts(
+        replace(
+            ssh_entry(lab, host, seat),
+            peer_uri=lab.peer_uri(host),
+            migration_address=host if lab.tls else layout.address(host),
+        )
+        for host in lab.hosts
+    )
+    return Mudanza(lab, seat / "config.toml")
+
+
+def ssh_entry(lab: Lab, host: str, directory: Path) -> HostEntry:
+    """The host as the controller's seat reaches it by ssh, from outside the seat."""
+    program = directory / "ssh of the seat"
+    enter = f"nsenter --target {lab.cell('controller').pid} --mount --net --uts --pid --"
+    program.write_text(f'#!/bin/sh\nexec {enter} setpriv --pdeathsig KILL -- ssh "$@"\n')
+    program.chmod(0o755)
+    return HostEntry(host, f"{lab.uri(host, Via.SSH)}?command={quote(str(program))}")
 
 
 @pytest.fixture(scope="session")

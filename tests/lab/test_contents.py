@@ -13,7 +13,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
 
@@ -26,11 +25,11 @@ from mudanza.hypervisor.contents.reading import UNREAD, Contents, Digests, Layer
 from mudanza.hypervisor.reading.cluster import read_cluster
 from mudanza.lab import faults
 from mudanza.lab.guest import virsh
-from mudanza.lab.lab import Lab, Via
+from mudanza.lab.lab import Lab
 from mudanza.model.errors import HostUnreachableError, HypervisorError, MigrationFailedError
 from mudanza.model.host import HostEntry
 from mudanza.model.units import GIB, MIB
-from tests.lab.conftest import await_true
+from tests.lab.conftest import await_true, ssh_entry
 
 pytestmark = pytest.mark.lab
 
@@ -62,15 +61,6 @@ truncate -s $((14 << 20)) below-device.raw
 """
 
 
-def entry(lab: Lab, host: str, directory: Path) -> HostEntry:
-    """The host as the controller's seat reaches it by ssh, from outside the seat."""
-    program = directory / "ssh of the seat"
-    enter = f"nsenter --target {lab.cell('controller').pid} --mount --net --uts --pid --"
-    program.write_text(f'#!/bin/sh\nexec {enter} setpriv --pdeathsig KILL -- ssh "$@"\n')
-    program.chmod(0o755)
-    return HostEntry(host, f"{lab.uri(host, Via.SSH)}?command={quote(str(program))}")
-
-
 @contextmanager
 def ways_to(where: HostEntry) -> Iterator[Mapping[str, Contents]]:
     with Connections([where]) as connections:
@@ -93,7 +83,7 @@ def set_chunk(patch: pytest.MonkeyPatch, size: int) -> None:
 
 @pytest.fixture(scope="module")
 def ways(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Contents]]:
-    with ways_to(entry(lab, "h1", tmp_path_factory.mktemp("seat"))) as found:
+    with ways_to(ssh_entry(lab, "h1", tmp_path_factory.mktemp("seat"))) as found:
         yield found
 
 
@@ -339,7 +329,7 @@ def test_a_host_that_dies_is_missed_in_time(lab: Lab, tmp_path: Path, monkeypatc
     monkeypatch.setattr(connection, "KEEPALIVE_INTERVAL", 1)
     monkeypatch.setattr(ssh, "KEEPALIVE_INTERVAL", 1)
     begun = {by: threading.Event() for by in ("ssh", "libvirt")}
-    with large(lab, "h3") as larges, ways_to(entry(lab, "h3", tmp_path)) as ways:
+    with large(lab, "h3") as larges, ways_to(ssh_entry(lab, "h3", tmp_path)) as ways:
         reading = {by: larges[by].begin(way, partial(set_event, begun[by])) for by, way in ways.items()}
         assert all(event.wait(START_LIMIT) for event in begun.values())
         faults.cut(lab, "h3")  # else its kernel would say good-bye
