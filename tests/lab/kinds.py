@@ -20,6 +20,8 @@ from mudanza.model.units import MIB
 from tests.lab.domains import disk, write
 
 NBD_PORT = 10809
+ISCSI_PORT = 3260
+ISCSI_NAME = "iqn.2026-01.example.lab:disk"
 MARKER_AT = 48 * MIB
 """Where a base image holds something: far behind what the guest's agent writes unasked."""
 
@@ -108,17 +110,44 @@ def loop_device(lab: Lab, size: int = 32 * MIB) -> Iterator[str]:
 @contextmanager
 def nbd(lab: Lab, size: int = 32 * MIB, *, writers: int = 8) -> Iterator[str]:
     """Have a seat in the lab that serves a disk to all hosts, and yield the disk's ``<source>`` element."""
+    with _storage(lab, size) as (storage, file, address):
+        where = [f"--bind={address}", f"--port={NBD_PORT}", "--export-name=disk", f"--shared={writers}"]
+        storage.run(["qemu-nbd", "--fork", "--persistent", "--format=raw", *where, str(file)])
+        yield f"<source protocol='nbd' name='disk'><host name='{address}' port='{NBD_PORT}'/></source>"
+
+
+@contextmanager
+def iscsi(lab: Lab, size: int = 32 * MIB) -> Iterator[str]:
+    """The same by iSCSI, from a target that needs no kernel module; hosts reach it by QEMU's own initiator."""
+    with _storage(lab, size) as (storage, file, address):
+        socket = {"TGT_IPC_SOCKET": f"{file}.socket"}
+        portal = ["--iscsi", f"portal={address}:{ISCSI_PORT}"]
+        storage.run(["tgtd", *portal], env=socket)
+        new = ["tgtadm", "--lld", "iscsi", "--op", "new", "--tid", "1", "--mode"]
+        try:
+            storage.run([*new, "target", "--targetname", ISCSI_NAME], env=socket)
+            storage.run([*new, "logicalunit", "--lun", "1", "--backing-store", str(file)], env=socket)
+            anybody = ["--op", "bind", "--tid", "1", "--mode", "target", "--initiator-address", "ALL"]
+            storage.run(["tgtadm", "--lld", "iscsi", *anybody], env=socket)
+            where = f"<host name='{address}' port='{ISCSI_PORT}'/>"
+            yield f"<source protocol='iscsi' name='{ISCSI_NAME}/1'>{where}</source>"
+        finally:
+            for left in file.parent.glob(f"{file.name}.socket*"):
+                left.unlink()
+
+
+@contextmanager
+def _storage(lab: Lab, size: int) -> Iterator[tuple[Cell, Path, str]]:
+    """Have the seat that serves disks, with a file to be one, and its address."""
     file = lab.directory / f"export-{next(_numbers)}.raw"
     file.touch(exist_ok=False)
-    switch, address = lab.cell(layout.SWITCH), layout.address(layout.STORAGE)
+    switch = lab.cell(layout.SWITCH)
     storage = Cell.create(layout.STORAGE, within=switch)
     try:
         file.open("r+b").truncate(size)
         network.plug(switch, storage)
         network.configure_seat(storage)
-        where = [f"--bind={address}", f"--port={NBD_PORT}", "--export-name=disk", f"--shared={writers}"]
-        storage.run(["qemu-nbd", "--fork", "--persistent", "--format=raw", *where, str(file)])
-        yield f"<source protocol='nbd' name='disk'><host name='{address}' port='{NBD_PORT}'/></source>"
+        yield storage, file, layout.address(layout.STORAGE)
     finally:
         storage.kill()
         file.unlink()
