@@ -58,6 +58,8 @@ class MoveRecord:
     arch: str = ""
     machine: str = ""
     domain_type: str = ""
+    nvram: str = ""
+    """The source's file of UEFI variables, which QEMU carries along and leaves behind."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as what the journal stores."""

@@ -87,7 +87,7 @@ def probe_shared(
     seen = probe_files(target, there, images.values())
     seats = (source, here), (target, there)
     present = sorted(path for path, probe in seen.items() if probe.answer is Answer.YES)
-    directories = {directory: _same_directory(seats, directory) for directory in set(map(posixpath.dirname, present))}
+    directories = {directory: same_directory(seats, directory) for directory in set(map(posixpath.dirname, present))}
     proven = {path: directories[posixpath.dirname(path)] for path in present}
     compared = [path for path in present if proven[path].answer is Answer.YES]
     answers = {**seen, **proven, **_same_images(seats, compared, proven)}
@@ -103,7 +103,8 @@ def _unprovable(disk: Disk) -> Probe:
     return Probe(Answer.UNKNOWN, f"{disk.source} is a device: nothing can be put next to it to prove it")
 
 
-def _same_directory(seats: Seats, directory: str) -> Probe:
+def same_directory(seats: Seats, directory: str) -> Probe:
+    """Return whether both see the very same directory: a file of a random name made on the source is on the target."""
     (source, here), (target, there) = seats
     try:
         with marker(source, here, directory) as made:

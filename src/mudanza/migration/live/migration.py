@@ -26,6 +26,7 @@ from mudanza.migration.record import CopiedDisk, MoveRecord
 from mudanza.migration.settle import Settlement, Verdict
 from mudanza.migration.steering import ON_REQUEST, Steering
 from mudanza.migration.transfer import Order, Transfer, TransferEnd
+from mudanza.migration.variables import remove_variables
 from mudanza.migration.way import way_between
 from mudanza.migration.wording import explained
 from mudanza.model.errors import (
@@ -142,6 +143,7 @@ class LiveMigration:
             arch=vm.arch,
             machine=vm.machine,
             domain_type=vm.domain_type,
+            nvram=(vm.firmware.nvram or "") if vm.firmware else "",
             synchronous=bool(prepared.chosen.resolution.copies) and self._writes_hard(prepared),
         )
 
@@ -254,6 +256,7 @@ class LiveMigration:
         history: tuple[str, ...],
     ) -> MigrationReport:
         residue = Residue(warnings=history) + closing.finish_at_target(settled)
+        residue += remove_variables(self._connections, self._inventory, handle, record)
         last = end.last if end else Progress("", 0.0)
         figures, disk_bytes = self._completed(record), self._disk_bytes(record)
         report = report_of(record, residue, last, figures, disk_bytes, clock.monotonic() - begun)
