@@ -14,6 +14,7 @@ from typing import Any
 
 from mudanza.cli.lab import CONFIG
 from mudanza.lab.lab import Lab
+from mudanza.lab.layout import CONTROLLER
 
 COMMAND_LIMIT = 180.0
 """Seconds a command may take in these tests."""
@@ -59,29 +60,34 @@ class Mudanza:
 
     def __call__(self, *arguments: str, expect: int | None = 0) -> Result:
         """Run a command to its end; ``expect`` None: any exit code."""
-        done = subprocess.run(
-            self.argv(*arguments),
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_LIMIT,
-            check=False,
-        )
-        assert expect is None or done.returncode == expect, f"exit {done.returncode}: {done.stdout}{done.stderr}"
-        return Result(done.returncode, done.stdout, done.stderr)
+        return self.start(*arguments).end(expect)
 
     def start(self, *arguments: str) -> Running:
         """Start a command and return while it runs."""
-        return Running(self.argv(*arguments), self.environment)
+        return self.start_argv(self.argv(*arguments))
+
+    def start_argv(self, argv: Sequence[str]) -> Running:
+        """Start a program that works as this controller, and return while it runs."""
+        pipe = subprocess.PIPE
+        environment = self.environment
+        return Running(
+            subprocess.Popen(argv, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+        )
+
+
+class SeatedMudanza(Mudanza):
+    """The command in the lab's controller seat: it reaches the hosts by the network only, and has its own database."""
+
+    def start_argv(self, argv: Sequence[str]) -> Running:
+        pipe = subprocess.PIPE
+        return Running(self.lab.cell(CONTROLLER).popen(argv, stdout=pipe, stderr=pipe))
 
 
 class Running:
     """A command on its way, its events read as they come."""
 
-    def __init__(self, argv: Sequence[str], environment: dict[str, str]) -> None:
-        self._process = subprocess.Popen(
-            argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
         self._lines: list[str] = []
 
     def until(self, phase: str) -> dict[str, Any]:
@@ -110,7 +116,11 @@ class Running:
 
     def end(self, expect: int | None = 0) -> Result:
         """Wait for its end."""
-        out, err = self._process.communicate(timeout=COMMAND_LIMIT)
+        try:
+            out, err = self._process.communicate(timeout=COMMAND_LIMIT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise
         result = Result(self._process.returncode, "".join(self._lines) + out, err)
         assert expect is None or result.code == expect, f"exit {result.code}: {result.out}{result.err}"
         return result

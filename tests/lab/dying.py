@@ -1,7 +1,8 @@
 """The command, killed or stopped as it writes into its journal: ``dying.py KILL|STOP WHEN WHICH ARGUMENTS…``.
 
-``WHICH``: the number of a write, or the name of a step. ``WHEN``: ``begun``, the step is intended and nothing was done;
-``before``, it was done and nobody wrote that down; ``after``, it is written down and no more happens.
+``WHICH``: the number of a write, or the name of a step, ``finish`` being the end of the job. ``WHEN``: ``begun``, the
+step is intended and nothing was done; ``before``, it was done and nobody wrote that down; ``after``, it is written down
+and no more happens.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Death:
         @wraps(write)
         def writing(handle: JobHandle, *arguments: Any, **named: Any) -> Any:
             begins = write.__name__ == "intend"
-            name = arguments[0] if begins else self._names.get(arguments[0])
+            name = arguments[0] if begins else self._names.get(arguments[0], "finish")
             counts = begins == (self._when == "begun")
             has_come = self._which == str(next(self._numbers)) or (counts and self._which == name)
             if has_come and self._when == "before":

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from mudanza.lab import host as hosts
-from mudanza.lab import layout, network
+from mudanza.lab import layout, network, pki
 from mudanza.lab.lab import Lab
 from mudanza.lab.process import LabError, ProcessId
 from mudanza.model.errors import UsageError
@@ -18,6 +22,35 @@ FILL_NAME = ".fill"
 """The file that takes up a pool's space."""
 _FAST_FILL_MARGIN = 16 * MIB
 _FILL_TOLERANCE = MIB
+
+MIGRATION_PORTS = (49152, 49215)
+"""The first and the last port that libvirt lets QEMU take migrations in at (its qemu.conf)."""
+_TAKEN = "/run/ports-taken"
+"""On a host: the number of the process that holds these ports."""
+_TAKE_PORTS = """
+import os, socket, sys
+first, last, note = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+held = []
+for family, anywhere in ((socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")):
+    for port in range(first, last + 1):
+        try:
+            each = socket.socket(family)
+            if family == socket.AF_INET6:
+                each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            each.bind((anywhere, port))
+            each.listen()
+            held.append(each)
+        except OSError:
+            pass  # somebody else has it, or there is no IPv6: taken in any case
+if (child := os.fork()) == 0:
+    os.setsid()
+    for number in range(3):
+        os.dup2(os.open(os.devnull, os.O_RDWR), number)
+    while True:
+        __import__("signal").pause()
+with open(note, "w") as file:
+    file.write(str(child))
+"""
 
 
 def kill_host(lab: Lab, host: str) -> None:
@@ -113,6 +146,49 @@ def unfill(lab: Lab, host: str, pool: str = "default") -> None:
     lab.cell(host).run(["rm", "--force", "--", f"{hosts.DISKS[pool]}/{FILL_NAME}"])
 
 
+def take_ports(lab: Lab, host: str) -> None:
+    """Take every port on which a host's QEMU could let a migration in."""
+    program = ["python3", "-c", _TAKE_PORTS, *(str(port) for port in MIGRATION_PORTS), _TAKEN]
+    lab.cell(host).run(program)
+
+
+def free_ports(lab: Lab, host: str) -> None:
+    """Give them back."""
+    lab.cell(host).run(["sh", "-c", '[ ! -e "$1" ] || { kill "$(cat "$1")"; rm "$1"; }', "sh", _TAKEN])
+
+
+def strange_certificates(lab: Lab, host: str) -> None:
+    """Let a host's QEMU have certificates, for migrations, of an authority that the others do not know."""
+    pki_directory, right = _certificates(lab, host)
+    if right.exists():
+        return
+    with tempfile.TemporaryDirectory(dir=lab.directory) as scratch:
+        authority = pki.Authority(lab.cell(layout.SWITCH), Path(scratch, "authority"))
+        authority.create()
+        pki.install(authority, Path(scratch), host, layout.address(host))
+        pki_directory.rename(right)
+        shutil.copytree(Path(scratch, "pki/qemu"), pki_directory)
+    for key in right.iterdir():
+        owner = key.stat()
+        os.chown(pki_directory / key.name, owner.st_uid, owner.st_gid)
+
+
+def right_certificates(lab: Lab, host: str) -> None:
+    """Give it the right ones again."""
+    strange, right = _certificates(lab, host)
+    if right.exists():
+        shutil.rmtree(strange)
+        right.rename(strange)
+
+
+def _certificates(lab: Lab, host: str) -> tuple[Path, Path]:
+    """Return where a host has QEMU's certificates, and where it has the right ones while it has others."""
+    if not lab.tls:
+        raise UsageError(f"the lab {lab.name} has no certificates", remedy="build one with them: mudanza lab up")
+    directory = hosts.HostFiles(lab.directory, lab.cell(host).name).root / "etc/pki"
+    return directory / "qemu", directory / "qemu.right"
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """A fault that can be ordered by name, with its arguments as words."""
@@ -157,6 +233,7 @@ ALL: Mapping[str, Fault] = {
     for function in (
         kill_host, boot_host, cut, heal, slow, kill_daemon, stop_daemon, cont_daemon, start_daemon,
         kill_qemu, stop_qemu, cont_qemu, fill, unfill,
+        take_ports, free_ports, strange_certificates, right_certificates,
     )
 }  # fmt: skip
 """Every fault by name."""

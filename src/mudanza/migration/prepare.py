@@ -130,7 +130,9 @@ class Judge:
         )
         if facts.tls.answer is Answer.UNKNOWN:
             return replace(facts, tls=known)
-        self._inventory.learn_tls(source.name, target.name, facts.tls)
+        if Answer.YES in (facts.tls.answer, facts.data_path.answer):
+            # Where nothing gets across in the clear either, it is not encryption that fails.
+            self._inventory.learn_tls(source.name, target.name, facts.tls)
         return facts
 
     def _check(self, vm: Vm, target: Host, options: MigrationOptions, facts: Facts) -> Candidate:

@@ -1,0 +1,151 @@
+"""The cells, and what is to come of each: thought out from the promises and docs/settling.md before any was seen.
+
+A cell is a kind of move, a fault and the moment it strikes. ``command``: the exit codes that the command may end with;
+``after``: those that its job may have in the end, once the fault is mended and ``mudanza job resume`` has done what
+was left to do. Where the VM is follows from the latter:
+
+0  it is at the target, and runs there if it ran before    4  it is at the source, as before
+6  it is off at the source, its disks are whole            5  a person must look; see ``person``
+
+Several codes stand where either end is right and a race decides; never is anything right but one whole VM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tests.lab.matrix.moments import BOUNDARIES
+
+KILLED = -9
+"""What a command ends with that was killed."""
+
+LIVE = ("preparing", "copying disks", "copying memory", "switchover", "settling", "cleaning up")
+COLD = ("preparing", "carrying", "comparing", "handing over", "cleaning up")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell of the matrix."""
+
+    kind: str
+    """``live``; ``cold`` of a VM that is off; ``cold, running`` of one that is shut down for it."""
+    fault: str
+    moment: str
+    command: frozenset[int]
+    after: frozenset[int]
+    off: bool = False
+    """The fault has killed the guest where it is in the end: there it is off, its disks whole."""
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+        return f"{self.kind}: {self.fault}: {self.moment}"
+
+    @property
+    def expected(self) -> str:
+        """What is to come of it, in words."""
+        command, after = words(self.command), words(self.after)
+        return (after if command == after else f"{command}; then {after}") + ("; the VM is off" if self.off else "")
+
+
+def words(codes: frozenset[int]) -> str:
+    """Write exit codes for people."""
+    return " or ".join("killed" if code == KILLED else str(code) for code in sorted(codes))
+
+
+def _codes(text: str) -> frozenset[int]:
+    return frozenset(KILLED if word == "K" else int(word) for word in text.split("|"))
+
+
+def _row(kind: str, fault: str, phases: tuple[str, ...], outcomes: str) -> Iterator[Cell]:
+    """Read a row: for each phase ``command>after``, or one of both for the same, or ``-`` for no such cell."""
+    for phase, outcome in zip(phases, outcomes.split(), strict=True):
+        if outcome != "-":
+            command, _, after = outcome.rstrip("!").partition(">")
+            yield Cell(kind, fault, phase, _codes(command), _codes(after or command), off=outcome.endswith("!"))
+
+
+_LIVE_ROWS = """
+                               preparing copying-disks copying-memory switchover   settling  cleaning-up
+controller killed            | -         K>0           K>0            K>0          -         -
+controller told to end       | 4         4             4              0|4          0         0
+source's libvirtd killed     | 5>4       5>4           5>4            5>0|4        5>0       0
+source's libvirtd restarted  | 0|4       4             4              0|4          0         0
+source's libvirtd hangs      | 5>4       5>0|4         5>0|4          5>0|4        5>0       0
+source's libvirtd slow       | 0         0             0              0            0         0
+target's libvirtd killed     | 4         4             4              0|4|5>0|4    5>0       0
+target's libvirtd restarted  | 0|4       4             4              0|4          0         0
+target's libvirtd hangs      | 4|5>0|4   4|5>0|4       4|5>0|4        4|5>0|4      5>0       0
+target's libvirtd slow       | 0         0             0              0            0         0
+source's QEMU killed         | 6         6             6              0|6          -         -
+target's QEMU killed         | -         4             4              4            5!        0!
+link cut for 5 s             | 0         0             0|4            0|4          0         0
+link cut for good            | 4         4             4              0|4          0         0
+target cut off from all      | 4         4             4              4|5>0|4      5>0       0
+source cut off from all      | 5>4       5>4           5>4            5>0|4        5>0       0
+target's disk full           | 4         4             0|4            -            -         -
+target's ports taken         | 4         -             -              -            -         -
+target's certificates wrong  | 4         -             -              -            -         -
+"""
+
+_COLD_ROWS = """
+                               preparing carrying comparing handing-over cleaning-up
+controller killed            | -         K>0      -         -            -
+controller told to end       | 4         4        4         0            0
+source's libvirtd killed     | 5>0       5>0      5>0       5>0          0
+source's libvirtd restarted  | 0|4>0     4>0      0|4>0     0|4>0        0
+source's libvirtd hangs      | 5>0       5>0      5>0       5>0          0
+source's libvirtd slow       | 0         0        0         0            0
+target's libvirtd killed     | 4>0       4>0      4>0       5>0          0
+target's libvirtd restarted  | 0|4>0     4>0      0|4>0     0|4>0        0
+target's libvirtd hangs      | 4>0       4>0      4>0       5>0          0
+target's libvirtd slow       | 0         0        0         0            0
+source's QEMU killed         | -         4>0      -         -            -
+target's QEMU killed         | -         4>0      -         -            -
+link cut for 5 s             | 0         0        0         0            0
+link cut for good            | 4>0       4>0      0         0            0
+target cut off from all      | 4>0       4>0      4>0       5>0          0
+source cut off from all      | 5>0       5>0      5>0       5>0          0
+target's disk full           | 4>0       4>0      -         -            -
+target's ports taken         | 4>0       -        -         -            -
+target's certificates wrong  | 4>0       -        -         -            -
+"""
+
+
+def _table(kind: str, phases: tuple[str, ...], rows: str) -> Iterator[Cell]:
+    for line in rows.strip().splitlines()[1:]:
+        fault, _, outcomes = line.partition("|")
+        yield from _row(kind, fault.strip(), phases, outcomes)
+
+
+def _suspended() -> Iterator[Cell]:
+    """Write down what comes of the source's libvirtd dying as the guest goes from one host to the other.
+
+    One of these leaves a source that a plain resume would turn into a second running copy.
+    """
+    for fault, command in (("source's libvirtd killed", "5"), ("source's libvirtd restarted", "0|4")):
+        for delay in (30, 80, 150, 300):
+            moment = f"switchover + {delay} ms"
+            # The later it dies, the more may have been said before: all of it, or all but the last word.
+            yield Cell("live", fault, moment, _codes(f"{command}|0"), _codes("0|4"))
+
+
+def _dying() -> Iterator[Cell]:
+    """Write down what comes of a controller that dies at a boundary of a step.
+
+    Until libvirt is ordered to move it, a live move is given up by whoever finds it: nothing is lost by that. A cold
+    one goes on, for what was carried is worth something.
+    """
+    for kind, boundaries in BOUNDARIES.items():
+        for moment, goes_on in boundaries.items():
+            yield Cell(kind, "controller killed", moment, _codes("K"), _codes("0" if goes_on else "4"))
+
+
+CELLS: tuple[Cell, ...] = (
+    *_table("live", LIVE, _LIVE_ROWS),
+    *_suspended(),
+    *(cell for cell in _dying() if cell.kind == "live"),
+    *_table("cold", COLD, _COLD_ROWS),
+    *(cell for cell in _dying() if cell.kind != "live"),
+)

@@ -1,0 +1,194 @@
+"""Playing a cell: the move begins, the fault strikes, is mended, the job is finished, and all of it is looked at."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from mudanza.lab.lab import Lab
+from mudanza.model.units import MIB
+from tests.lab import dying
+from tests.lab.command import Mudanza, Result, Running
+from tests.lab.conftest import await_true
+from tests.lab.matrix.cells import Cell
+from tests.lab.matrix.copies import Copies
+from tests.lab.matrix.faults import FAULTS, Stage
+from tests.lab.matrix.moments import Suspension, death_of, has_come, is_boundary, moment_of, suspension
+from tests.lab.matrix.subjects import HOSTS, Subject, left_over, whereabouts
+from tests.lab.test_migrate import expire_leases
+
+RATE = 10 * MIB
+"""Bytes per second over the wire until the fault has struck: slow enough that it strikes in its phase."""
+DOWN, PERSON = 6, 5
+
+
+@dataclass
+class Seen:
+    """What came of a cell."""
+
+    command: int
+    resumed: tuple[int, ...] = ()
+    """Exit codes of ``job resume``, in their order."""
+    after: int | None = None
+    """The exit code that the job has in the end."""
+    said: str = ""
+    """What the command said last."""
+
+    @property
+    def words(self) -> str:
+        """Write it for people."""
+        told = " ".join(("killed" if self.command < 0 else str(self.command), *(f"→ {code}" for code in self.resumed)))
+        return f"{told} (job: {self.after})" if self.resumed else told
+
+
+class Player:
+    """Plays one cell with one VM."""
+
+    def __init__(self, cell: Cell, lab: Lab, mudanza: Mudanza, subject: Subject) -> None:
+        self._cell, self._lab, self._mudanza, self._subject = cell, lab, mudanza, subject
+        (here,) = whereabouts(subject)
+        (there,) = set(HOSTS) - {here}
+        self._stage = Stage(lab, subject.uuid, here, there, cold=cell.kind != "live")
+        self._fault = FAULTS[cell.fault]
+        self._seen = Seen(0)
+
+    def play(self) -> Seen:
+        """Play it and return what was seen. Raises AssertionError where that is not what has to be."""
+        with Copies(self._lab, self._subject.uuid) as copies:
+            with self._subject.watched():
+                self._bring_about()
+                self._finish()
+            assert not copies.twice, f"two copies ran: {copies.twice}"
+            assert copies.looks > 0
+            self._look()
+            self._repeat()
+        assert not copies.twice, f"two copies ran: {copies.twice}"
+        return self._seen
+
+    # ---- the move and the fault ----
+
+    def _bring_about(self) -> None:
+        with ExitStack() as stack:
+            stack.callback(self._lab.set_uplink, self._stage.source, None)
+            self._lab.set_uplink(self._stage.source, RATE)
+            if is_boundary(self._cell.kind, self._cell.moment):
+                running = self._begin("KILL", *death_of(self._cell.moment))
+            else:
+                running = self._struck(stack)
+            ended = running.end(None)
+        self._seen.command = ended.code
+        self._seen.said = said(ended)
+        assert ended.code in self._cell.command, f"the command ended with {ended.code}: {ended.out}{ended.err}"
+
+    def _struck(self, stack: ExitStack) -> Running:
+        """Begin, and strike when the moment has come. Return the command, which the fault may outlive."""
+        stage, fault, moment = self._stage, self._fault, moment_of(self._cell.kind, self._cell.moment)
+        listening = self._listening(stack) if moment.suspended is not None else None
+        stage.running = running = self._begin("STOP", *moment.stop) if moment.stop else self._begin()
+        stack.callback(fault.mend, stage)
+        if moment.stop:
+            await_true(lambda: running.is_stopped, " ".join(moment.stop))
+        elif listening is None:
+            running.until_event(lambda event: has_come(moment, event), moment.phase)
+        strike = fault.aim(stage)
+        if listening is not None:
+            listening.wait()
+            time.sleep(moment.suspended or 0.0)  # this very time is what the cell is about
+        strike()
+        if moment.stop:
+            running.send(signal.SIGCONT)
+        if fault.lasts is not None:
+            time.sleep(fault.lasts)  # so long the fault lasts
+            fault.mend(stage)
+        self._lab.set_uplink(stage.source, None)
+        return running
+
+    def _listening(self, stack: ExitStack) -> Suspension:
+        return stack.enter_context(suspension(self._lab.cell(self._stage.source), self._subject.uuid))
+
+    def _begin(self, *death: str) -> Running:
+        """Begin the move, by a controller that dies or stands still somewhere if that is said."""
+        order = ["migrate", *self._order, "-o", "json"]
+        if not death:
+            return self._mudanza.start(*order)
+        return self._mudanza.start_argv([sys.executable, dying.__file__, *death, *order])
+
+    @property
+    def _order(self) -> tuple[str, ...]:
+        return (self._subject.uuid, "--to", self._stage.target, *self._subject.options)
+
+    # ---- what is left to do ----
+
+    @property
+    def _job(self) -> dict[str, Any]:
+        found: list[dict[str, Any]] = self._mudanza("jobs", "-o", "json").data
+        return next(job for job in found if job["vm_uuid"] == self._subject.uuid)
+
+    def _finish(self) -> None:
+        """Finish the job as an operator would, until there is nothing of it to be done any more."""
+        job = self._job
+        if job["ended_at"] is None:
+            self._seen.resumed += (self._resume(job["id"]).code,)
+        elif job["report"].get("left"):
+            self._seen.resumed += (self._mudanza("job", "resume", str(job["id"]), "-o", "json", expect=0).code,)
+        job = self._job
+        if job["ended_at"] is None and self._cell.off:
+            self._act_as_person(job["id"])
+        job = self._job
+        self._seen.after = job["exit_code"]
+        if self._cell.after != frozenset({PERSON}):
+            assert job["ended_at"] is not None, f"the job is still open: {job['state']}; {self._seen}"
+            assert job["exit_code"] in self._cell.after, f"the job ended with {job['exit_code']}: {job['outcome']}"
+        assert not job["report"].get("left"), f"the job left {job['report']['left']}"
+
+    def _resume(self, job: int) -> Result:
+        expire_leases(self._mudanza)
+        return self._mudanza("job", "resume", str(job), "-o", "json", expect=None)
+
+    def _act_as_person(self, job: int) -> None:
+        """Look, see that the VM is off at the target only, its disks whole, and say that the job is over."""
+        assert whereabouts(self._subject) == {self._stage.target: "shut off"}
+        self._mudanza("job", "close", str(job), "--yes")
+
+    # ---- looking at it ----
+
+    @property
+    def _place(self) -> str:
+        """The host where the VM has to be, by what the job says."""
+        moved = self._seen.after == 0 or self._cell.after == frozenset({PERSON})
+        return self._stage.target if moved else self._stage.source
+
+    @property
+    def _is_off(self) -> bool:
+        return not self._subject.runs or self._cell.off or self._seen.after == DOWN
+
+    def _look(self) -> None:
+        subject, place = self._subject, self._place
+        assert whereabouts(subject) == {place: "shut off" if self._is_off else "running"}
+        undisturbed = not self._is_off
+        subject.assert_whole(place, off=self._is_off, undisturbed=undisturbed)
+        (other,) = set(HOSTS) - {place}
+        self._mudanza("check", subject.uuid, "--to", other, expect=None)  # it sweeps away what is thrown away
+        assert not (left := list(left_over(subject, place))), f"left over: {left}"
+
+    def _repeat(self) -> None:
+        """Move it once more: to where it was to go, or back."""
+        subject, place = self._subject, self._place
+        if subject.runs and self._is_off:
+            self._mudanza("start", subject.uuid)
+        (other,) = set(HOSTS) - {place}
+        with subject.watched():
+            self._mudanza("migrate", subject.uuid, "--to", other, *subject.options)
+        assert whereabouts(subject) == {other: "running" if subject.runs else "shut off"}
+        subject.assert_whole(other, off=not subject.runs, undisturbed=subject.runs)
+        assert not (left := list(left_over(subject, other))), f"left over after a plain move: {left}"
+
+
+def said(result: Result) -> str:
+    """Return what a command said in the end."""
+    errors = [event for event in result.events if event["event"] == "error"]
+    return str(errors[-1]["message"]) if errors else ""

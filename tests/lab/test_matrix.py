@@ -1,0 +1,47 @@
+"""Some cells of the crash matrix; ``scripts/soak --matrix`` plays them all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from mudanza.lab.lab import Lab
+from tests.lab.command import Mudanza
+from tests.lab.matrix.cast import Cast
+from tests.lab.matrix.cells import CELLS
+
+pytestmark = pytest.mark.lab
+
+PLAYED = (
+    "live: source's libvirtd killed: switchover + 150 ms",
+    "live: source's libvirtd killed: settling",
+    "live: source's QEMU killed: copying disks",
+    "live: target's QEMU killed: copying memory",
+    "live: controller killed: before the end of create volume",
+    "live: controller killed: before the end of transfer",
+    "live: link cut for 5 s: copying memory",
+    "live: target cut off from all: settling",
+    "cold: source's libvirtd restarted: carrying",
+    "cold: target's ports taken: preparing",
+    "cold: controller killed: before the end of release source",
+    "cold, running: controller killed: before the end of start",
+)
+"""One of each kind: what is killed, cut off and refused, and the moments at which a VM changes hands."""
+BY_NAME = {cell.id: cell for cell in CELLS}
+
+
+@pytest.fixture(scope="module")
+def cast(lab: Lab, mudanza: Mudanza) -> Iterator[Cast]:
+    made = Cast(lab)
+    yield made
+    made.dismiss()
+
+
+@pytest.mark.parametrize("name", PLAYED)
+def test_cell(cast: Cast, name: str) -> None:
+    cast.play(BY_NAME[name])
+
+
+def test_every_cell_has_a_name_of_its_own() -> None:
+    assert len(BY_NAME) == len(CELLS)
