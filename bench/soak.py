@@ -1,6 +1,7 @@
-"""Moves guests about at random until told to stop, cancels some moves, and checks after each that nothing was lost.
+"""Moves guests about at random under random faults until told to stop, and checks after each that nothing was lost.
 
-Prints one line a move and the counts at the end; exits 1 when anything was violated.
+Prints one line a move and the counts at the end; exits 1 when anything was violated. The faults and the checks are
+those of the crash matrix; here chance decides what meets what, and when.
 """
 
 from __future__ import annotations
@@ -8,29 +9,42 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import signal
-import subprocess
 import sys
 import time
+import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
-from mudanza.cli.lab import CONFIG, tell_mudanza
+from mudanza.cli.lab import tell_mudanza
 from mudanza.lab.domain import GuestSpec
-from mudanza.lab.guest import Guest, create_guest, virsh
+from mudanza.lab.guest import create_guest
 from mudanza.lab.lab import Lab
-from mudanza.lab.watch import Watch
 from mudanza.model.units import MIB
+from tests.lab.command import Mudanza
+from tests.lab.matrix.cells import KILLED, Cell
+from tests.lab.matrix.faults import FAULTS, NOTHING
+from tests.lab.matrix.moments import Moment
+from tests.lab.matrix.playing import Player
+from tests.lab.matrix.subjects import LiveSubject, whereabouts
 
-MOVE_LIMIT = 300.0
-"""Seconds one move may take."""
 GUESTS = (
     GuestSpec("still", memory=128 * MIB, disk=64 * MIB, beat=0.1),
-    GuestSpec("busy", memory=256 * MIB, disk=128 * MIB, write_rate=8 * MIB, working_set=32 * MIB, beat=0.1),
-    GuestSpec("writer", memory=128 * MIB, disk=128 * MIB, disk_write_rate=4 * MIB, beat=0.1),
+    GuestSpec("busy", memory=192 * MIB, disk=64 * MIB, write_rate=8 * MIB, working_set=32 * MIB, beat=0.1),
+    GuestSpec("writer", memory=128 * MIB, disk=96 * MIB, disk_write_rate=MIB, beat=0.1),
     GuestSpec("shared", memory=128 * MIB, disk=64 * MIB, pool="shared", beat=0.1),
 )
-ENDED_WELL = {0: "moved", 4: "cancelled"}
+PLACES = {"default": "/var/lib/libvirt/images", "shared": "/srv/shared"}
+QUIET_SHARE = 0.25
+"""Of the moves nothing is broken in."""
+COLD_SHARE = 0.15
+LATEST = 9.0
+"""Seconds after its decision at which a move is hit at the latest: most are over by then."""
+LONGEST = 25.0
+"""Seconds a fault lasts that does not last until the command has ended."""
+BY_NETWORK = frozenset(name for name, fault in FAULTS.items() if fault.by_network)
+"""They need a controller in the lab's own seat, which has a journal of its own: the matrix has them."""
+ANY_END = frozenset({0, 4, 5, 6, KILLED})
 
 
 def main() -> int:
@@ -44,62 +58,60 @@ def main() -> int:
     lab = Lab.up(f"soak{os.getpid() % 100000}", hosts=3, tied=True)
     try:
         tell_mudanza(lab)
-        guests = [create_guest(lab, spec, on="h1") for spec in GUESTS]
-        return _soak(lab, guests, time.monotonic() + arguments.minutes * 60, random.Random(seed))
+        subjects = [_subject(lab, spec) for spec in GUESTS]
+        return _soak(lab, subjects, time.monotonic() + arguments.minutes * 60, random.Random(seed))
     finally:
         lab.down()
 
 
-def _soak(lab: Lab, guests: Sequence[Guest], until: float, chance: random.Random) -> int:
-    counts: Counter[str] = Counter()
+def _subject(lab: Lab, spec: GuestSpec) -> LiveSubject:
+    guest = create_guest(lab, spec, on="h1")
+    path = f"{PLACES[spec.pool]}/{spec.volume}"
+    return LiveSubject(lab, guest, path, options=(), autostart=False)
+
+
+def _soak(lab: Lab, subjects: Sequence[LiveSubject], until: float, chance: random.Random) -> int:
+    counts: Counter[str] = Counter(dict.fromkeys(("moves", "faults", "violations", "lost writes"), 0))
     while time.monotonic() < until:
-        guest = chance.choice(guests)
-        here = next(host for host, state in guest.states().items() if state == "running")
-        there = chance.choice([host for host in lab.hosts if host != here])
-        cancel_after = chance.uniform(0.5, 6) if chance.random() < 0.3 else None
-        with Watch(lab, guest.address) as watch:
-            code = _move(lab, guest, there, cancel_after)
-        outcome = ENDED_WELL.get(code, f"exit {code}")
-        violations = list(_violations(lab, guest, there if code == 0 else here, watch))
-        if code not in ENDED_WELL:
-            violations.append(outcome)
-        counts.update([outcome, *["violations"] * len(violations)])
-        dark = f"{watch.series.blackout * 1000:.0f} ms dark"
-        print(f"{guest.name}: {here} → {there}: {outcome}, {dark} {violations or ''}", flush=True)
-    print(
-        f"{sum(counts[each] for each in ENDED_WELL.values())} moves: {dict(counts)}; violations {counts['violations']}"
-    )
-    return 1 if counts["violations"] else 0
-
-
-def _move(lab: Lab, guest: Guest, there: str, cancel_after: float | None) -> int:
-    environment = {**os.environ, "MUDANZA_CONFIG": str(lab.directory / CONFIG)}
-    argv = [sys.executable, "-m", "mudanza", "migrate", guest.uuid, "--to", there]
-    with subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        subject = chance.choice(subjects)
+        player, what = _cast(lab, subject, chance)
+        counts["moves"] += 1
+        counts["faults"] += "nothing" not in what
         try:
-            process.wait(cancel_after or MOVE_LIMIT)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGINT)
-            process.wait(MOVE_LIMIT)
-        if process.returncode not in ENDED_WELL and process.stderr:
-            print(process.stderr.read().decode(), flush=True)
-        return process.returncode
+            seen = player.play()
+            player.start_again()
+            subject.guest.await_answer()
+            outcome = seen.words
+        except Exception as error:  # whatever it is: it is counted, told, and the run is over
+            traceback.print_exc()
+            counts["violations"] += 1
+            counts["lost writes"] += "on the disk" in str(error) or "bad ring" in str(error)
+            outcome = f"VIOLATION: {error}"
+        print(f"{what}: {outcome}", flush=True)
+        if counts["violations"]:
+            break  # what comes after it would be about a world that is broken already
+    print(", ".join(f"{what} {count}" for what, count in counts.items()))
+    return 1 if counts["violations"] or counts["lost writes"] else 0
 
 
-def _violations(lab: Lab, guest: Guest, expected: str, watch: Watch) -> Iterator[str]:
-    states = guest.states()
-    if states != {expected: "running"}:
-        yield f"expected it on {expected} only: {states}"
-    if not watch.series.every_beat_arrived:
-        yield f"{watch.series.beats_lost} beats lost, {watch.series.beats_repeated} repeated"
-    if watch.series.boots != 1:
-        yield "it rebooted"
-    guest.verify()
-    guest.verify_memory()
-    for host in lab.hosts:
-        virsh(lab.cell(host), "pool-refresh", "default")
-        if host != expected and guest.name in virsh(lab.cell(host), "vol-list", "default"):
-            yield f"a volume was left on {host}"
+def _cast(lab: Lab, subject: LiveSubject, chance: random.Random) -> tuple[Player, str]:
+    """Choose where a guest goes, how, and what happens to it; return that, and the same in words."""
+    (here,) = whereabouts(subject)
+    there = chance.choice([host for host in lab.hosts if host != here])
+    kind = "cold, running" if chance.random() < COLD_SHARE else "live"
+    name = chance.choice([*sorted(FAULTS.keys() - BY_NETWORK)])
+    fault = FAULTS[name]
+    if chance.random() < QUIET_SHARE:
+        name, fault = "nothing", NOTHING
+    elif fault.lasts is None and chance.random() < 0.5:
+        fault = replace(fault, lasts=chance.uniform(1, LONGEST))
+    moment = Moment(after=chance.uniform(0, LATEST))
+    subject.options = ("--mode", "cold", "--shutdown-limit", "60s") if kind != "live" else ("--mode", "live")
+    killing = "QEMU" in name
+    cell = Cell(kind, name, "at random", ANY_END, frozenset({0, 4, 5, 6}), off=None if killing else False)
+    player = Player(cell, lab, Mudanza(lab), subject, target=there, fault=fault, moment=moment)
+    lasts = f" for {fault.lasts:.1f} s" if fault.lasts else ""
+    return player, f"{subject.name} {here} → {there}, {kind}: {name} after {moment.after:.1f} s{lasts}"
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from types import FrameType
 HERE = Path(__file__).parent
 SECONDS = {
     "test_migrate.py": 300,
-    "test_cold_faults.py": 200,
+    "test_matrix.py": 240,
+    "test_cold_faults.py": 150,
     "test_link_cut.py": 135,
     "test_cold.py": 110,
     "test_check_states.py": 110,

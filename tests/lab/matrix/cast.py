@@ -30,9 +30,9 @@ class Cast:
         if cell.kind != "live":
             mib = CARRIED if cell.moment in ("carrying", "preparing") else LIGHT
             with cold_subject(self._lab, mib=mib, running=cell.kind == "cold, running") as subject:
-                return Player(cell, self._lab, mudanza, subject).play()
+                return _played(Player(cell, self._lab, mudanza, subject))
         try:
-            return Player(cell, self._lab, mudanza, self._the_guest()).play()
+            return _played(Player(cell, self._lab, mudanza, self._the_guest()))
         except BaseException:
             with suppress(LabError):  # what was broken may be broken still, and that is not what went wrong first
                 self.dismiss()
@@ -47,3 +47,9 @@ class Cast:
         """Take the guest away."""
         stack, self._stack, self._guest = self._stack, ExitStack(), None
         stack.close()
+
+
+def _played(player: Player) -> Seen:
+    seen = player.play()
+    player.repeat()
+    return seen

@@ -34,8 +34,8 @@ class Cell:
     moment: str
     command: frozenset[int]
     after: frozenset[int]
-    off: bool = False
-    """The fault has killed the guest where it is in the end: there it is off, its disks whole."""
+    off: bool | None = False
+    """The fault has killed the guest where it is in the end: there it is off, its disks whole. None: it may have."""
 
     @property
     def id(self) -> str:

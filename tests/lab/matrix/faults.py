@@ -81,7 +81,7 @@ def _killing_qemu(stage: Stage, name: str) -> Act:
     vm = stage.uuid
     if stage.cold:
         listed = virsh(stage.lab.cell(name), "list", "--name").split()
-        (vm,) = (domain for domain in listed if domain.startswith(CARRIER))
+        vm = next((domain for domain in listed if domain.startswith(CARRIER)), vm)
     return partial(faults.kill_qemu, stage.lab, name, vm)
 
 
@@ -145,6 +145,8 @@ def _at_target(function: Callable[[Lab, str], object]) -> Callable[[Stage], Act]
 def _mending(function: Callable[[Lab, str], object]) -> Callable[[Stage], object]:
     return lambda stage: function(stage.lab, stage.target)
 
+
+NOTHING = Fault(lambda stage: partial(_nothing, stage))
 
 FAULTS: Mapping[str, Fault] = {
     **_of_hosts(),

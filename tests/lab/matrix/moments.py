@@ -26,6 +26,8 @@ class Moment:
     """It says that it is there, and that something has been copied in it."""
     suspended: float | None = None
     """So many seconds after libvirt has said that the guest is suspended for the switchover."""
+    after: float | None = None
+    """So many seconds after the move was decided: for who leaves it to chance."""
 
 
 _MOMENTS: Mapping[tuple[str, str], Moment] = {

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from mudanza.lab.lab import Lab
+from mudanza.model.errors import UsageError
 from mudanza.model.units import MIB
 from tests.lab import dying
 from tests.lab.command import Mudanza, Result, Running
 from tests.lab.conftest import await_true
 from tests.lab.matrix.cells import Cell
 from tests.lab.matrix.copies import Copies
-from tests.lab.matrix.faults import FAULTS, Stage
-from tests.lab.matrix.moments import Suspension, death_of, has_come, is_boundary, moment_of, suspension
+from tests.lab.matrix.faults import FAULTS, Fault, Stage
+from tests.lab.matrix.moments import Moment, Suspension, death_of, has_come, is_boundary, moment_of, suspension
 from tests.lab.matrix.subjects import HOSTS, Subject, left_over, whereabouts
 from tests.lab.test_migrate import expire_leases
 
@@ -46,14 +47,28 @@ class Seen:
 
 
 class Player:
-    """Plays one cell with one VM."""
+    """Plays one cell with one VM, between the two HOSTS or to ``target``.
 
-    def __init__(self, cell: Cell, lab: Lab, mudanza: Mudanza, subject: Subject) -> None:
+    ``fault`` and ``moment`` are those of the cell's names, unless they are given.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        lab: Lab,
+        mudanza: Mudanza,
+        subject: Subject,
+        *,
+        target: str | None = None,
+        fault: Fault | None = None,
+        moment: Moment | None = None,
+    ) -> None:
         self._cell, self._lab, self._mudanza, self._subject = cell, lab, mudanza, subject
         (here,) = whereabouts(subject)
-        (there,) = set(HOSTS) - {here}
+        there = target or next(host for host in HOSTS if host != here)
         self._stage = Stage(lab, subject.uuid, here, there, cold=cell.kind != "live")
-        self._fault = FAULTS[cell.fault]
+        self._fault = fault or FAULTS[cell.fault]
+        self._moment = moment
         self._seen = Seen(0)
 
     def play(self) -> Seen:
@@ -62,12 +77,26 @@ class Player:
             with self._subject.watched():
                 self._bring_about()
                 self._finish()
-            assert not copies.twice, f"two copies ran: {copies.twice}"
-            assert copies.looks > 0
             self._look()
-            self._repeat()
         assert not copies.twice, f"two copies ran: {copies.twice}"
+        assert copies.looks > 0
         return self._seen
+
+    def repeat(self) -> None:
+        """Move it once more: to where it was to go, or back. Raises AssertionError where that does not go well."""
+        subject, place = self._subject, self._place
+        self.start_again()
+        (other,) = set(HOSTS) - {place}
+        with subject.watched():
+            self._mudanza("migrate", subject.uuid, "--to", other, *subject.options)
+        assert whereabouts(subject) == {other: "running" if subject.runs else "shut off"}
+        subject.assert_whole(other, off=not subject.runs, undisturbed=self._cell.kind == "live")
+        assert not (left := list(left_over(subject, other))), f"left over after a plain move: {left}"
+
+    def start_again(self) -> None:
+        """Start it if the fault has killed it: nothing else does so unasked."""
+        if self._subject.runs and self._is_off:
+            self._mudanza("start", self._subject.uuid)
 
     # ---- the move and the fault ----
 
@@ -86,19 +115,27 @@ class Player:
 
     def _struck(self, stack: ExitStack) -> Running:
         """Begin, and strike when the moment has come. Return the command, which the fault may outlive."""
-        stage, fault, moment = self._stage, self._fault, moment_of(self._cell.kind, self._cell.moment)
+        stage, fault = self._stage, self._fault
+        moment = self._moment or moment_of(self._cell.kind, self._cell.moment)
         listening = self._listening(stack) if moment.suspended is not None else None
         stage.running = running = self._begin("STOP", *moment.stop) if moment.stop else self._begin()
         stack.callback(fault.mend, stage)
         if moment.stop:
             await_true(lambda: running.is_stopped, " ".join(moment.stop))
+        elif moment.after is not None:
+            running.until_event(lambda event: event["event"] == "start", "start")
+            time.sleep(moment.after)  # what chance has chosen
         elif listening is None:
             running.until_event(lambda event: has_come(moment, event), moment.phase)
         strike = fault.aim(stage)
         if listening is not None:
             listening.wait()
             time.sleep(moment.suspended or 0.0)  # this very time is what the cell is about
-        strike()
+        try:
+            strike()
+        except UsageError:
+            # Left to chance, there may be nothing to be hit, or not any more.
+            assert moment.after is not None, f"{self._cell.fault}: there was nothing to be hit"
         if moment.stop:
             running.send(signal.SIGCONT)
         if fault.lasts is not None:
@@ -123,10 +160,15 @@ class Player:
 
     # ---- what is left to do ----
 
+    def _newest_job(self) -> dict[str, Any] | None:
+        found: list[dict[str, Any]] = self._mudanza("jobs", "-o", "json").data
+        return next((job for job in found if job["vm_uuid"] == self._subject.uuid), None)
+
     @property
     def _job(self) -> dict[str, Any]:
-        found: list[dict[str, Any]] = self._mudanza("jobs", "-o", "json").data
-        return next(job for job in found if job["vm_uuid"] == self._subject.uuid)
+        found = self._newest_job()
+        assert found is not None
+        return found
 
     def _finish(self) -> None:
         """Finish the job as an operator would, until there is nothing of it to be done any more."""
@@ -136,14 +178,13 @@ class Player:
         elif job["report"].get("left"):
             self._seen.resumed += (self._mudanza("job", "resume", str(job["id"]), "-o", "json", expect=0).code,)
         job = self._job
-        if job["ended_at"] is None and self._cell.off:
+        if job["ended_at"] is None and self._cell.off is not False:
             self._act_as_person(job["id"])
         job = self._job
-        self._seen.after = job["exit_code"]
-        if self._cell.after != frozenset({PERSON}):
-            assert job["ended_at"] is not None, f"the job is still open: {job['state']}; {self._seen}"
-            assert job["exit_code"] in self._cell.after, f"the job ended with {job['exit_code']}: {job['outcome']}"
+        assert job["ended_at"] is not None, f"the job is still open: {job['state']}; {self._seen}"
+        assert job["exit_code"] in self._cell.after, f"the job ended with {job['exit_code']}: {job['outcome']}"
         assert not job["report"].get("left"), f"the job left {job['report']['left']}"
+        self._seen.after = job["exit_code"]
 
     def _resume(self, job: int) -> Result:
         expire_leases(self._mudanza)
@@ -158,34 +199,25 @@ class Player:
 
     @property
     def _place(self) -> str:
-        """The host where the VM has to be, by what the job says."""
-        moved = self._seen.after == 0 or self._cell.after == frozenset({PERSON})
-        return self._stage.target if moved else self._stage.source
+        """The host where the VM has to be, by what the job says; after a person has closed it, the target."""
+        return self._stage.target if self._seen.after in (0, PERSON) else self._stage.source
 
     @property
     def _is_off(self) -> bool:
-        return not self._subject.runs or self._cell.off or self._seen.after == DOWN
+        if not self._subject.runs or self._seen.after == DOWN:
+            return True
+        if self._cell.off is None:
+            return whereabouts(self._subject) == {self._place: "shut off"}
+        return self._cell.off
 
     def _look(self) -> None:
         subject, place = self._subject, self._place
         assert whereabouts(subject) == {place: "shut off" if self._is_off else "running"}
-        undisturbed = not self._is_off
+        undisturbed = not self._is_off and self._cell.kind == "live"
         subject.assert_whole(place, off=self._is_off, undisturbed=undisturbed)
         (other,) = set(HOSTS) - {place}
         self._mudanza("check", subject.uuid, "--to", other, expect=None)  # it sweeps away what is thrown away
         assert not (left := list(left_over(subject, place))), f"left over: {left}"
-
-    def _repeat(self) -> None:
-        """Move it once more: to where it was to go, or back."""
-        subject, place = self._subject, self._place
-        if subject.runs and self._is_off:
-            self._mudanza("start", subject.uuid)
-        (other,) = set(HOSTS) - {place}
-        with subject.watched():
-            self._mudanza("migrate", subject.uuid, "--to", other, *subject.options)
-        assert whereabouts(subject) == {other: "running" if subject.runs else "shut off"}
-        subject.assert_whole(other, off=not subject.runs, undisturbed=subject.runs)
-        assert not (left := list(left_over(subject, other))), f"left over after a plain move: {left}"
 
 
 def said(result: Result) -> str:

@@ -58,6 +58,8 @@ class LiveSubject:
 
     lab: Lab
     guest: Guest
+    path: str
+    """Of its disk, the same on every host."""
     options: tuple[str, ...] = ("--max-downtime", "1s")
     runs: bool = True
     autostart: bool = True
@@ -74,7 +76,7 @@ class LiveSubject:
 
     @property
     def files(self) -> frozenset[str]:
-        return frozenset({f"{cold.IMAGES}/{self.name}.qcow2"})
+        return frozenset({self.path})
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -98,9 +100,8 @@ class LiveSubject:
         self.guest.verify_memory()
 
     def _assert_whole_image(self, host: str, told: int) -> None:
-        (path,) = self.files
-        check_image(self.lab, host, path)
-        ring = read_ring(self.lab.cell(host), path, "qcow2")
+        check_image(self.lab, host, self.path)
+        ring = read_ring(self.lab.cell(host), self.path, "qcow2")
         assert ring.whole, ring
         # A beat is on the disk before it is sent: what was heard of must be there.
         assert ring.last >= told, f"the client saw beat {told}; {ring.last} is the last one on the disk"
@@ -115,7 +116,7 @@ def live_subject(lab: Lab, name: str = "mover", on: str = "h1") -> Iterator[Live
     guest = create_guest(lab, spec, on=on)
     try:
         virsh(lab.cell(on), "autostart", guest.uuid)
-        yield LiveSubject(lab, guest)
+        yield LiveSubject(lab, guest, f"{cold.IMAGES}/{spec.volume}")
     finally:
         guest.remove()
         sweep_files(lab, name)
@@ -189,7 +190,7 @@ def whereabouts(subject: Subject) -> dict[str, str]:
 
 def left_over(subject: Subject, at: str) -> Iterator[str]:
     """Say what is on the hosts of a VM that is at ``at``, or of ours, and should not be."""
-    for host in HOSTS:
+    for host in subject.lab.hosts:
         cell = subject.lab.cell(host)
         for listed in ("list --all --name", "pool-list --all --name"):
             names = virsh(cell, *listed.split()).split()
