@@ -88,9 +88,9 @@ def sound(lab: Lab) -> Iterator[str]:
         yield name
 
 
-def await_true(condition: Callable[[], bool], what: str) -> None:
-    """Wait until a condition holds; fail after AWAIT_LIMIT, naming it."""
-    deadline = time.monotonic() + AWAIT_LIMIT
+def await_true(condition: Callable[[], bool], what: str, limit: float = AWAIT_LIMIT) -> None:
+    """Wait until a condition holds; fail after ``limit`` seconds, naming it."""
+    deadline = time.monotonic() + limit
     while not condition():
-        assert time.monotonic() < deadline, f"still not so after {AWAIT_LIMIT:g} s: {what}"
+        assert time.monotonic() < deadline, f"still not so after {limit:g} s: {what}"
         time.sleep(_AWAIT_INTERVAL)

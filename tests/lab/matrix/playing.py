@@ -24,6 +24,8 @@ from tests.lab.test_migrate import expire_leases
 
 RATE = 10 * MIB
 """Bytes per second over the wire until the fault has struck: slow enough that it strikes in its phase."""
+MOMENT_LIMIT = 120.0
+"""Seconds until a moment must have come."""
 DOWN, PERSON = 6, 5
 
 
@@ -103,7 +105,6 @@ class Player:
     def _bring_about(self) -> None:
         with ExitStack() as stack:
             stack.callback(self._lab.set_uplink, self._stage.source, None)
-            self._lab.set_uplink(self._stage.source, RATE)
             if is_boundary(self._cell.kind, self._cell.moment):
                 running = self._begin("KILL", *death_of(self._cell.moment))
             else:
@@ -118,10 +119,12 @@ class Player:
         stage, fault = self._stage, self._fault
         moment = self._moment or moment_of(self._cell.kind, self._cell.moment)
         listening = self._listening(stack) if moment.suspended is not None else None
+        if not moment.stop:
+            self._lab.set_uplink(stage.source, RATE)
         stage.running = running = self._begin("STOP", *moment.stop) if moment.stop else self._begin()
         stack.callback(fault.mend, stage)
         if moment.stop:
-            await_true(lambda: running.is_stopped, " ".join(moment.stop))
+            await_true(lambda: running.is_stopped, " ".join(moment.stop), MOMENT_LIMIT)
         elif moment.after is not None:
             running.until_event(lambda event: event["event"] == "start", "start")
             time.sleep(moment.after)  # what chance has chosen

@@ -91,7 +91,8 @@ class Room:
         """
         for step in job.steps_named("create volume"):
             if step.outcome is None:
-                ours = self._is_new(_place(step.intent), int(step.intent["size"]), device=step.intent["device"])
+                device = bool(step.intent.get("device"))  # older versions did not write it down for live moves
+                ours = self._is_new(_place(step.intent), int(step.intent["size"]), device=device)
                 outcome = {"made": step.intent["path"]} if ours else {"error": "nothing of ours is there"}
                 self._handle.done(step.n, outcome)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
 from mudanza import clock
@@ -17,6 +18,7 @@ from mudanza.migration.closing import Closing, Residue
 from mudanza.migration.destination import volume_xml
 from mudanza.migration.freight.freight import Freight, FreightLimits
 from mudanza.migration.freight.left_behind import end_carriers
+from mudanza.migration.freight.room import Room
 from mudanza.migration.freight.travelling import travelling
 from mudanza.migration.history_keeper import HistoryKeeper
 from mudanza.migration.live.order import assert_unchanged, order_of
@@ -175,7 +177,13 @@ class LiveMigration:
             origin = self._origin(record, disk)
             step = handle.intend(
                 "create volume",
-                {"pool": plan.pool, "volume": plan.volume, "path": plan.path, "size": plan.size},
+                {
+                    "pool": plan.pool,
+                    "volume": plan.volume,
+                    "path": plan.path,
+                    "size": plan.size,
+                    "device": plan.pool_is_block,
+                },
             )
             try:
                 made = target.create(plan.pool, volume_xml(plan, origin, _below(prepared.vm, plan, record)))
@@ -298,6 +306,7 @@ class LiveMigration:
         begun = clock.monotonic() - (found.read_at - found.started_at)
         try:
             self._end_carriers(handle, record, found)
+            self._make_sure(handle, record, found)
             end = self._wait_for_transfer(handle, record, found, stop)
         except NeedsPersonError as error:
             raise left_open(handle, error) from None
@@ -315,6 +324,12 @@ class LiveMigration:
                 remedy=f"see that both hosts answer, then: mudanza job resume {handle.id}",
             ) from error
 
+    def _make_sure(self, handle: JobHandle, record: MoveRecord, job: Job) -> None:
+        """Find out how making a volume went whose controller died over it: what was made is ours to clean up."""
+        target, _ = read_host(self._inventory.host(record.target), connections=self._connections)
+        with suppress(HypervisorError, HostUnreachableError):  # then it is left for another try, and said
+            Room(self._connections, handle, target).make_sure(job)
+
     def clean_up(self, job_id: int) -> Residue:
         """Try once more to delete what an ended job, whose VM did not move, had to leave at the target."""
         found = self._jobs.get(job_id)
@@ -324,8 +339,9 @@ class LiveMigration:
         handle = self._jobs.reopen(job_id)
         residue = Residue(kept=tuple(found.report["left"]))
         try:
+            self._make_sure(handle, record, found)
             closing = Closing(self._connections, self._inventory, handle, record)
-            residue = closing.undo_at_target(found)
+            residue = closing.undo_at_target(self._jobs.get(job_id))
         finally:
             handle.finish(found.state, found.outcome, found.exit_code or 0, {"left": list(residue.kept)})
         return residue
