@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, inspect, update
+from sqlalchemy import Engine, update
 
 from mudanza.journal.database import open_database
 from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import NEEDS_PERSON, Jobs, LeaseLostError, NewJob
-from mudanza.journal.schema import VERSION, about, job
+from mudanza.journal.schema import job
 from mudanza.model.errors import BlockedError, UsageError
 from mudanza.model.host import HostEntry
 from mudanza.model.migration import Answer, Probe
 
 NEW = NewJob("live", "u-1", "db", "h1", "h2", {"bandwidth": None}, "ana@laptop")
-OLDEST = Path(__file__).with_name("journal_v1.sql")
 
 
 @pytest.fixture
@@ -139,48 +137,6 @@ def test_what_was_learnt_of_a_pair_goes_with_a_changed_host(engine: Engine) -> N
     assert inventory.tls_between("h2", "h1").answer is Answer.UNKNOWN
     inventory.put_hosts([HostEntry("h2", "c:///")])
     assert inventory.tls_between("h1", "h2").answer is Answer.UNKNOWN
-
-
-@pytest.mark.parametrize("version", [0, VERSION + 1])
-def test_a_database_of_an_unknown_version_is_refused(engine: Engine, path: Path, version: int) -> None:
-    with engine.begin() as connection:
-        connection.execute(update(about).values(version=version))
-    for _ in range(2):
-        with pytest.raises(UsageError, match=f"schema {version}"):
-            open_database(str(path))
-
-
-def test_a_database_of_version_1_is_brought_up_to_date_with_all_that_is_in_it(tmp_path: Path, engine: Engine) -> None:
-    old = tmp_path / "old.db"
-    with sqlite3.connect(old) as raw:
-        raw.executescript(OLDEST.read_text())
-    for _ in range(2):
-        upgraded = open_database(str(old))
-    assert _columns(upgraded) == _columns(engine)
-    assert Inventory(upgraded).host("h1").tags == ("rack a",)
-    jobs = Jobs(upgraded)
-    assert [job.outcome for job in jobs.latest(9)] == ["", "moved"]
-    jobs.ask_to_cancel(2, "ana@laptop")
-    assert jobs.take_over(2).cancel_asked() == "ana@laptop"
-    assert jobs.get(2).steps_named("transfer")[0].outcome is None
-
-
-def _columns(engine: Engine) -> dict[str, set[tuple[str, str, bool]]]:
-    """Return table → name, type and "may be NULL" of its columns."""
-    looked = inspect(engine)
-    return {
-        table: {(column["name"], str(column["type"]), column["nullable"]) for column in looked.get_columns(table)}
-        for table in looked.get_table_names()
-    }
-
-
-def test_two_programs_that_find_an_old_database_upgrade_it_once(tmp_path: Path) -> None:
-    old = tmp_path / "old.db"
-    with sqlite3.connect(old) as raw:
-        raw.executescript(OLDEST.read_text())
-    with ThreadPoolExecutor(4) as pool:
-        engines = list(pool.map(open_database, [str(old)] * 4))
-    assert {len(Jobs(engine).latest(9)) for engine in engines} == {2}
 
 
 def test_a_database_named_by_url_is_as_durable_as_one_named_by_path(tmp_path: Path) -> None:

@@ -13,25 +13,31 @@ from sqlalchemy import (
     create_engine,
     event,
     func,
-    insert,
     literal_column,
-    select,
-    text,
-    update,
 )
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.sql.elements import ColumnElement
 
 from mudanza import clock
-from mudanza.journal import schema
+from mudanza.journal.upgrading import bring_up_to_date
 from mudanza.model.errors import UsageError
 
 Database = Engine
 """An open database; what is in it is the journal's own business."""
 
 BUSY_TIMEOUT = 30.0
-"""Seconds that one writer waits for another one of the same SQLite file."""
+"""Seconds that one writer waits for another one."""
+CONNECT_TIMEOUT = 10
+"""Seconds that PostgreSQL may take to accept our connection."""
+_ALIVE = {
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20000,
+}
+"""How soon a server that has gone is noticed: seconds, and the last one milliseconds."""
 
 
 def open_database(database: str) -> Database:
@@ -42,8 +48,7 @@ def open_database(database: str) -> Database:
     try:
         engine = _engine(database)
         with engine.begin() as connection:
-            schema.metadata.create_all(connection)
-            _bring_up_to_date(connection, database)
+            bring_up_to_date(connection, _shown(database))
     except ModuleNotFoundError as error:
         raise UsageError(
             f"the database {_shown(database)} needs the Python package {error.name}, which is not installed",
@@ -71,12 +76,21 @@ def _engine(database: str) -> Engine:
         return _sqlite(Path(url.database))
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")  # SQLAlchemy 2.0 would look for its predecessor
-    return create_engine(url)
+    engine = create_engine(url, connect_args={"connect_timeout": CONNECT_TIMEOUT, **_ALIVE})
+
+    @event.listens_for(engine, "connect")
+    def _bounded(connection: Any, _record: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET statement_timeout = {int(BUSY_TIMEOUT * 1000)}")
+            cursor.execute(f"SET lock_timeout = {int(BUSY_TIMEOUT * 1000)}")
+        connection.commit()
+
+    return engine
 
 
 def _sqlite(path: Path) -> Engine:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.touch(mode=0o600)  # definitions are kept with their passwords
+    path.touch(mode=0o600)
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT})
 
     @event.listens_for(engine, "connect")
@@ -85,6 +99,7 @@ def _sqlite(path: Path) -> Engine:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA secure_delete=ON")  # what is overwritten is not left in free pages
         connection.create_function("controller_clock", 0, clock.time)  # SQLite has no clock but its program's
 
     @event.listens_for(engine, "begin")
@@ -93,24 +108,6 @@ def _sqlite(path: Path) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
-
-
-def _bring_up_to_date(connection: Connection, database: str) -> None:
-    # Locked, so that of two programs that find an old database one upgrades it and the other finds it done.
-    version = connection.scalar(select(schema.about.c.version).with_for_update())
-    if version is None:
-        connection.execute(insert(schema.about).values(version=schema.VERSION))
-        return
-    while version in schema.UPGRADES:
-        for statement in schema.UPGRADES[version]:
-            connection.execute(text(statement))
-        version += 1
-        connection.execute(update(schema.about).values(version=version))
-    if version != schema.VERSION:
-        raise UsageError(
-            f"the database {_shown(database)} has schema {version}; this mudanza knows {schema.VERSION}",
-            remedy="use the mudanza that wrote it, or another database",
-        )
 
 
 def _shown(database: str) -> str:

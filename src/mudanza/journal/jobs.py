@@ -69,6 +69,12 @@ class Job:
     """Unfinished, and its controller's lease has run out."""
     read_at: float
     """When this was read."""
+    queued_at: float | None = None
+    """When it was put down to be done; None where whoever asked for it began at once."""
+    plan: int | None = None
+    """The plan it belongs to."""
+    protocol: int = 1
+    written_by: str = ""
 
     def steps_named(self, name: str) -> tuple[Step, ...]:
         """Return the steps of that name, in their order."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from sqlalchemy import (
     Boolean,
     Column,
@@ -14,19 +12,16 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    text,
 )
 
-VERSION = 2
-UPGRADES: Mapping[int, tuple[str, ...]] = {
-    1: (
-        "ALTER TABLE job ADD COLUMN cancel_asked_by VARCHAR",
-        "ALTER TABLE job ADD COLUMN cancel_asked_at FLOAT",
-    ),
-}
-"""Version → the statements that make the next one of it."""
+REVISIONS = ("0001", "0002", "0003")
+"""Every schema there was, the oldest first; ``migrations`` makes each one of the one before."""
+HEAD = REVISIONS[-1]
 
 metadata = MetaData()
 
+# What programs of schema 1 and 2 look at, to see that this is no database of theirs any more.
 about = Table("about", metadata, Column("version", Integer, nullable=False))
 
 host = Table(
@@ -76,6 +71,11 @@ job = Table(
     # Written by others than the owner: who wants it cancelled, and since when.
     Column("cancel_asked_by", String),
     Column("cancel_asked_at", Float),
+    Column("queued_at", Float),  # NULL: whoever asked for it began at once
+    Column("plan", Integer),  # the plan it belongs to
+    # What its writer may have meant: see `protocol`.
+    Column("protocol", Integer, nullable=False, server_default="1"),
+    Column("written_by", String, nullable=False, server_default=text("''")),
 )
 step = Table(
     "step",
@@ -87,4 +87,27 @@ step = Table(
     Column("outcome", Text),  # JSON, written after it; NULL: nobody knows whether it was done
     Column("at", Float, nullable=False),
     Column("ended_at", Float),
+)
+event = Table(
+    "event",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("job", Integer, ForeignKey("job.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("at", Float, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("owner", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("detail", Text, nullable=False),
+)
+# Rows are added and never changed: a row with `ends` says how what that row asked for has ended.
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("ends", Integer),
+    Column("at", Float, nullable=False),
+    Column("who", Text, nullable=False),  # JSON
+    Column("command", Text, nullable=False),  # JSON: its words
+    Column("exit_code", Integer),
+    Column("outcome", Text, nullable=False),
 )

@@ -1,0 +1,63 @@
+"""Bringing a database to the schema of this program, once, whoever else opens it at the same time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import Connection, inspect, select, text
+
+from mudanza.journal.schema import HEAD, REVISIONS, about
+from mudanza.model.errors import UsageError
+
+_OLDER = {1: "0001", 2: "0002"}
+"""What the table ``about`` says in a database from before Alembic → its schema."""
+_LOCK = 0x6D7564616E7A61
+"""The number under which PostgreSQL knows our lock: "mudanza"."""
+
+
+def bring_up_to_date(connection: Connection, shown: str) -> None:
+    """Make the tables in an empty database, or upgrade an older one, with all that is in it; all or nothing.
+
+    Takes no time where nothing is to be done. ``shown``: what the database is called. Raises UsageError for one of a
+    newer schema, or none of ours.
+    """
+    if _standing(connection, shown) == HEAD:
+        return
+    if connection.dialect.name == "postgresql":  # SQLite holds its write lock already
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+    standing = _standing(connection, shown)  # the one who had the lock before may have done it
+    if standing != HEAD:
+        _upgrade(connection, standing)
+
+
+def _standing(connection: Connection, shown: str) -> str | None:
+    """Return the database's schema, None where there is nothing yet."""
+    tables = inspect(connection).get_table_names()
+    if "alembic_version" in tables:
+        found = connection.scalar(text("SELECT version_num FROM alembic_version"))
+        known = next((revision for revision in REVISIONS if revision == found), None)
+    elif about.name in tables:
+        found = connection.scalar(select(about.c.version))
+        known = _OLDER.get(found or 0)
+    else:
+        return None
+    if known is None:
+        raise UsageError(
+            f"the database {shown} has schema {found}; this mudanza knows {REVISIONS[0]} to {HEAD}",
+            remedy="use the mudanza that wrote it (a newer one has upgraded it), or another database",
+        )
+    return known
+
+
+def _upgrade(connection: Connection, standing: str | None) -> None:
+    # Imported where it is needed: it takes longer to load than everything else together.
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    if standing is not None and "alembic_version" not in inspect(connection).get_table_names():
+        command.stamp(config, standing)
+    command.upgrade(config, "head")
