@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,12 +81,13 @@ def test_an_abandoned_job_is_taken_over_and_its_old_owner_writes_no_more(engine:
         connection.execute(update(job).values(lease_until=0))
     assert jobs.get(old.id).abandoned
     new = Jobs(engine).take_over(old.id)
-    for write in (
+    writes: list[Callable[[], object]] = [
         old.renew,
         lambda: old.done(step, {}),
         lambda: old.finish("done", "", 0),
         lambda: old.enter("x"),
-    ):
+    ]
+    for write in writes:
         with pytest.raises(LeaseLostError):
             write()
     new.finish("done", "settled", 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,11 @@ from sqlalchemy import (
     literal_column,
 )
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.sql.elements import ColumnElement
 
 from mudanza import clock
+from mudanza.journal.errors import JournalLostError
 from mudanza.journal.upgrading import bring_up_to_date
 from mudanza.model.errors import UsageError
 
@@ -76,7 +79,7 @@ def _engine(database: str) -> Engine:
         return _sqlite(Path(url.database))
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")  # SQLAlchemy 2.0 would look for its predecessor
-    engine = create_engine(url, connect_args={"connect_timeout": CONNECT_TIMEOUT, **_ALIVE})
+    engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_TIMEOUT, **_ALIVE})
 
     @event.listens_for(engine, "connect")
     def _bounded(connection: Any, _record: Any) -> None:
@@ -108,6 +111,20 @@ def _sqlite(path: Path) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
+
+
+@contextmanager
+def transaction(engine: Database) -> Iterator[Connection]:
+    """Do something in the database, all of it or nothing. Raises JournalLostError where it does not answer."""
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except (OperationalError, InterfaceError) as error:
+        shown = engine.url.render_as_string(hide_password=True)
+        raise JournalLostError(
+            f"the journal {shown} cannot be read or written: {str(error.orig).strip()}",
+            remedy="see that the database answers, then look at what was under way: mudanza jobs",
+        ) from error
 
 
 def _shown(database: str) -> str:

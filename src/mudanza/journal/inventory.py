@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
 
-from mudanza.journal.database import now
+from mudanza.journal.database import now, transaction
 from mudanza.journal.jobs import unfinished_at
 from mudanza.journal.schema import host, pair
 from mudanza.model.errors import BlockedError, UsageError
@@ -25,7 +25,7 @@ class Inventory:
 
     def hosts(self) -> tuple[HostEntry, ...]:
         """Return all hosts, by name."""
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             return tuple(_entry(row) for row in connection.execute(select(host).order_by(host.c.name)))
 
     def host(self, name: str) -> HostEntry:
@@ -38,7 +38,7 @@ class Inventory:
 
     def add_host(self, entry: HostEntry) -> None:
         """Add a host. Raises UsageError when the name is taken."""
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             if connection.execute(select(host.c.name).where(host.c.name == entry.name)).first():
                 raise UsageError(
                     f"there is a host {entry.name!r} already",
@@ -52,7 +52,7 @@ class Inventory:
         Raises BlockedError for another URI of a host that an unfinished job involves.
         """
         changed = []
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             known = {row.name: _entry(row) for row in connection.execute(select(host))}
             for entry in entries:
                 before = known.get(entry.name)
@@ -72,21 +72,21 @@ class Inventory:
         Raises UsageError when it is not known, BlockedError while an unfinished job involves it.
         """
         self.host(name)
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             _refuse_while_used(connection, name, "removed")
             connection.execute(delete(pair).where((pair.c.source == name) | (pair.c.target == name)))
             connection.execute(delete(host).where(host.c.name == name))
 
     def tls_between(self, source: str, target: str) -> Probe:
         """Return whether encrypted migration worked when last tried between two hosts."""
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             row = connection.execute(select(pair).where(pair.c.source == source, pair.c.target == target)).first()
         return Probe(Answer(row.tls), row.detail) if row else Probe()
 
     def learn_tls(self, source: str, target: str, probe: Probe) -> None:
         """Keep what was found out about encrypted migration between two hosts."""
         values: dict[str, Any] = {"tls": probe.answer.value, "detail": probe.detail}
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             where = (pair.c.source == source) & (pair.c.target == target)
             values["seen_at"] = connection.scalar(select(now(connection)))
             if not connection.execute(update(pair).where(where).values(values)).rowcount:

@@ -6,176 +6,55 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from mudanza.journal.database import now
-from mudanza.journal.schema import job, step
-from mudanza.model.errors import BlockedError, MudanzaError, UsageError
+from mudanza import __version__, clock
+from mudanza.journal.database import now, transaction
+from mudanza.journal.errors import JournalLostError, LeaseLostError
+from mudanza.journal.handle import LEASE, LONG_LOOK, LONGEST_CALL, JobHandle, as_text, tell
+from mudanza.journal.job import NEEDS_PERSON, QUEUED, Event, Job, NewJob, Step
+from mudanza.journal.protocol import PROTOCOL, refuse_unknown
+from mudanza.journal.schema import event, job, step
+from mudanza.model.errors import BlockedError, UsageError
+from mudanza.model.units import format_duration
 
-LEASE = 30.0
-"""Seconds for which a controller owns a job without renewing its claim."""
-NEEDS_PERSON = "needs a person"
-"""The state of a job that was left to a person: nobody works on it, and it keeps other jobs away from its VM."""
+__all__ = [
+    "LEASE",
+    "LONGEST_CALL",
+    "LONG_LOOK",
+    "NEEDS_PERSON",
+    "QUEUED",
+    "Event",
+    "Filter",
+    "Job",
+    "JobHandle",
+    "Jobs",
+    "JournalLostError",
+    "LeaseLostError",
+    "NewJob",
+    "Step",
+    "unfinished_at",
+]
 
-
-class LeaseLostError(MudanzaError):
-    """Another controller has taken the job over: this one must not act on it any more."""
-
-    exit_code = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step of a job. ``outcome`` None: it was intended, and nobody wrote down how it went."""
-
-    n: int
-    name: str
-    intent: Mapping[str, Any]
-    outcome: Mapping[str, Any] | None
-    at: float
-    ended_at: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One job with its steps. Times in seconds since the epoch, by the database's clock."""
-
-    id: int
-    kind: str
-    vm_uuid: str
-    vm_name: str
-    source: str
-    target: str
-    asked: Mapping[str, Any]
-    asked_by: str
-    state: str
-    epoch: int
-    owner: str
-    lease_until: float
-    started_at: float
-    ended_at: float | None
-    outcome: str
-    exit_code: int | None
-    report: Mapping[str, Any]
-    cancel_asked_by: str | None
-    cancel_asked_at: float | None
-    steps: tuple[Step, ...]
-    abandoned: bool
-    """Unfinished, and its controller's lease has run out."""
-    read_at: float
-    """When this was read."""
-    queued_at: float | None = None
-    """When it was put down to be done; None where whoever asked for it began at once."""
-    plan: int | None = None
-    """The plan it belongs to."""
-    protocol: int = 1
-    written_by: str = ""
-
-    def steps_named(self, name: str) -> tuple[Step, ...]:
-        """Return the steps of that name, in their order."""
-        return tuple(step for step in self.steps if step.name == name)
-
-    @property
-    def way_out(self) -> str:
-        """What somebody can do in whose way this unfinished job stands."""
-        if not self.abandoned:
-            return f"wait for it (mudanza job watch {self.id}), or cancel it: mudanza job cancel {self.id}"
-        if self.state == NEEDS_PERSON:
-            return (
-                f"look at both hosts, then: mudanza job resume {self.id}; "
-                f"or, if you have put it right yourself: mudanza job close {self.id}"
-            )
-        return f"its controller is gone: finish or undo it with: mudanza job resume {self.id}"
+ABANDONED = "abandoned"
+UNFINISHED = "unfinished"
+"""Words that choose jobs besides the states that they are in."""
 
 
 @dataclass(frozen=True, slots=True)
-class NewJob:
-    """What a new job is about."""
+class Filter:
+    """Which jobs are meant. ``since``: seconds before now in which they began."""
 
-    kind: str
-    vm_uuid: str
-    vm_name: str
-    source: str
-    target: str
-    asked: Mapping[str, Any]
-    asked_by: str
-
-
-class JobHandle:
-    """The right to write into one job, as long as its epoch is the current one."""
-
-    def __init__(self, engine: Engine, job_id: int, epoch: int) -> None:
-        self._engine = engine
-        self.id = job_id
-        self.epoch = epoch
-
-    def _guarded(self, connection: Connection, values: Mapping[str, Any]) -> None:
-        mine = (job.c.id == self.id) & (job.c.epoch == self.epoch) & (job.c.ended_at.is_(None))
-        if connection.execute(update(job).where(mine).values(**values)).rowcount != 1:
-            raise LeaseLostError(
-                f"job {self.id} was taken over by another controller",
-                remedy=f"see how it goes there: mudanza job show {self.id}",
-            )
-
-    def renew(self) -> None:
-        """Keep the job for another lease. Raises LeaseLostError."""
-        with self._engine.begin() as connection:
-            self._guarded(connection, {"lease_until": now(connection) + LEASE})
-
-    def cancel_asked(self) -> str | None:
-        """Return who wants the job cancelled; None: nobody does. One small read."""
-        with self._engine.begin() as connection:
-            return connection.scalar(select(job.c.cancel_asked_by).where(job.c.id == self.id))
-
-    def let_go(self, state: str) -> None:
-        """Leave the job open in that state for whoever takes it over, who need not wait. Raises LeaseLostError."""
-        with self._engine.begin() as connection:
-            self._guarded(connection, {"state": state, "lease_until": 0.0})
-
-    def enter(self, state: str) -> None:
-        """Write down which phase the job is in. Raises LeaseLostError."""
-        with self._engine.begin() as connection:
-            self._guarded(connection, {"state": state})
-
-    def intend(self, name: str, intent: Mapping[str, Any]) -> int:
-        """Write down what is about to be done, before it is done; return the step's number."""
-        with self._engine.begin() as connection:
-            self._guarded(connection, {"lease_until": now(connection) + LEASE})
-            last = connection.scalar(select(func.max(step.c.n)).where(step.c.job == self.id)) or 0
-            connection.execute(
-                insert(step).values(job=self.id, n=last + 1, name=name, intent=json.dumps(intent), at=now(connection))
-            )
-        return int(last) + 1
-
-    def done(self, n: int, outcome: Mapping[str, Any]) -> None:
-        """Write down how a step went. Raises LeaseLostError."""
-        with self._engine.begin() as connection:
-            self._guarded(connection, {"lease_until": now(connection) + LEASE})
-            connection.execute(
-                update(step)
-                .where(step.c.job == self.id, step.c.n == n)
-                .values(outcome=json.dumps(outcome), ended_at=now(connection))
-            )
-
-    def finish(self, state: str, sentence: str, exit_code: int, report: Mapping[str, Any] | None = None) -> None:
-        """Close the job. Raises LeaseLostError."""
-        with self._engine.begin() as connection:
-            self._guarded(
-                connection,
-                {
-                    "state": state,
-                    "outcome": sentence,
-                    "exit_code": exit_code,
-                    "report": json.dumps(report or {}),
-                    "ended_at": now(connection),
-                    "busy": None,
-                },
-            )
+    vm: str | None = None
+    """Name or UUID."""
+    state: str | None = None
+    """A job's state, or one of the words ABANDONED and UNFINISHED."""
+    since: float | None = None
 
 
 class Jobs:
@@ -185,30 +64,49 @@ class Jobs:
         self._engine = engine
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
+    def _handle(self, job_id: int, epoch: int, since: float) -> JobHandle:
+        return JobHandle(self._engine, job_id, epoch, self.owner, since)
+
     def begin(self, new: NewJob) -> JobHandle:
         """Open a job. Raises BlockedError when the VM has an unfinished one."""
+        since = clock.monotonic()
         try:
-            with self._engine.begin() as connection:
-                inserted = connection.execute(
-                    insert(job).values(
-                        kind=new.kind,
-                        vm_uuid=new.vm_uuid,
-                        busy=new.vm_uuid,
-                        vm_name=new.vm_name,
-                        source=new.source,
-                        target=new.target,
-                        asked=json.dumps(new.asked),
-                        asked_by=new.asked_by,
-                        state="preparing",
-                        owner=self.owner,
-                        lease_until=now(connection) + LEASE,
-                        started_at=now(connection),
-                    )
-                )
+            with transaction(self._engine) as connection:
+                lease = {"owner": self.owner, "lease_until": now(connection) + LEASE}
+                key = self._insert(connection, new, state="preparing", **lease)
+                tell(connection, key, 1, self.owner, "preparing")
         except IntegrityError:
             raise self._busy(new) from None
-        key = inserted.inserted_primary_key
-        return JobHandle(self._engine, int(key[0]) if key else 0, 1)
+        return self._handle(key, 1, since)
+
+    def put_down(self, new: NewJob) -> int:
+        """Put a job into the queue for any controller to take; return its number. Raises what ``begin`` raises."""
+        try:
+            with transaction(self._engine) as connection:
+                waiting = {"owner": "", "lease_until": 0.0, "queued_at": now(connection)}
+                key = self._insert(connection, new, state=QUEUED, **waiting)
+                tell(connection, key, 1, "", QUEUED)
+        except IntegrityError:
+            raise self._busy(new) from None
+        return key
+
+    @staticmethod
+    def _insert(connection: Connection, new: NewJob, **values: Any) -> int:
+        about = {
+            "kind": new.kind,
+            "vm_uuid": new.vm_uuid,
+            "busy": new.vm_uuid,
+            "vm_name": new.vm_name,
+            "source": new.source,
+            "target": new.target,
+            "asked": as_text(new.asked),
+            "asked_by": new.asked_by,
+            "started_at": now(connection),
+            "protocol": PROTOCOL,
+            "written_by": __version__,
+        }
+        key = connection.execute(insert(job).values(**about, **values)).inserted_primary_key
+        return int(key[0]) if key else 0
 
     def _busy(self, new: NewJob) -> BlockedError:
         unfinished = self.unfinished_of(new.vm_uuid)
@@ -216,114 +114,185 @@ class Jobs:
             return BlockedError(f"another job of VM {new.vm_name!r} ended just now", remedy="try again")
         return BlockedError(
             f"VM {new.vm_name!r} has an unfinished job: number {unfinished.id}, {unfinished.state}, "
-            f"from {unfinished.source} to {unfinished.target}",
+            f"from {unfinished.source} to {unfinished.target or 'the best host'}",
             remedy=unfinished.way_out,
         )
 
     def ask_to_cancel(self, job_id: int, who: str) -> None:
         """Have whoever works on an unfinished job cancel it; asked twice, the first one stands."""
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             asked_first = (job.c.id == job_id) & job.c.ended_at.is_(None) & job.c.cancel_asked_by.is_(None)
             values = {"cancel_asked_by": who, "cancel_asked_at": now(connection)}
-            connection.execute(update(job).where(asked_first).values(**values))
+            if connection.execute(update(job).where(asked_first).values(**values)).rowcount:
+                epoch = connection.scalar(select(job.c.epoch).where(job.c.id == job_id)) or 0
+                tell(connection, job_id, epoch, who, "to be cancelled")
+
+    def claim(self, wanted: Sequence[int]) -> JobHandle | None:
+        """Own the first of these jobs that still waits in the queue, or whose controller died before it decided
+        anything; None: others were quicker, or they are no such jobs. Raises BlockedError for one that another version
+        has put there."""
+        for job_id in wanted:
+            found = self.get(job_id)
+            if not found.is_queued:
+                continue
+            refuse_unknown(found)
+            since = clock.monotonic()
+            with transaction(self._engine) as connection:
+                free = (job.c.id == job_id) & (job.c.epoch == found.epoch) & job.c.ended_at.is_(None)
+                free &= job.c.lease_until < now(connection)
+                # One that another controller is just taking is left to it, and not waited for.
+                row = connection.execute(select(job.c.id).where(free).with_for_update(skip_locked=True)).first()
+                if row is None:
+                    continue
+                self._own(connection, found, state="preparing", started_at=now(connection))
+                tell(connection, job_id, found.epoch + 1, self.owner, "preparing", "taken from the queue")
+            return self._handle(job_id, found.epoch + 1, since)
+        return None
+
+    def _own(self, connection: Connection, found: Job, **values: Any) -> int:
+        lease = {"epoch": found.epoch + 1, "owner": self.owner, "lease_until": now(connection) + LEASE}
+        lease |= {"protocol": PROTOCOL, "written_by": __version__}
+        as_found = (job.c.id == found.id) & (job.c.epoch == found.epoch)
+        return connection.execute(update(job).where(as_found).values(**lease, **values)).rowcount
 
     def take_over(self, job_id: int) -> JobHandle:
-        """Own an abandoned job from now on. Raises UsageError, or BlockedError while its owner lives."""
+        """Own an abandoned job from now on.
+
+        Raises UsageError when it has ended; BlockedError while its owner lives, and for one of another version.
+        """
         found = self.get(job_id)
         if found.ended_at is not None:
             raise UsageError(f"job {job_id} has ended: {found.outcome}")
-        with self._engine.begin() as connection:
+        refuse_unknown(found)
+        since = clock.monotonic()
+        with transaction(self._engine) as connection:
             free = (job.c.id == job_id) & (job.c.epoch == found.epoch) & (job.c.lease_until < now(connection))
-            taken = connection.execute(
-                update(job)
-                .where(free)
-                .values(epoch=found.epoch + 1, owner=self.owner, lease_until=now(connection) + LEASE)
-            )
-            if taken.rowcount != 1:
+            row = connection.execute(select(job.c.id).where(free).with_for_update()).first()
+            if row is None or self._own(connection, found) != 1:
+                left = format_duration(max(found.lease_until - found.read_at, 1.0))
                 raise BlockedError(
                     f"job {job_id} belongs to a controller that lives: {found.owner}",
-                    remedy=f"try again when its lease has run out, within {LEASE:.0f} s",
+                    remedy=f"if it does not: its lease, and the last call it may have made, are over in {left}",
                 )
-        return JobHandle(self._engine, job_id, found.epoch + 1)
+            tell(connection, job_id, found.epoch + 1, self.owner, "taken over", f"was {found.state}")
+        return self._handle(job_id, found.epoch + 1, since)
 
     def reopen(self, job_id: int) -> JobHandle:
         """Own an ended job again, to clean up what it left. Raises BlockedError while the VM has another one."""
         found = self.get(job_id)
+        refuse_unknown(found)
+        since = clock.monotonic()
         try:
-            with self._engine.begin() as connection:
+            with transaction(self._engine) as connection:
                 ended = (job.c.id == job_id) & (job.c.epoch == found.epoch) & job.c.ended_at.is_not(None)
-                values = {"epoch": found.epoch + 1, "owner": self.owner, "ended_at": None, "busy": found.vm_uuid}
-                values |= {"cancel_asked_by": None, "cancel_asked_at": None}  # that was about the earlier try
-                lease = {"lease_until": now(connection) + LEASE}
-                if connection.execute(update(job).where(ended).values(**values, **lease)).rowcount != 1:
+                row = connection.execute(select(job.c.id).where(ended).with_for_update()).first()
+                # Whether it was to be cancelled was about the earlier try.
+                again = {"ended_at": None, "busy": found.vm_uuid, "cancel_asked_by": None, "cancel_asked_at": None}
+                if row is None or self._own(connection, found, **again) != 1:
                     raise BlockedError(f"job {job_id} is being worked on", remedy="try again")
+                tell(connection, job_id, found.epoch + 1, self.owner, "opened again", f"was {found.state}")
         except IntegrityError:
             other = self.unfinished_of(found.vm_uuid)
             raise BlockedError(
                 f"VM {found.vm_name!r} has another job under way" + (f": {other.id}" if other else ""),
                 remedy="try again when it has ended",
             ) from None
-        return JobHandle(self._engine, job_id, found.epoch + 1)
+        return self._handle(job_id, found.epoch + 1, since)
 
     def get(self, job_id: int) -> Job:
         """Return one job with its steps. Raises UsageError when there is none of that number."""
-        with self._engine.begin() as connection:
-            row = connection.execute(_with_clock(connection).where(job.c.id == job_id)).first()
-            if row is None:
-                raise UsageError(f"there is no job {job_id}", remedy="see them all: mudanza jobs")
-            return _job(connection, row)
+        found = self._read(job.c.id == job_id)
+        if not found:
+            raise UsageError(f"there is no job {job_id}", remedy="see them all: mudanza jobs")
+        return found[0]
 
     def unfinished_of(self, vm_uuid: str) -> Job | None:
         """Return the unfinished job of a VM, None if it has none."""
-        with self._engine.begin() as connection:
-            row = connection.execute(
-                _with_clock(connection).where(job.c.vm_uuid == vm_uuid, job.c.ended_at.is_(None))
-            ).first()
-            return _job(connection, row) if row else None
+        found = self._read(job.c.vm_uuid == vm_uuid, job.c.ended_at.is_(None))
+        return found[0] if found else None
 
     def unfinished(self) -> tuple[Job, ...]:
         """Return all unfinished jobs, the oldest first."""
-        with self._engine.begin() as connection:
-            open_ones = _with_clock(connection).where(job.c.ended_at.is_(None)).order_by(job.c.id)
-            return tuple(_job(connection, row) for row in connection.execute(open_ones).all())
+        return self._read(job.c.ended_at.is_(None))[::-1]
 
     def left_by(self, vm_uuid: str) -> Job | None:
         """Return the newest job of a VM, if it has ended and left something at its target; else None."""
-        with self._engine.begin() as connection:
-            query = _with_clock(connection).where(job.c.vm_uuid == vm_uuid).order_by(job.c.id.desc()).limit(1)
-            row = connection.execute(query).first()
-            found = _job(connection, row) if row else None
-        return found if found and found.ended_at is not None and found.report.get("left") else None
+        return if_left(self._read(job.c.vm_uuid == vm_uuid, limit=1))
 
-    def latest(self, limit: int) -> tuple[Job, ...]:
+    def latest(self, limit: int, wanted: Filter | None = None) -> tuple[Job, ...]:
         """Return the newest jobs, the newest first."""
-        with self._engine.begin() as connection:
-            rows = connection.execute(_with_clock(connection).order_by(job.c.id.desc()).limit(limit)).all()
-            return tuple(_job(connection, row) for row in rows)
+        wanted = wanted or Filter()
+        with transaction(self._engine) as connection:
+            instant = connection.scalar(select(now(connection))) or 0.0
+        return self._read(*_conditions(wanted, instant), limit=limit)
+
+    def _read(self, *conditions: ColumnElement[bool], limit: int | None = None) -> tuple[Job, ...]:
+        """Return jobs with their steps and events, the newest first."""
+        with transaction(self._engine) as connection:
+            return _jobs(connection, conditions, limit)
+
+    def forget(self, older_than: float) -> int:
+        """Remove what ended more than that many seconds ago; return how many jobs went.
+
+        Unfinished jobs stay, and so do those that left something somewhere: nothing else tells of it.
+        """
+        with transaction(self._engine) as connection:
+            old = job.c.ended_at < now(connection) - older_than
+            rows = connection.execute(select(job.c.id, job.c.report).where(old)).all()
+            gone = [row.id for row in rows if not _leaves(json.loads(row.report or "{}"))]
+            for part in (gone[at : at + 500] for at in range(0, len(gone), 500)):
+                connection.execute(delete(job).where(job.c.id.in_(part), job.c.ended_at.is_not(None)))
+        return len(gone)
+
+
+def _leaves(report: dict[str, Any]) -> bool:
+    return bool(report.get("left") or report.get("stays"))
+
+
+def if_left(found: Sequence[Job]) -> Job | None:
+    """Return the first of these jobs, if it has ended and left something at its target; else None."""
+    newest = found[0] if found else None
+    return newest if newest and newest.ended_at is not None and newest.report.get("left") else None
+
+
+def _conditions(wanted: Filter, instant: float) -> Iterable[ColumnElement[bool]]:
+    if wanted.vm is not None:
+        yield (job.c.vm_name == wanted.vm) | (job.c.vm_uuid == wanted.vm)
+    if wanted.since is not None:
+        yield job.c.started_at >= instant - wanted.since
+    if wanted.state == UNFINISHED:
+        yield job.c.ended_at.is_(None)
+    elif wanted.state == ABANDONED:
+        yield job.c.ended_at.is_(None) & (job.c.lease_until < instant) & job.c.state.not_in((QUEUED, NEEDS_PERSON))
+    elif wanted.state is not None:
+        yield job.c.state == wanted.state
 
 
 def unfinished_at(connection: Connection, host: str) -> tuple[Job, ...]:
     """Return the unfinished jobs that move a VM from or to a host, the oldest first."""
     involved = ((job.c.source == host) | (job.c.target == host)) & job.c.ended_at.is_(None)
-    rows = connection.execute(_with_clock(connection).where(involved).order_by(job.c.id)).all()
-    return tuple(_job(connection, row) for row in rows)
+    return _jobs(connection, (involved,), None)[::-1]
 
 
-def _with_clock(connection: Connection) -> Any:
-    return select(job, now(connection).label("read_at"))
+def _jobs(connection: Connection, conditions: Iterable[ColumnElement[bool]], limit: int | None) -> tuple[Job, ...]:
+    query = select(job, now(connection).label("read_at")).where(*conditions).order_by(job.c.id.desc()).limit(limit)
+    return tuple(_job(connection, row) for row in connection.execute(query).all())
 
 
 def _job(connection: Connection, row: Row[Any]) -> Job:
     fields = dict(row._mapping)
     fields.pop("busy")
     steps = connection.execute(select(step).where(step.c.job == row.id).order_by(step.c.n))
+    events = connection.execute(select(event).where(event.c.job == row.id).order_by(event.c.id))
+    runs = fields["ended_at"] is None and fields["state"] != QUEUED
     return Job(
         **{
             **fields,
             "asked": json.loads(fields["asked"]),
             "report": json.loads(fields["report"] or "{}"),
             "steps": tuple(_step(entry) for entry in steps),
-            "abandoned": fields["ended_at"] is None and fields["lease_until"] < fields["read_at"],
+            "events": tuple(Event(each.at, each.epoch, each.owner, each.state, each.detail) for each in events),
+            "abandoned": runs and fields["lease_until"] < fields["read_at"],
         }
     )
 

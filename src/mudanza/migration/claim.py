@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mudanza import clock
-from mudanza.journal.jobs import LEASE, NEEDS_PERSON, Job, JobHandle
+from mudanza.journal.jobs import NEEDS_PERSON, Job, JobHandle
 from mudanza.migration.steering import ON_REQUEST
 from mudanza.model.errors import NeedsPersonError
 
@@ -18,18 +18,15 @@ def renewing(handle: JobHandle, cancel: Callable[[str], None] | None = None) -> 
 
     It also calls ``cancel``, with the reason, when somebody has asked for that through the journal.
     """
-    next_at = clock.monotonic() + LEASE / 3
     look_at = 0.0
 
     def renew() -> None:
-        nonlocal next_at, look_at
+        nonlocal look_at
         if cancel is not None and clock.monotonic() >= look_at:
             look_at = clock.monotonic() + LOOK_FOR_CANCEL
             if who := handle.cancel_asked():
                 cancel(f"{ON_REQUEST} of {who}")
-        if clock.monotonic() >= next_at:
-            handle.renew()
-            next_at = clock.monotonic() + LEASE / 3
+        handle.keep()
 
     return renew
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from mudanza import clock
 from mudanza.hypervisor.connections import Connections
@@ -12,7 +13,7 @@ from mudanza.hypervisor.reading.cluster import read_cluster, read_host
 from mudanza.hypervisor.volumes import Volumes
 from mudanza.hypervisor.xml.resources import Volume
 from mudanza.journal.inventory import Inventory
-from mudanza.journal.jobs import Job, JobHandle
+from mudanza.journal.jobs import LONG_LOOK, Job, JobHandle
 from mudanza.migration.freight.room import Place, Room
 from mudanza.migration.record import CopiedDisk, MoveRecord
 from mudanza.migration.settle import Act, Settlement, Verdict, settle
@@ -27,6 +28,8 @@ SIGHTING_TIMEOUT = 5.0
 """Seconds a host may take to say what it knows of a VM."""
 UNSEEN_PATIENCE = 15.0
 """Seconds a host that does not answer is asked again, before what the other one says has to do."""
+
+_GONE = {"done": True, "found": "gone already"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,27 +89,25 @@ class Closing:
     def _carry_out(self, found: Settlement) -> None:
         """Do what the verdict asks for, up to the first thing that fails: then both hosts must be asked again."""
         for act in found.acts:
-            step = self._handle.intend("settle", {"act": act.value, "why": found.why})
             try:
-                self._do(act)
-            except (HypervisorError, HostUnreachableError) as error:
-                self._handle.done(step, {"error": str(error)})
+                self._handle.perform("settle", {"act": act.value, "why": found.why}, self._doing(act))
+            except (HypervisorError, HostUnreachableError):
                 return
-            self._handle.done(step, {"done": True})
 
-    def _do(self, act: Act) -> None:
+    def _doing(self, act: Act) -> Callable[[], None]:
+        """Return what does it, with both hosts' connections at hand."""
         record = self._record
         source = self._connections.domains(record.source)
         target = self._connections.domains(record.target)
         match act:
             case Act.DROP_SOURCE_COPY:
-                source.destroy(record.uuid)
+                return partial(source.destroy, record.uuid)
             case Act.RESUME_SOURCE:
-                source.resume(record.uuid)
+                return partial(source.resume, record.uuid)
             case Act.RESUME_TARGET:
-                target.resume(record.uuid)
+                return partial(target.resume, record.uuid)
             case Act.END_TARGET_COPY:
-                target.destroy(record.uuid)
+                return partial(target.destroy, record.uuid)
 
     def _needs_person(self, found: Settlement, source: Sighting, target: Sighting) -> NeedsPersonError:
         record = self._record
@@ -189,13 +190,10 @@ class Closing:
         self, name: str, intent: Mapping[str, object], act: Callable[[], object], failure: str
     ) -> tuple[str, ...]:
         """Do one journalled step; return a warning when it fails."""
-        step = self._handle.intend(name, intent)
         try:
-            act()
+            self._handle.perform(name, intent, act)
         except (HypervisorError, HostUnreachableError) as error:
-            self._handle.done(step, {"error": str(error)})
             return (f"{failure}: {error}",)
-        self._handle.done(step, {"done": True})
         return ()
 
     def remove_source_disks(self) -> Residue:
@@ -205,8 +203,9 @@ class Closing:
             return Residue(kept=tuple(f"{record.source}:{disk.source_path}" for disk in record.left_at_source))
         if not record.left_at_source:
             return Residue()
-        cluster = read_cluster(self._inventory.hosts(), connections=self._connections)
         found = Residue()
+        self._handle.renew(LONG_LOOK)
+        cluster = read_cluster(self._inventory.hosts(), connections=self._connections)
         for disk in record.left_at_source:
             where = f"{record.source}:{disk.source_path}"
             reason = why_keep(disk, record.source, cluster) or self._built_upon(disk)
@@ -220,6 +219,7 @@ class Closing:
         """Return why a volume must stay for the sake of another one in its pool, of which no domain needs to know."""
         if disk.source_pool is None:
             return "it is no volume of a pool"
+        self._handle.hold_on(LONG_LOOK)
         try:
             volumes = self._connections.volumes(self._record.source)
             volumes.refresh(disk.source_pool)
@@ -234,6 +234,7 @@ class Closing:
     def undo_at_target(self, job: Job) -> Residue:
         """Delete the volumes that this job's journal says it made at the target, and that no domain uses there."""
         found = Residue()
+        self._handle.renew(LONG_LOOK)
         users = disks_in_use(self._inventory, self._connections, self._record.target)
         gone = {
             (step.intent["pool"], step.intent["volume"])
@@ -241,6 +242,7 @@ class Closing:
             if step.intent["host"] == self._record.target and step.outcome and step.outcome.get("done")
         }
         for step in job.steps_named("create volume"):
+            self._handle.hold_on(LONG_LOOK)
             pool, volume, path = (str(step.intent[key]) for key in ("pool", "volume", "path"))
             where = f"{self._record.target}:{path}"
             if (pool, volume) in gone or (step.outcome and step.outcome.get("error")):
@@ -269,17 +271,16 @@ class Closing:
         return Residue(removed=(where,))
 
     def _delete(self, host: str, pool: str, volume: str, where: str) -> Residue:
-        step = self._handle.intend("delete volume", {"host": host, "pool": pool, "volume": volume})
+        intent = {"host": host, "pool": pool, "volume": volume}
         try:
-            self._connections.volumes(host).delete(pool, volume)
-            self._handle.done(step, {"done": True})
-            return Residue(removed=(where,))
+            volumes = self._connections.volumes(host)
+            self._handle.perform("delete volume", intent, lambda: volumes.delete(pool, volume))
         except (HypervisorError, HostUnreachableError) as error:
             if self._is_gone(host, pool, volume):
-                self._handle.done(step, {"done": True, "found": "gone already"})
+                self._handle.perform("delete volume", intent, lambda: None, lambda _: _GONE)
                 return Residue()
-            self._handle.done(step, {"error": str(error)})
             return Residue(kept=(where,), warnings=(f"{where} could not be deleted: {error}",))
+        return Residue(removed=(where,))
 
     def _is_gone(self, host: str, pool: str, volume: str, *, refresh: bool = False) -> bool:
         """Return whether the pool says that it has no such volume; False where it cannot be asked."""

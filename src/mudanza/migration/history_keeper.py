@@ -56,13 +56,9 @@ class HistoryKeeper:
         if not names:
             return
         record = self._record
-        step = self._handle.intend(SET_ASIDE, {"host": record.source, "snapshots": names})
-        try:
-            self._connections.snapshots(record.source).forget(record.uuid, names)
-        except (HypervisorError, HostUnreachableError) as error:
-            self._handle.done(step, {"error": str(error)})
-            raise
-        self._handle.done(step, {"done": True})
+        known = self._connections.snapshots(record.source)
+        intent = {"host": record.source, "snapshots": names}
+        self._handle.perform(SET_ASIDE, intent, lambda: known.forget(record.uuid, names))
 
     def put_back(self, job: Job, host: str) -> tuple[str, ...]:
         """Tell the libvirt of the host where the VM ended up of its history; return what is to be known of it.

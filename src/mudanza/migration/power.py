@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from mudanza import clock
 from mudanza.hypervisor.domains import Domains
-from mudanza.journal.jobs import JobHandle
+from mudanza.journal.jobs import LONGEST_CALL, JobHandle
 from mudanza.model.errors import HypervisorError, MigrationFailedError
 from mudanza.model.migration import Side
 from mudanza.model.units import format_duration
@@ -53,5 +53,11 @@ def shut_down(
             remedy="give it longer (--shutdown-limit), shut it down from inside, or allow it to be switched off hard, "
             "as if the power had failed: --force-off",
         )
+    handle.renew(LONGEST_CALL)  # it took its time: make sure the job is still ours, then look once more
+    seen = domains.sighting(uuid)
+    if seen.side is Side.PRESENT and not seen.state.active:
+        handle.done(step, {"off": seen.reason})
+        return
+    handle.assert_held()
     domains.destroy(uuid)
     handle.done(step, {"off": "switched off hard, as allowed"})

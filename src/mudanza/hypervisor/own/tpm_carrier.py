@@ -13,7 +13,7 @@ import libvirt
 from lxml import etree
 
 from mudanza.hypervisor.bounded import Task
-from mudanza.hypervisor.connection import HostConnection
+from mudanza.hypervisor.connection import CALL_TIMEOUT, HostConnection
 from mudanza.hypervisor.domains import Domains
 from mudanza.hypervisor.own.throwaway import gone_is_fine
 from mudanza.hypervisor.uris import migration_uri, peer_uri
@@ -23,6 +23,8 @@ from mudanza.model.host import Host
 
 TPM_TIMEOUT = 90.0
 """Seconds it may take: an swtpm that starts for the first time makes its keys."""
+CARRYING_LIMIT = 2 * TPM_TIMEOUT + 2 * CALL_TIMEOUT
+"""Seconds that all of ``carry_tpm`` may last."""
 _MARK = f"{{{MUDANZA_NAMESPACE}}}tpm-carrier"
 
 

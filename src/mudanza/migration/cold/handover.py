@@ -7,8 +7,8 @@ from typing import Any
 
 from mudanza import clock
 from mudanza.hypervisor.connections import Connections
-from mudanza.hypervisor.own.tpm_carrier import carry_tpm, end_tpm_carrier
-from mudanza.journal.jobs import Job, JobHandle
+from mudanza.hypervisor.own.tpm_carrier import CARRYING_LIMIT, carry_tpm, end_tpm_carrier
+from mudanza.journal.jobs import LONG_LOOK, LONGEST_CALL, Job, JobHandle
 from mudanza.migration.history_keeper import HistoryKeeper
 from mudanza.migration.record import ColdRecord
 from mudanza.model.errors import HostUnreachableError, HypervisorError, MigrationFailedError, NeedsPersonError
@@ -41,11 +41,12 @@ class HandOver:
     def look(self) -> tuple[Sighting, Sighting]:
         """Ask both hosts, for UNSEEN_PATIENCE where one does not answer. Raises LeaseLostError."""
         until = clock.monotonic() + UNSEEN_PATIENCE
+        self._handle.renew()
         while True:
             source, target = self.sighting(self._record.source), self.sighting(self._record.target)
             if Side.UNSEEN not in (source.side, target.side) or clock.monotonic() > until:
                 return source, target
-            self._handle.renew()
+            self._handle.keep()
             clock.sleep(LOOK_AGAIN)
 
     def sighting(self, host: str) -> Sighting:
@@ -76,6 +77,7 @@ class HandOver:
                     "carry TPM",
                     {"uuid": record.uuid},
                     lambda: carry_tpm(source, target, there, record.uuid, record.xml, tls=record.tls),
+                    lasts=CARRYING_LIMIT,
                 )
             finally:
                 self.end_tpm_carriers()
@@ -115,6 +117,7 @@ class HandOver:
         Raises MigrationFailedError, ChangedError.
         """
         source = self._record.source
+        self._handle.renew(LONG_LOOK)
         seen = self.sighting(source)
         if seen.side is not Side.PRESENT or seen.state.active:
             raise MigrationFailedError(f"it is not shut off at {source} any more: {_words(seen)}")
@@ -179,14 +182,10 @@ class HandOver:
             return
         self._step("start", {"host": host}, lambda: self._connections.domains(host).start(self._record.uuid))
 
-    def _step(self, name: str, intent: Mapping[str, object], act: Callable[[], object]) -> None:
-        step = self._handle.intend(name, intent)
-        try:
-            act()
-        except (HypervisorError, HostUnreachableError) as error:
-            self._handle.done(step, {"error": str(error)})
-            raise
-        self._handle.done(step, {"done": True})
+    def _step(
+        self, name: str, intent: Mapping[str, object], act: Callable[[], object], lasts: float = LONGEST_CALL
+    ) -> None:
+        self._handle.perform(name, intent, act, lasts=lasts)
 
 
 def comparison_of(job: Job) -> Mapping[str, Any] | None:

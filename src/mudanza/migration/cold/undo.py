@@ -25,6 +25,7 @@ def remove_places(
     ``but``: paths that are left alone.
     """
     places = [place for place in places_made(job).values() if place.path not in but]
+    room.hold()
     users = disks_in_use(inventory, connections, job.target) if places else {}
     left = []
     for place in places:

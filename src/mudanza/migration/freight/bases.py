@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import partial
 
 from mudanza.hypervisor.connection import HostConnection
 from mudanza.hypervisor.probing.files import file_lengths
@@ -50,16 +51,14 @@ def name_bases_anew(
         base = places.get(file.below, file.below)
         if base == file.below or file.source_format != "qcow2" or not file.as_it_is:
             continue
-        step = handle.intend("name base", {"path": file.path, "base": base})
-        head = read_bytes(target, there, file.path, 0, HEAD)
-        try:
-            patches = _patches(head, file, base, ours)
-        except MigrationFailedError as error:
-            handle.done(step, {"error": str(error)})
-            raise
-        for at, data in patches:
-            write_bytes(target, there, file.path, at, data)
-        handle.done(step, {"done": True})
+        patches = _patches(read_bytes(target, there, file.path, 0, HEAD), file, base, ours)
+        write = partial(_write, target, there, file.path, patches)
+        handle.perform("name base", {"path": file.path, "base": base}, write)
+
+
+def _write(target: HostConnection, there: Host, path: str, patches: Sequence[Patch]) -> None:
+    for at, data in patches:
+        write_bytes(target, there, path, at, data)
 
 
 def _patches(head: bytes, file: CargoFile, base: str, ours: Collection[str]) -> tuple[Patch, ...]:

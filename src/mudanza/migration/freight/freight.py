@@ -293,6 +293,7 @@ class Freight:
         carrier = Carrier(source, target, self._source, self._target, name, key, kind)
         stopped = ""
         failure: MudanzaError | None = None
+        self._handle.assert_held()
         try:
             carrier.start(loads)
             end = self._transfer(carrier, self._tell_carried(carrier))
@@ -321,6 +322,7 @@ class Freight:
             self._connections.domains(self._source.name), carrier.uuid, steering, way, self._stop, self._note_stop
         )
         begun = clock.monotonic()
+        self._handle.renew()
         end = transfer.run(order, on_progress, self._keep_claim)
         self._carrying_time += clock.monotonic() - begun
         return end

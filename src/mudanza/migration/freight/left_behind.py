@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.own.carrier import end_carrier
-from mudanza.journal.jobs import Job, JobHandle
+from mudanza.journal.jobs import LONG_LOOK, Job, JobHandle
 
 
 def end_carriers(connections: Connections, handle: JobHandle, job: Job) -> None:
@@ -14,6 +14,7 @@ def end_carriers(connections: Connections, handle: JobHandle, job: Job) -> None:
     """
     for step in job.steps_named("carry"):
         if step.outcome is None or "left" in step.outcome:
+            handle.renew(LONG_LOOK)
             for host in (job.source, job.target):  # in this order: what is gone here cannot get there any more
                 end_carrier(connections.get(host), str(step.intent["carrier"]))
             handle.done(step.n, {"error": "it was left behind, and ended by who went on with the job"})

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from lxml import etree
 
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.own.directories import pool_on
 from mudanza.hypervisor.volumes import Volumes
-from mudanza.journal.jobs import Job, JobHandle, Step
+from mudanza.journal.jobs import LONG_LOOK, Job, JobHandle, Step
 from mudanza.model.errors import HypervisorError
 from mudanza.model.host import Host
 from mudanza.model.units import MIB
@@ -70,18 +71,9 @@ class Room:
         Preflight has seen that there is none of that name; libvirt refuses where one came there since.
         """
         size = _size(file, length)
-        step = self._handle.intend(
-            "create volume",
-            {"pool": file.pool, "volume": file.volume, "path": file.path, "size": size, "device": file.is_block},
-        )
-        try:
-            with self.volumes_at(file) as (volumes, pool):
-                made = volumes.create(pool, place_xml(file, length))
-        except HypervisorError as error:
-            # libvirt makes a volume whole or not at all, and says no before it touches one that exists.
-            self._handle.done(step, {"error": str(error)})
-            raise
-        self._handle.done(step, {"made": made})
+        intent = {"pool": file.pool, "volume": file.volume, "path": file.path, "size": size, "device": file.is_block}
+        with self.volumes_at(file) as (volumes, pool):
+            make_volume(self._handle, intent, lambda: volumes.create(pool, place_xml(file, length)))
 
     def make_sure(self, job: Job) -> None:
         """Find out how making a place went whose controller died over it, and write that down.
@@ -105,24 +97,21 @@ class Room:
             found = volumes.read(pool, place.volume)
         return found.capacity == size and (device or (found.allocation or 0) <= _NOTHING_YET)
 
+    def hold(self) -> None:
+        """Make sure the job is ours before a look at who uses what. Raises LeaseLostError."""
+        self._handle.renew(LONG_LOOK)
+
     def remove(self, place: Place) -> None:
         """Delete what this job made. Raises HypervisorError, HostUnreachableError."""
-        step = self._handle.intend(
-            "delete volume",
-            {"host": self._about.name, "pool": place.pool, "volume": place.volume, "path": place.path},
-        )
-        try:
-            directory = place.path.rpartition("/")[0]
-            with self._pool(place.pool, directory) as pool:
-                volumes = self._connections.volumes(self._about.name)
-                if not place.pool:
-                    volumes.refresh(pool)
-                if place.volume in volumes.names(pool):
-                    volumes.delete(pool, place.volume)
-        except HypervisorError as error:
-            self._handle.done(step, {"error": str(error)})
-            raise
-        self._handle.done(step, {"done": True})
+        intent = {"host": self._about.name, "pool": place.pool, "volume": place.volume, "path": place.path}
+        self._handle.hold_on(LONG_LOOK)
+        with self._pool(place.pool, place.path.rpartition("/")[0]) as pool:
+            volumes = self._connections.volumes(self._about.name)
+            if not place.pool:
+                volumes.refresh(pool)
+            there = place.volume in volumes.names(pool)
+            delete: Callable[[], None] = partial(volumes.delete, pool, place.volume) if there else (lambda: None)
+            self._handle.perform("delete volume", intent, delete)
 
     @contextmanager
     def volumes_at(self, file: CargoFile) -> Iterator[tuple[Volumes, str]]:
@@ -137,6 +126,22 @@ class Room:
             return
         with pool_on(self._connections.get(self._about.name), self._about, directory) as ours:
             yield ours
+
+
+def make_volume(handle: JobHandle, intent: Mapping[str, object], make: Callable[[], str]) -> None:
+    """Make a volume, written down before and after.
+
+    Raises HypervisorError: libvirt makes one whole or not at all, and says no before it touches one that exists; and
+    HostUnreachableError, after which nobody knows.
+    """
+    step = handle.intend("create volume", intent)
+    handle.assert_held()
+    try:
+        made = make()
+    except HypervisorError as error:
+        handle.done(step, {"error": str(error)})
+        raise
+    handle.done(step, {"made": made})
 
 
 def place_xml(file: CargoFile, length: int) -> str:

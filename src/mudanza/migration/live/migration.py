@@ -6,6 +6,7 @@ import posixpath
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 from mudanza import clock
 from mudanza.hypervisor.connections import Connections
@@ -18,7 +19,7 @@ from mudanza.migration.closing import Closing, Residue
 from mudanza.migration.destination import volume_xml
 from mudanza.migration.freight.freight import Freight, FreightLimits
 from mudanza.migration.freight.left_behind import end_carriers
-from mudanza.migration.freight.room import Room
+from mudanza.migration.freight.room import Room, make_volume
 from mudanza.migration.freight.travelling import travelling
 from mudanza.migration.history_keeper import HistoryKeeper
 from mudanza.migration.live.order import assert_unchanged, order_of
@@ -175,23 +176,15 @@ class LiveMigration:
         for plan in prepared.chosen.resolution.copies:
             disk = next(disk for disk in record.disks if disk.target == plan.target)
             origin = self._origin(record, disk)
-            step = handle.intend(
-                "create volume",
-                {
-                    "pool": plan.pool,
-                    "volume": plan.volume,
-                    "path": plan.path,
-                    "size": plan.size,
-                    "device": plan.pool_is_block,
-                },
-            )
-            try:
-                made = target.create(plan.pool, volume_xml(plan, origin, _below(prepared.vm, plan, record)))
-            except HypervisorError as error:
-                # libvirt makes a volume whole or not at all, and says no before it touches one that exists.
-                handle.done(step, {"error": str(error)})
-                raise
-            handle.done(step, {"made": made})
+            intent = {
+                "pool": plan.pool,
+                "volume": plan.volume,
+                "path": plan.path,
+                "size": plan.size,
+                "device": plan.pool_is_block,
+            }
+            xml = volume_xml(plan, origin, _below(prepared.vm, plan, record))
+            make_volume(handle, intent, partial(target.create, plan.pool, xml))
 
     def _origin(self, record: MoveRecord, disk: CopiedDisk) -> str | None:
         """Return the XML of the volume a disk is copied from, None where its pool does not know it."""
@@ -208,8 +201,10 @@ class LiveMigration:
         return Transfer(domains, prepared.vm.uuid, steering, way, stop, journalling_cancel(handle))
 
     def _transfer(self, handle: JobHandle, order: Order, transfer: Transfer) -> TransferEnd:
-        step = handle.intend("transfer", {"flags": list(order.flags), "peer": order.peer_uri})
+        # It may last for ever: whoever takes the job over sees it in libvirt.
+        step = handle.intend("transfer", {"flags": list(order.flags), "peer": order.peer_uri}, lasts=0.0)
         handle.enter("transferring")
+        handle.assert_held()
         end = transfer.run(order, self._on_progress, renewing(handle, transfer.cancel))
         if isinstance(end.error, HostUnreachableError):
             # Only our way to the source broke, it seems: libvirt carries the transfer on without us.

@@ -38,6 +38,7 @@ class FreightInPlace(Freight):
         kind = Kind(record.domain_type, record.arch, record.machine)
         carrier = Carrier(seat, seat, self._source, self._source, name, key, kind)
         begun = clock.monotonic()
+        self._handle.assert_held()
         try:
             # Read through overlays, for then QEMU writes nothing to the source, and one disk takes all its ranges.
             carrier.start([replace(load, read_only=True) for load in loads])

@@ -14,7 +14,7 @@ from mudanza.hypervisor.block_jobs import BlockJobs, place_xml
 from mudanza.migration.claim import renewing
 from mudanza.migration.closing import Residue
 from mudanza.migration.destination import volume_xml
-from mudanza.migration.freight.room import places_made
+from mudanza.migration.freight.room import make_volume, places_made
 from mudanza.migration.record import CopiedDisk
 from mudanza.migration.relocation.mirroring import Mirroring
 from mudanza.migration.relocation.settle import At, Copying, Next, Standing, Verdict, settle_running
@@ -63,23 +63,18 @@ class RunningWork(RelocationWork):
         origin = None
         if disk.source_pool and disk.source_volume:
             origin = volumes.describe(disk.source_pool, disk.source_volume)
-        step = self.handle.intend(
-            "create volume",
+        plan = self.record.plan(disk)
+        make_volume(
+            self.handle,
             {
                 "pool": disk.pool,
                 "volume": disk.volume,
                 "path": disk.path,
                 "size": disk.size,
-                "device": self.record.plan(disk).pool_is_block,
+                "device": plan.pool_is_block,
             },
+            lambda: volumes.create(disk.pool, volume_xml(plan, origin)),
         )
-        try:
-            made = volumes.create(disk.pool, volume_xml(self.record.plan(disk), origin))
-        except HypervisorError as error:
-            # libvirt makes a volume whole or not at all, and says no before it touches one that exists.
-            self.handle.done(step, {"error": str(error)})
-            raise
-        self.handle.done(step, {"made": made})
 
     def _begin(self, standing: Standing) -> None:
         disks = self.record.move.disks

@@ -131,7 +131,8 @@ class RelocationWork(ABC):
         return seen
 
     def look(self) -> Standing:
-        """Ask the host how the disks stand. Raises HostUnreachableError, HypervisorError."""
+        """Ask the host how the disks stand. Raises HostUnreachableError, HypervisorError, LeaseLostError."""
+        self.handle.renew()
         seen = self.sighting()
         if seen.side is Side.ABSENT:
             return {}
@@ -169,13 +170,7 @@ class RelocationWork(ABC):
 
     def step(self, name: str, intent: Mapping[str, object], act: Callable[[], object]) -> None:
         """Do one journalled step. Raises HypervisorError, HostUnreachableError."""
-        number = self.handle.intend(name, intent)
-        try:
-            act()
-        except (HypervisorError, HostUnreachableError) as error:
-            self.handle.done(number, {"error": str(error)})
-            raise
-        self.handle.done(number, {"done": True})
+        self.handle.perform(name, intent, act)
 
     def _define(self, standing: Standing) -> None:
         domains = self.connections.domains(self.host)

@@ -1,0 +1,252 @@
+"""The right to act for one job: a lease in the database, an epoch that fences off whoever lost it, and a deadline of
+the holder's own.
+
+Nobody but the database knows who holds a job, and libvirt knows nothing of it: a controller that was paused may wake up
+and act. So the holder begins nothing after a deadline by its own monotonic clock, counted from before its lease was
+asked for; what it begins is written down before, which the database refuses to anybody but the holder; and nobody
+takes the job over before the lease and the longest call that may still be under way are over.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, func, insert, select, update
+
+from mudanza import __version__, clock
+from mudanza.journal.database import now, transaction
+from mudanza.journal.errors import JournalLostError, LeaseLostError
+from mudanza.journal.job import NewJob
+from mudanza.journal.protocol import PROTOCOL
+from mudanza.journal.schema import event, job, step
+from mudanza.journal.secrets import without_secrets
+from mudanza.model.errors import HostUnreachableError, HypervisorError
+from mudanza.model.units import format_duration
+
+LEASE = 30.0
+"""Seconds for which a controller owns a job without renewing its claim."""
+MARGIN = 5.0
+"""Seconds before the end of its lease from which on a controller begins nothing any more."""
+LONGEST_CALL = 130.0
+"""Seconds beyond a lease for which others stay away while a step is under way: longer than any call to a host lasts
+(120 s: making or deleting a volume, starting or ending a guest)."""
+LONG_LOOK = 120.0
+"""Seconds that a look at pools with many volumes may take, before something is deleted from one."""
+TRY_AGAIN = 1.0
+"""Seconds after which a journal that did not answer is asked again."""
+
+Result = TypeVar("Result")
+_DONE: Mapping[str, Any] = {"done": True}
+
+
+class JobHandle:
+    """The right to act for one job, as long as its epoch is the current one and its lease lasts."""
+
+    def __init__(self, engine: Engine, job_id: int, epoch: int, owner: str, since: float) -> None:
+        """``since``: the monotonic time before the lease was asked for."""
+        self._engine = engine
+        self.id = job_id
+        self.epoch = epoch
+        self._owner = owner
+        self._under_way: dict[int, str] = {}
+        self._held_from(since, 0.0)
+
+    def _held_from(self, since: float, longer: float) -> None:
+        self._act_until = since + LEASE + longer - MARGIN
+        self._renew_at = since + LEASE / 3
+
+    def assert_held(self) -> None:
+        """Raise LeaseLostError when the lease may be over by our own clock. Asks nobody."""
+        late = clock.monotonic() - self._act_until
+        if late >= 0:
+            raise LeaseLostError(
+                f"the lease on job {self.id} was not renewed in time, {format_duration(late)} ago: this controller "
+                "was paused, or its journal did not answer; it does nothing more for it",
+                vm_state=self._residue(),
+                remedy=f"let the hosts be asked where it stands: mudanza job resume {self.id}",
+            )
+
+    def _residue(self) -> str:
+        """Return in words what was begun here and not written down as ended."""
+        if not self._under_way:
+            return "nothing was under way here; what was done is in the journal"
+        steps = "; ".join(f"{n} {what}" for n, what in self._under_way.items())
+        return f"begun here, with no word about how it went: step {steps}; who goes on with the job looks first"
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        try:
+            with transaction(self._engine) as connection:
+                yield connection
+        except JournalLostError as error:
+            raise JournalLostError(
+                f"job {self.id}: {error}; what cannot be written down is not done",
+                vm_state=self._residue(),
+                remedy=f"see that the database answers, then: mudanza job resume {self.id}",
+            ) from error
+
+    def _guarded(self, connection: Connection, values: Mapping[str, Any]) -> None:
+        mine = (job.c.id == self.id) & (job.c.epoch == self.epoch) & (job.c.ended_at.is_(None))
+        if connection.execute(update(job).where(mine).values(**values)).rowcount != 1:
+            raise LeaseLostError(
+                f"job {self.id} was taken over by another controller; this one does nothing more for it",
+                vm_state=self._residue(),
+                remedy=f"see how it goes there: mudanza job show {self.id}",
+            )
+
+    def _hold(self, connection: Connection, longer: float = 0.0, **values: Any) -> None:
+        self._guarded(connection, {"lease_until": now(connection) + LEASE + longer, **values})
+
+    def _tell(self, connection: Connection, state: str, detail: str = "") -> None:
+        tell(connection, self.id, self.epoch, self._owner, state, detail)
+
+    def renew(self, longer: float = 0.0) -> None:
+        """Keep the job for another lease, ``longer`` seconds more if something takes its time. Raises LeaseLostError.
+
+        Also a lease that has run out is had again if nobody has taken the job over: whoever calls this looks at the
+        hosts before acting.
+        """
+        since = clock.monotonic()
+        with self._writing() as connection:
+            self._hold(connection, longer)
+        self._held_from(since, longer)
+
+    def hold_on(self, longer: float) -> None:
+        """Keep the job ``longer`` seconds more than a lease, for something that takes its time and upon whose look
+        what follows rests. Raises LeaseLostError, also when the lease has run out."""
+        self.assert_held()
+        self.renew(longer)
+
+    def keep(self) -> None:
+        """Renew the lease if a third of it is over. Raises LeaseLostError.
+
+        A journal that does not answer is asked again as long as the lease lasts.
+        """
+        if clock.monotonic() < self._renew_at:
+            return
+        try:
+            self.renew()
+        except JournalLostError:
+            self._renew_at = clock.monotonic() + TRY_AGAIN
+            self._while_held()
+
+    def _while_held(self) -> None:
+        """Let an exception pass by as long as the lease lasts; else raise it again."""
+        if clock.monotonic() >= self._act_until:
+            raise  # noqa: PLE0704 - called by those who handle one
+
+    def cancel_asked(self) -> str | None:
+        """Return who wants the job cancelled; None: nobody does, or the journal does not answer. One small read."""
+        try:
+            with self._writing() as connection:
+                return connection.scalar(select(job.c.cancel_asked_by).where(job.c.id == self.id))
+        except JournalLostError:
+            self._while_held()
+            return None
+
+    def let_go(self, state: str) -> None:
+        """Leave the job open in that state for whoever takes it over, who need not wait. Raises LeaseLostError."""
+        with self._writing() as connection:
+            self._guarded(connection, {"state": state, "lease_until": 0.0})
+            self._tell(connection, state)
+
+    def enter(self, state: str) -> None:
+        """Write down which phase the job is in. Raises LeaseLostError."""
+        with self._writing() as connection:
+            self._guarded(connection, {"state": state})
+            self._tell(connection, state)
+
+    def become(self, new: NewJob) -> None:
+        """Write down what a job that waited in the queue turns out to be. Raises LeaseLostError."""
+        since = clock.monotonic()
+        with self._writing() as connection:
+            about: dict[str, Any] = {
+                "kind": new.kind,
+                "source": new.source,
+                "target": new.target,
+                "asked": as_text(new.asked),
+            }
+            self._hold(connection, **about)
+        self._held_from(since, 0.0)
+
+    def intend(self, name: str, intent: Mapping[str, Any], lasts: float = LONGEST_CALL) -> int:
+        """Write down what is about to be done, before it is done; return the step's number.
+
+        Others stay away for ``lasts`` seconds more than the lease, or until the outcome is written. Raises
+        LeaseLostError. Between this and the act itself only ``perform`` makes sure that no pause lies.
+        """
+        self.assert_held()
+        since = clock.monotonic()
+        with self._writing() as connection:
+            self._hold(connection, lasts, protocol=PROTOCOL, written_by=__version__)
+            last = connection.scalar(select(func.max(step.c.n)).where(step.c.job == self.id)) or 0
+            connection.execute(
+                insert(step).values(job=self.id, n=last + 1, name=name, intent=as_text(intent), at=now(connection))
+            )
+        self._held_from(since, 0.0)
+        self._under_way[last + 1] = _described(name, intent)
+        return int(last) + 1
+
+    def done(self, n: int, outcome: Mapping[str, Any]) -> None:
+        """Write down how a step went. Raises LeaseLostError."""
+        since = clock.monotonic()
+        with self._writing() as connection:
+            self._hold(connection)
+            connection.execute(
+                update(step)
+                .where(step.c.job == self.id, step.c.n == n)
+                .values(outcome=as_text(outcome), ended_at=now(connection))
+            )
+        self._held_from(since, 0.0)
+        self._under_way.pop(n, None)
+
+    def perform(
+        self,
+        name: str,
+        intent: Mapping[str, Any],
+        act: Callable[[], Result],
+        outcome: Callable[[Result], Mapping[str, Any]] = lambda _: _DONE,
+        lasts: float = LONGEST_CALL,
+    ) -> Result:
+        """Do one journalled step: write down what is intended, do it if the job is still ours at that instant, and
+        write down how it went. Everything that cannot be undone goes through here.
+
+        Raises LeaseLostError; HypervisorError and HostUnreachableError of ``act``, which are written down.
+        """
+        n = self.intend(name, intent, lasts)
+        self.assert_held()  # the last thing before the act: this process may have slept since it wrote
+        try:
+            result = act()
+        except (HypervisorError, HostUnreachableError) as error:
+            self.done(n, {"error": str(error)})
+            raise
+        self.done(n, outcome(result))
+        return result
+
+    def finish(self, state: str, sentence: str, exit_code: int, report: Mapping[str, Any] | None = None) -> None:
+        """Close the job. Raises LeaseLostError."""
+        with self._writing() as connection:
+            end = {"state": state, "outcome": without_secrets(sentence), "exit_code": exit_code}
+            self._guarded(
+                connection, {**end, "report": as_text(report or {}), "ended_at": now(connection), "busy": None}
+            )
+            self._tell(connection, state, sentence)
+
+
+def tell(connection: Connection, job_id: int, epoch: int, owner: str, state: str, detail: str = "") -> None:
+    """Add one event to a job's story."""
+    words = {"owner": owner, "state": state, "detail": without_secrets(detail)}
+    connection.execute(insert(event).values(job=job_id, at=now(connection), epoch=epoch, **words))
+
+
+def as_text(value: Mapping[str, Any]) -> str:
+    """Return what is stored of it: JSON without passwords."""
+    return json.dumps(without_secrets(value))
+
+
+def _described(name: str, intent: Mapping[str, Any]) -> str:
+    words = (f"{key}={value}" for key, value in intent.items() if value not in ("", None) and len(str(value)) <= 80)
+    return f"{name} ({', '.join(words)})"
