@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mudanza.cli.settings import Limits, Settings, candidates, default_database, load_settings
+from mudanza.cli.settings import History, Limits, Settings, candidates, default_database, load_settings
 from mudanza.model.errors import UsageError
+from mudanza.model.units import parse_duration
 
 
 def write(path: Path, text: str) -> Path:
@@ -70,5 +71,6 @@ def test_the_page_names_every_setting_with_its_default() -> None:
     page = Path(__file__).parents[1].joinpath("docs/settings.md").read_text()
     for name, field in Limits.model_fields.items():
         assert f"\n{name} = {field.default:g} " in page, name
+    assert History().keep == parse_duration("90d")
     for name in Settings.model_fields:
         assert f"\n{name} = " in page or f"\n[{name}]" in page, name

@@ -16,6 +16,7 @@ from mudanza.model.errors import UsageError
 if TYPE_CHECKING:
     from mudanza.cli.settings import Loaded
     from mudanza.hypervisor.connections import Connections
+    from mudanza.journal.audit import Audit
     from mudanza.journal.database import Database
     from mudanza.journal.inventory import Inventory
     from mudanza.journal.jobs import Jobs
@@ -56,6 +57,13 @@ class App:
         from mudanza.journal.jobs import Jobs
 
         return Jobs(self.database)
+
+    @cached_property
+    def audit(self) -> Audit:
+        """Who asked for what."""
+        from mudanza.journal.audit import Audit
+
+        return Audit(self.database)
 
     def connections(self) -> Connections:
         """Return connections to all hosts, each opened when needed. Raises UsageError when there is no host."""

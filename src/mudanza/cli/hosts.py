@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mudanza.cli.auditing import audited
 from mudanza.cli.context import app_of
 from mudanza.cli.output import say
 from mudanza.model.errors import UsageError
@@ -39,6 +40,7 @@ def register(app: typer.Typer) -> None:
 
 
 @host_app.command("add")
+@audited
 def add(
     context: typer.Context,
     name: NewName,
@@ -68,6 +70,7 @@ def add(
 
 
 @host_app.command("edit")
+@audited
 def edit(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME")],
@@ -98,6 +101,7 @@ def edit(
 
 
 @host_app.command("remove")
+@audited
 def remove(context: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     """Forget a host. Nothing on it is touched."""
     app_of(context).inventory.remove_host(name)
@@ -107,9 +111,16 @@ def remove(context: typer.Context, name: Annotated[str, typer.Argument(metavar="
 def _check(entry: HostEntry) -> None:
     if not entry.name or entry.name.startswith("-") or any(c.isspace() or c in "/=" for c in entry.name):
         raise UsageError(f"{entry.name!r} is no host name of ours: no blanks, '/' or '=', and no dash in front")
+    from mudanza.journal.secrets import without_secrets
+
     for uri in filter(None, (entry.uri, entry.peer_uri)):
         if "://" not in uri and ":///" not in uri:
             raise UsageError(f"{uri!r} is not a libvirt URI", remedy="write it like qemu+ssh://root@h1/system")
+        if without_secrets(uri) != uri:
+            raise UsageError(
+                f"the URI of host {entry.name} has a password in it, which would be kept and shown in clear",
+                remedy="use keys or certificates, or libvirt's own auth.conf (https://libvirt.org/auth.html)",
+            )
 
 
 def export(context: typer.Context) -> None:
@@ -119,6 +130,7 @@ def export(context: typer.Context) -> None:
     sys.stdout.write(write_cluster(app_of(context).inventory.hosts()))
 
 
+@audited
 def import_(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A TOML file as `export` prints it; - for stdin.")],

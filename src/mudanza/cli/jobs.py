@@ -6,24 +6,28 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mudanza import clock
+from mudanza.cli.auditing import audited
 from mudanza.cli.context import App, app_of
 from mudanza.cli.errors import error_fields
+from mudanza.cli.exit_codes import of_several
 from mudanza.cli.migrate import print_report
-from mudanza.cli.moving import asking_at_ctrl_c, mover_of
+from mudanza.cli.moving import Carrying, arrivals_of, asking_at_ctrl_c, mover_of
 from mudanza.cli.options import Output
 from mudanza.cli.output import Format, print_data, print_rows, say
 from mudanza.cli.watching import emit, view_for
+from mudanza.cli.work import Errand
 from mudanza.model.errors import BlockedError, MigrationFailedError, MudanzaError, NeedsPersonError, UsageError
-from mudanza.model.migration import MigrationReport, Progress
-from mudanza.model.units import format_duration
+from mudanza.model.migration import MigrationReport
+from mudanza.model.units import format_duration, parse_duration
 
 if TYPE_CHECKING:
-    from mudanza.journal.jobs import Job
+    from mudanza.journal.jobs import Event, Job, Step
 
 CANCEL_LIMIT = 300.0
 """Seconds a living controller may take to cancel: libvirt may heed late, and then both hosts have to agree."""
@@ -47,16 +51,27 @@ def register(app: typer.Typer) -> None:
 def jobs(
     context: typer.Context,
     limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 20,
+    vm: Annotated[str | None, typer.Option("--vm", metavar="VM", help="Only those of this VM (name or UUID).")] = None,
+    state: Annotated[
+        str | None,
+        typer.Option("--state", metavar="STATE", help="Only those in this state; also: unfinished, abandoned."),
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="TIME", help="Only those that began within it, such as 7d.")
+    ] = None,
     output: Output = Format.TABLE,
 ) -> None:
     """List the jobs, the newest first."""
-    found = app_of(context).jobs.latest(limit)
+    from mudanza.journal.jobs import Filter
+
+    wanted = Filter(vm, state, parse_duration(since) if since else None)
+    found = app_of(context).jobs.latest(limit, wanted)
     rows = [
         {
             "id": job.id,
             "vm": job.vm_name,
             "from": job.source,
-            "to": job.target,
+            "to": job.target or "the best",
             "state": state_of(job),
             "began": _clock(job.started_at),
             "took": f"{job.ended_at - job.started_at:.1f} s" if job.ended_at else "",
@@ -65,17 +80,17 @@ def jobs(
         for job in found
     ]
     columns = ("id", "vm", "from", "to", "state", "began", "took", "outcome")
-    print_rows(rows, output, columns=columns, data=found, empty="no job yet")
+    print_rows(rows, output, columns=columns, data=found, empty="no such job" if wanted != Filter() else "no job yet")
 
 
 def state_of(job: Job) -> str:
     """Return a job's state in words: whether its controller is gone, and whether somebody wants it cancelled."""
-    from mudanza.journal.jobs import NEEDS_PERSON
+    from mudanza.journal.jobs import NEEDS_PERSON, QUEUED
 
     if job.ended_at is not None or job.state == NEEDS_PERSON:
         return job.state
-    words = [job.state]
-    if job.abandoned:
+    words = [QUEUED if job.is_queued else job.state]
+    if job.abandoned and not job.is_queued:
         words.append("abandoned")
     if job.cancel_asked_by:
         words.append("to be cancelled")
@@ -93,16 +108,36 @@ def show(context: typer.Context, job_id: Id, output: Output = Format.TABLE) -> N
     if output in (Format.JSON, Format.YAML):
         print_data(job, output)
         return
-    sys.stdout.write(
-        f"job {job.id}: {job.kind} migration of {job.vm_name} ({job.vm_uuid}) from {job.source} to {job.target}\n"
-        f"  asked by {job.asked_by}, {_clock(job.started_at)}\n"
-        f"  {state_of(job)}{': ' + job.outcome if job.outcome else ''}\n"
-    )
+    sys.stdout.write("\n".join(_story(job)) + "\n")
+
+
+def _story(job: Job) -> Iterator[str]:
+    """Tell a job from its beginning to its end: who asked for what, every step and every change of its state."""
+    to = job.target or "the best host"
+    yield f"job {job.id}: {job.kind} migration of {job.vm_name} ({job.vm_uuid}) from {job.source} to {to}"
+    yield f"  asked by {job.asked_by}, {_clock(job.queued_at or job.started_at)}: {_short(job.asked)}"
+    if job.plan is not None:
+        yield f"  part of plan {job.plan}"
+    yield f"  {state_of(job)}{': ' + job.outcome if job.outcome else ''}"
     if job.cancel_asked_by and job.cancel_asked_at:
-        sys.stdout.write(f"  {job.cancel_asked_by} asked to cancel it, {_clock(job.cancel_asked_at)}\n")
-    for step in job.steps:
-        outcome = "no outcome was written" if step.outcome is None else _short(step.outcome)
-        sys.stdout.write(f"  {step.n:>2} {_clock(step.at)}  {step.name}: {_short(step.intent)} → {outcome}\n")
+        yield f"  {job.cancel_asked_by} asked to cancel it, {_clock(job.cancel_asked_at)}"
+    told = [(step.at, _step_line(step)) for step in job.steps]
+    told += [(event.at, _event_line(event)) for event in job.events]
+    for at, line in sorted(told, key=itemgetter(0)):
+        yield f"  {_clock(at)}  {line}"
+    if job.report:
+        yield f"  report: {_short(job.report)}"
+
+
+def _step_line(step: Step) -> str:
+    outcome = "no outcome was written" if step.outcome is None else _short(step.outcome)
+    took = f" ({format_duration(step.ended_at - step.at)})" if step.ended_at else ""
+    return f"{step.n:>2} {step.name}: {_short(step.intent)} → {outcome}{took}"
+
+
+def _event_line(event: Event) -> str:
+    by = f", by {event.owner}" if event.owner else ""
+    return f"   {event.state}{': ' + event.detail if event.detail else ''} (epoch {event.epoch}{by})"
 
 
 def _short(fields: Any) -> str:
@@ -112,6 +147,7 @@ def _short(fields: Any) -> str:
 
 
 @job_app.command("resume")
+@audited
 def resume(context: typer.Context, job_id: Id, output: Output = Format.TABLE) -> None:
     """Finish a job whose controller is gone: wait for its transfer, ask both hosts, clean up.
 
@@ -121,10 +157,21 @@ def resume(context: typer.Context, job_id: Id, output: Output = Format.TABLE) ->
     app = app_of(context)
     job = app.jobs.get(job_id)
     with _errors_as_events(job, output):
-        if job.ended_at is None or (job.kind == "cold" and job.report.get("left")):
+        if job.is_queued:
+            _do_queued(app, job, output)
+        elif job.ended_at is None or (job.kind == "cold" and job.report.get("left")):
             print_report(_finish(app, job, output, clock.new_event()), output)
         else:
             _clean_up(app, job, output)
+
+
+def _do_queued(app: App, job: Job, output: Format) -> None:
+    """Do one job of the queue now, as `mudanza work` would."""
+    stop = clock.new_event()
+    with view_for(output) as view, asking_at_ctrl_c(stop, view):
+        errand = Errand(app, arrivals_of(app), view, output, stop)
+        errand.carry_out(job)
+    raise typer.Exit(of_several(errand.codes))
 
 
 @contextmanager
@@ -141,12 +188,8 @@ def _errors_as_events(job: Job, output: Format) -> Iterator[None]:
 def _finish(app: App, job: Job, output: Format, stop: clock.Event) -> MigrationReport:
     """Take an abandoned job over and finish it, while one can watch and cancel."""
     with app.connections() as connections, view_for(output) as view, asking_at_ctrl_c(stop, view):
-
-        def on_progress(progress: Progress) -> None:
-            view.on_progress(job.vm_name, f"{job.source} → {job.target}", progress)
-
         try:
-            return mover_of(app, connections, job.kind, on_progress).resume(job.id, stop)
+            return Carrying(app, connections, view, output, stop).finish(job)
         finally:
             view.on_end(job.vm_name)
 
@@ -195,6 +238,7 @@ def watch(context: typer.Context, job_id: Id, output: Output = Format.TABLE) -> 
 
 
 @job_app.command("cancel")
+@audited
 def cancel(context: typer.Context, job_id: Id, wait: Wait = True, output: Output = Format.TABLE) -> None:
     """Cancel a job that another process runs: the VM stays where it is.
 
@@ -204,6 +248,8 @@ def cancel(context: typer.Context, job_id: Id, wait: Wait = True, output: Output
     app = app_of(context)
     job = app.jobs.get(job_id)
     with _errors_as_events(job, output):
+        if job.is_queued:
+            job = _cancel_queued(app, job)
         if job.ended_at is None:
             app.jobs.ask_to_cancel(job_id, app.asked_by())
             by = "its controller is gone, so it is done here" if job.abandoned else f"its controller is {job.owner}"
@@ -214,6 +260,15 @@ def cancel(context: typer.Context, job_id: Id, wait: Wait = True, output: Output
         elif job.report.get("left"):
             _clean_up(app, job, output)
         _tell_cancelled(job, output)
+
+
+def _cancel_queued(app: App, job: Job) -> Job:
+    """End a job that has not begun; return it as it is now, which is begun if a controller was quicker."""
+    who = app.asked_by()
+    app.jobs.ask_to_cancel(job.id, who)
+    if (handle := app.jobs.claim([job.id])) is not None:
+        handle.finish("failed", f"cancelled on request of {who} before it began", MigrationFailedError.exit_code)
+    return app.jobs.get(job.id)
 
 
 def _await_cancelled(app: App, job_id: int, output: Format) -> Job:
@@ -258,6 +313,7 @@ def _tell_cancelled(job: Job, output: Format) -> None:
 
 
 @job_app.command("close")
+@audited
 def close(
     context: typer.Context,
     job_id: Id,
@@ -282,7 +338,8 @@ def close(
     handle = app.jobs.take_over(job_id)
     handle.done(handle.intend("close", {"by": who}), {"touched": "nothing"})
     sentence = f"closed by {who}, who has looked; nothing was touched"
-    handle.finish(CLOSED, sentence, NeedsPersonError.exit_code, job.report)
+    stays = {"stays": [f"{job.target}:{path}" for path in _volumes_made(job)]}
+    handle.finish(CLOSED, sentence, NeedsPersonError.exit_code, {**job.report, **stays})
     say(f"job {job_id} is {sentence}")
 
 

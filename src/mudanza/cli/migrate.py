@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mudanza import clock
-from mudanza.cli.context import app_of
+from mudanza.cli.auditing import audited
+from mudanza.cli.context import App, app_of
 from mudanza.cli.errors import error_fields, show_error
 from mudanza.cli.exit_codes import of_several
 from mudanza.cli.moving import Mover, Outcome, arrivals_of, judge_of
 from mudanza.cli.options import Output, Tag, VmName, VmNames, choose_vms, parse_map
-from mudanza.cli.output import Format, print_data
+from mudanza.cli.output import Format, print_data, say
 from mudanza.cli.watching import emit, report_text
 from mudanza.model.errors import BlockedError, UsageError
 from mudanza.model.finding import Level, blockers
@@ -151,6 +152,7 @@ def _how_it_travels(candidate: Candidate) -> str:
     return "".join(lines)
 
 
+@audited
 def migrate(
     context: typer.Context,
     vms: VmNames = None,
@@ -171,6 +173,9 @@ def migrate(
     force_off: ForceOff = False,
     shutdown_limit: ShutdownLimit = None,
     parallel: Annotated[int, typer.Option(min=1, max=8, help="How many at once, of several.")] = 2,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Put it into the queue, and return; `mudanza work` does it.")
+    ] = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Move VMs to another host: running ones without switching them off, others with everything they are.
@@ -202,8 +207,37 @@ def migrate(
         chosen = choose_vms(cluster, vms, tag, bound_for=to)
         if to is not None:
             cluster.host(to)
+        if detach:
+            put_down(app, chosen, to, options, output)
+            return
         outcomes = Mover(app, connections, arrivals, judge, options, output, begun).move(chosen, to, parallel)
     _finish(outcomes, output)
+
+
+def put_down(app: App, vms: Sequence[Vm], to: str | None, options: MigrationOptions, output: Format) -> None:
+    """Put moves into the queue and tell their jobs' numbers; leave with the exit code for all of them."""
+    from mudanza.journal.jobs import NewJob
+    from mudanza.journal.protocol import QUEUED_MOVE
+    from mudanza.migration.asked import put_down as asked
+
+    codes = []
+    for vm in vms:
+        try:
+            new = NewJob(QUEUED_MOVE, vm.uuid, vm.name, vm.host, to or "", asked(options, to), app.asked_by())
+            job = app.jobs.put_down(new)
+        except BlockedError as error:
+            codes.append(error.exit_code)
+            if output is Format.JSON:
+                emit("error", vm=vm.name, **error_fields(error))
+            show_error(error)
+            continue
+        codes.append(0)
+        if output is Format.JSON:
+            emit("queued", vm=vm.name, uuid=vm.uuid, job=job, source=vm.host, target=to)
+        elif output is Format.NAME:
+            sys.stdout.write(f"{job}\n")
+        say(f"job {job} is queued: {vm.name}, {vm.host} → {to or 'the best host'}; have it done: mudanza work")
+    raise typer.Exit(of_several(codes))
 
 
 def _format(name: str | None) -> str | None:

@@ -20,6 +20,7 @@ from mudanza.model.migration import MigrationOptions, MigrationReport, Progress
 
 if TYPE_CHECKING:
     from mudanza.hypervisor.connections import Connections
+    from mudanza.journal.jobs import Job, Jobs
     from mudanza.migration.arrivals import Arrivals
     from mudanza.migration.cold.migration import ColdMigration
     from mudanza.migration.live.migration import LiveMigration
@@ -32,13 +33,14 @@ WAIT_STEP = 0.2
 """Seconds between two looks whether the migrations are over or somebody pressed Ctrl-C."""
 
 
-def judge_of(app: App, connections: Connections, arrivals: Arrivals) -> tuple[Judge, Cluster]:
+def judge_of(app: App, connections: Connections, arrivals: Arrivals, jobs: Jobs | None = None) -> tuple[Judge, Cluster]:
+    """Return who judges moves in a picture of the cluster taken now, and the picture. ``jobs``: see ``mover_of``."""
     from mudanza.migration.prepare import Judge
 
     connections.open_all([entry.name for entry in app.inventory.hosts()])
     expected = arrivals.expected()
     cluster = app.read_cluster(connections)
-    return Judge(connections, app.inventory, app.jobs, cluster, arrivals, expected), cluster
+    return Judge(connections, app.inventory, jobs or app.jobs, cluster, arrivals, expected), cluster
 
 
 def arrivals_of(app: App) -> Arrivals:
@@ -48,21 +50,24 @@ def arrivals_of(app: App) -> Arrivals:
 
 
 def mover_of(
-    app: App, connections: Connections, kind: str, on_progress: Callable[[Progress], None]
+    app: App, connections: Connections, kind: str, on_progress: Callable[[Progress], None], jobs: Jobs | None = None
 ) -> LiveMigration | ColdMigration | Relocation:
-    """Return what carries out jobs of a kind: ``live``, ``cold``, or ``relocate`` for disks within one host."""
-    limits = app.loaded.settings.limits
+    """Return what carries out jobs of a kind: ``live``, ``cold``, or ``relocate`` for disks within one host.
+
+    ``jobs``: the journal as whoever has claimed a job sees it, where a move is not to begin a job of its own.
+    """
+    limits, jobs = app.loaded.settings.limits, jobs or app.jobs
     if kind == "relocate":
         from mudanza.migration.relocation.relocation import Relocation
 
-        return Relocation(connections, app.inventory, app.jobs, limits.no_progress, on_progress)
+        return Relocation(connections, app.inventory, jobs, limits.no_progress, on_progress)
     if kind == "cold":
         from mudanza.migration.cold.migration import ColdLimits, ColdMigration
 
-        return ColdMigration(connections, app.inventory, app.jobs, ColdLimits(limits.no_progress), on_progress)
+        return ColdMigration(connections, app.inventory, jobs, ColdLimits(limits.no_progress), on_progress)
     from mudanza.migration.live.migration import Limits, LiveMigration
 
-    return LiveMigration(connections, app.inventory, app.jobs, Limits(limits.no_progress, limits.settle), on_progress)
+    return LiveMigration(connections, app.inventory, jobs, Limits(limits.no_progress, limits.settle), on_progress)
 
 
 @dataclass
@@ -120,37 +125,96 @@ class Mover:
         try:
             if self._stop.is_set():
                 outcome.error = _not_begun(outcome.vm)
-            elif self._judge.is_there(outcome.vm, to, self._options):
-                self._nothing_to_do(outcome.vm)
             else:
                 outcome.report = self._migrate(outcome.vm, to, view, fresh=at_once)
         except MudanzaError as error:
             outcome.error = error
         except Exception as error:  # a thread must end by saying what happened
-            outcome.error = _unexpected(outcome.vm, error)
+            outcome.error = unexpected(outcome.vm.name, error)
         finally:
             self._arrivals.over(outcome.vm.uuid)
             self._places.release()
             view.on_end(outcome.vm.name)
 
-    def _migrate(self, vm: Vm, to: str | None, view: View, *, fresh: bool) -> MigrationReport:
-        view.on_progress(vm.name, vm.host if vm.host == to else f"{vm.host} → {to or '?'}", Progress("checking", 0.0))
+    def _migrate(self, vm: Vm, to: str | None, view: View, *, fresh: bool) -> MigrationReport | None:
         judge, begun = self._judge, self._begun
-        if not fresh:  # the picture is from before others were moved
+        if self._finish_left_behind(vm, view) or not fresh:  # the picture is from before others were moved
             begun = clock.monotonic()
+            view.on_progress(vm.name, _from_to(vm, to), Progress("checking", 0.0))
             judge, cluster = judge_of(self._app, self._connections, self._arrivals)
-            vm = cluster.find(vm.uuid)
-        prepared = judge.prepare(vm, to, self._options)
-        way = _way(prepared)
+            vm = cluster.find(vm.uuid, bound_for=to)
+        carrying = Carrying(self._app, self._connections, view, self._output, self._stop)
+        prepared = carrying.prepare(judge, vm, to, self._options, begun=begun)
+        return carrying.move(prepared, self._app.asked_by()) if prepared is not None else None
+
+    def _finish_left_behind(self, vm: Vm, view: View) -> bool:
+        """Finish what a controller that is gone has left undone with the VM; return whether there was something.
+
+        Raises NeedsPersonError and VmDownError; that the VM stayed where it was stands in nobody's way.
+        """
+        from mudanza.journal.jobs import NEEDS_PERSON
+
+        job = self._app.jobs.unfinished_of(vm.uuid)
+        if job is None or not job.abandoned or job.is_queued or job.state == NEEDS_PERSON:
+            return False
+        say(f"{vm.name}: the controller of job {job.id} ({job.source} → {job.target}) is gone: that is finished first")
+        try:
+            Carrying(self._app, self._connections, view, self._output, self._stop).finish(job)
+            say(f"{vm.name}: job {job.id} is finished: it is on {job.target}")
+        except MigrationFailedError as error:
+            say(f"{vm.name}: job {job.id} is finished: {error}")
+        return True
+
+
+class Carrying:
+    """Carries one move out, or to its end, while one can watch."""
+
+    def __init__(
+        self,
+        app: App,
+        connections: Connections,
+        view: View,
+        output: Format,
+        stop: clock.Event,
+        jobs: Jobs | None = None,
+    ) -> None:
+        """``jobs``: see ``mover_of``."""
+        self._app = app
+        self._connections = connections
+        self._view = view
+        self._output = output
+        self._stop = stop
+        self._jobs = jobs
+
+    def prepare(
+        self, judge: Judge, vm: Vm, to: str | None, options: MigrationOptions, *, begun: float
+    ) -> Prepared | None:
+        """Check a move, choose where to, and tell; return None where the VM is there already.
+
+        ``begun``: the monotonic time when checking it began. Raises what the judge raises.
+        """
+        if judge.is_there(vm, to, options):
+            self._nothing_to_do(vm)
+            return None
+        self._view.on_progress(vm.name, _from_to(vm, to), Progress("checking", 0.0))
+        prepared = judge.prepare(vm, to, options)
         self._announce(prepared)
-        mover = mover_of(
-            self._app,
-            self._connections,
-            _kind(prepared),
-            lambda progress: view.on_progress(vm.name, way, progress),
-        )
-        prepared = replace(prepared, checking_time=clock.monotonic() - begun)
-        return mover.migrate(prepared, self._app.asked_by(), self._stop)
+        return replace(prepared, checking_time=clock.monotonic() - begun)
+
+    def move(self, prepared: Prepared, asked_by: str) -> MigrationReport:
+        """Move a VM that was judged fit to go. Raises what the movers raise."""
+        mover = self._mover(_kind(prepared), prepared.vm.name, _way(prepared))
+        return mover.migrate(prepared, asked_by, self._stop)
+
+    def finish(self, job: Job) -> MigrationReport:
+        """Take a job over that its controller left behind, and finish it. Raises what the movers raise."""
+        return self._mover(job.kind, job.vm_name, f"{job.source} → {job.target}").resume(job.id, self._stop)
+
+    def _mover(self, kind: str, vm: str, way: str) -> LiveMigration | ColdMigration | Relocation:
+        def on_progress(progress: Progress) -> None:
+            self._view.on_progress(vm, way, progress)
+
+        return mover_of(self._app, self._connections, kind, on_progress, self._jobs)
 
     def _nothing_to_do(self, vm: Vm) -> None:
         if self._output is Format.JSON:
@@ -176,6 +240,10 @@ class Mover:
             say(f"! {finding.subject}: {finding.message} [{finding.code}]")
 
 
+def _from_to(vm: Vm, to: str | None) -> str:
+    return vm.host if vm.host == to else f"{vm.host} → {to or '?'}"
+
+
 def _kind(prepared: Prepared) -> str:
     """Return the kind of job that a move is."""
     if prepared.is_in_place:
@@ -197,9 +265,10 @@ def _not_begun(vm: Vm) -> MudanzaError:
     )
 
 
-def _unexpected(vm: Vm, cause: Exception) -> MudanzaError:
+def unexpected(vm: str, cause: Exception) -> MudanzaError:
+    """Return what is told of an error that nobody expected."""
     error = MudanzaError(
-        f"VM {vm.name!r}: {type(cause).__name__}: {cause}",
+        f"VM {vm!r}: {type(cause).__name__}: {cause}",
         vm_state="nobody looked; a transfer that had begun goes on without us",
         remedy="see whether it has an unfinished job (mudanza jobs), and finish that: mudanza job resume ID",
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mudanza import clock
+from mudanza.cli.auditing import audited
 from mudanza.cli.context import App, app_of
 from mudanza.cli.errors import show_error
 from mudanza.cli.exit_codes import of_several
@@ -67,6 +68,7 @@ def _each(vms: Sequence[Vm], errors: Sequence[MudanzaError]) -> None:
     raise typer.Exit(of_several([*done, *(error.exit_code for error in errors)]))
 
 
+@audited
 def start(context: typer.Context, vms: VmNames = None, tag: Tag = None) -> None:
     """Start VMs that are off, each on the host it is defined on."""
     app = app_of(context)
@@ -111,6 +113,7 @@ def _side(app: App, connections: Connections, host: str, uuid: str) -> Side:
         return Side.UNSEEN
 
 
+@audited
 def shutdown(
     context: typer.Context,
     vms: VmNames = None,

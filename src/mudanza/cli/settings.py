@@ -41,6 +41,15 @@ class Limits(BaseModel):
     """A guest to shut down when asked to."""
 
 
+class History(BaseModel):
+    """How long the journal remembers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    keep: Annotated[float, BeforeValidator(_seconds), Field(ge=0)] = 90 * 86400.0
+    """Jobs that have ended and left nothing; 0: for ever."""
+
+
 class Settings(BaseModel):
     """Everything the TOML file may say."""
 
@@ -49,6 +58,7 @@ class Settings(BaseModel):
     database: str = ""
     """Path of an SQLite file, or postgresql://…; empty: see `default_database`."""
     limits: Limits = Limits()
+    history: History = History()
 
 
 @dataclass(frozen=True, slots=True)

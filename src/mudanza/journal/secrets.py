@@ -14,8 +14,10 @@ _PASSWORDS = (
     re.compile(r"""(\bpasswd\s*=\s*)(['"])(?:(?!\2).)*(\2)""", re.DOTALL),
     # scheme://user:password@host
     re.compile(r"""(\b[a-z][a-z0-9+.-]*://[^\s/@:'"]*:)()[^\s/@'"]*(@)"""),
+    # <cookie name='…'>…</cookie> of a disk that is read over HTTP
+    re.compile(r"""(<cookie\b[^>]*>)()[^<]*(</cookie>)"""),
     # password=… as a parameter of a URI or an option of a command
-    re.compile(r"""((?:^|[?&\s-])(?:password|passwd)=)()[^\s&'"]+()"""),
+    re.compile(r"""((?:^|[?&,\s-])(?:password|passwd)=)()[^\s&,'"<]+()"""),
 )
 
 

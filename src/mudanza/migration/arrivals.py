@@ -24,7 +24,7 @@ class Arrivals:
     def expected(self) -> dict[str, Arrival]:
         """Return by UUID each VM that is on its way somewhere, or accepted for it."""
         accepted = dict(self._accepted)
-        return {job.vm_uuid: _of_job(job) for job in self._jobs.unfinished()} | accepted
+        return {job.vm_uuid: _of_job(job) for job in self._jobs.unfinished() if not job.is_queued} | accepted
 
     def accept(self, vm: Vm, target: str, resolution: Resolution) -> None:
         """Count on a VM's arrival from now on."""

@@ -1,11 +1,11 @@
-"""What was asked for, as the journal stores it, and read back for whoever goes on with the job."""
+"""What was asked for, as the journal stores it, and read back for whoever does it or goes on with it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from mudanza.model.migration import MigrationOptions
+from mudanza.model.migration import Chain, Media, MigrationOptions, Mode, Tls, Verify
 
 
 def stored(options: MigrationOptions) -> dict[str, object]:
@@ -28,11 +28,44 @@ def stored(options: MigrationOptions) -> dict[str, object]:
     }
 
 
+def put_down(options: MigrationOptions, to: str | None) -> dict[str, object]:
+    """Return what whoever does it later has to know; ``to`` None: the best host there is then."""
+    return {**stored(options), "to": to}
+
+
+def destination_of(asked: Mapping[str, Any]) -> str | None:
+    """Return the host that was asked for; None: the best one."""
+    to = asked.get("to")
+    return str(to) if to else None
+
+
+def read_back(asked: Mapping[str, Any]) -> MigrationOptions:
+    """Return what was asked; what an earlier version did not write is as usual."""
+    usual = {**stored(MigrationOptions()), **asked}
+    return MigrationOptions(
+        max_downtime=float(usual["max_downtime"]),
+        bandwidth=usual["bandwidth"],
+        deadline=usual["deadline"],
+        map_storage=usual["map_storage"],
+        map_network=usual["map_network"],
+        keep_source=usual["keep_source"],
+        tls=Tls(usual["tls"]),
+        mode=Mode(usual["mode"]),
+        verify=Verify(usual["verify"]),
+        chain=Chain(usual["chain"]) if usual["chain"] is not None else None,
+        media=Media(usual["media"]),
+        format=usual["format"],
+        force_off=usual["force_off"],
+        shutdown_limit=usual["shutdown_limit"],
+    )
+
+
 def still_to_decide(asked: Mapping[str, Any]) -> MigrationOptions:
     """Return what still matters once the move itself has been decided: the rest stands in the job's record."""
+    options = read_back(asked)
     return MigrationOptions(
-        bandwidth=asked["bandwidth"],
-        deadline=asked["deadline"],
-        force_off=asked["force_off"],
-        shutdown_limit=asked["shutdown_limit"],
+        bandwidth=options.bandwidth,
+        deadline=options.deadline,
+        force_off=options.force_off,
+        shutdown_limit=options.shutdown_limit,
     )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from mudanza import clock
-from mudanza.journal.jobs import NEEDS_PERSON, Job, JobHandle
+from mudanza.journal.jobs import NEEDS_PERSON, Job, JobHandle, LeaseLostError
 from mudanza.migration.steering import ON_REQUEST
 from mudanza.model.errors import NeedsPersonError
 
 LOOK_FOR_CANCEL = 1.0
 """Seconds between two looks whether somebody has asked the journal to cancel the job."""
+
+KEEP_EVERY = 2.0
+"""Seconds between two looks whether a claim has to be renewed while a job's VM is being checked."""
 
 
 def renewing(handle: JobHandle, cancel: Callable[[str], None] | None = None) -> Callable[[], None]:
@@ -29,6 +33,28 @@ def renewing(handle: JobHandle, cancel: Callable[[str], None] | None = None) -> 
         handle.keep()
 
     return renew
+
+
+@contextmanager
+def keeping(handle: JobHandle) -> Iterator[None]:
+    """Keep the claim while others than the job's mover take their time over it: nothing is done to its VM meanwhile.
+
+    What is lost is noticed by whatever writes next.
+    """
+    over = clock.new_event()
+
+    def keep() -> None:
+        while not over.wait(KEEP_EVERY):
+            try:
+                handle.keep()
+            except LeaseLostError:
+                return
+
+    clock.start_thread(keep, f"keep job {handle.id}")
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def journalling_cancel(handle: JobHandle) -> Callable[[str], None]:

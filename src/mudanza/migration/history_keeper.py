@@ -6,15 +6,17 @@ the journal before anything is taken away, and wherever the VM ends up libvirt i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.snapshots import SavedCheckpoint, SavedSnapshot
 from mudanza.journal.jobs import Job, JobHandle
+from mudanza.journal.secrets import HIDDEN
 from mudanza.migration.history import moved
 from mudanza.migration.record import ColdRecord, MoveRecord
+from mudanza.migration.secrets import with_secrets_of
 from mudanza.model.errors import HostUnreachableError, HypervisorError, NeedsPersonError
 from mudanza.model.migration import Side
 
@@ -78,7 +80,7 @@ class HistoryKeeper:
             if self._connections.domains(host).sighting(record.uuid).side is Side.ABSENT:
                 self._handle.done(step, {"found": "no such VM"})
                 return (f"{host} knows no VM any more that its snapshots could belong to",)
-            lost = self._connections.snapshots(host).restore(record.uuid, snapshots, checkpoints)
+            lost = self._connections.snapshots(host).restore(record.uuid, self._secured(snapshots, host), checkpoints)
         except (HypervisorError, HostUnreachableError) as error:
             self._handle.done(step, {"error": str(error)})
             raise self._refused(host, error) from None
@@ -98,6 +100,13 @@ class HistoryKeeper:
             [replace(each, xml=moved(each.xml, places, nics)) for each in snapshots],
             [replace(each, xml=moved(each.xml, places, nics)) for each in checkpoints],
         )
+
+    def _secured(self, snapshots: Sequence[SavedSnapshot], host: str) -> list[SavedSnapshot]:
+        """Return them with the passwords the VM has now: the journal has none."""
+        if not any(HIDDEN in each.xml for each in snapshots):
+            return list(snapshots)
+        secure = self._connections.domains(host).describe(self._record.uuid)
+        return [replace(each, xml=with_secrets_of(each.xml, secure)) for each in snapshots]
 
     def _refused(self, host: str, error: Exception) -> NeedsPersonError:
         name, job = self._record.name, self._handle.id

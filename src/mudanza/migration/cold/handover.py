@@ -11,6 +11,7 @@ from mudanza.hypervisor.own.tpm_carrier import CARRYING_LIMIT, carry_tpm, end_tp
 from mudanza.journal.jobs import LONG_LOOK, LONGEST_CALL, Job, JobHandle
 from mudanza.migration.history_keeper import HistoryKeeper
 from mudanza.migration.record import ColdRecord
+from mudanza.migration.secrets import same_but_for_secrets, with_secrets_of
 from mudanza.model.errors import HostUnreachableError, HypervisorError, MigrationFailedError, NeedsPersonError
 from mudanza.model.host import Host
 from mudanza.model.migration import Side, Sighting
@@ -59,16 +60,18 @@ class HandOver:
     def define(self) -> None:
         """Make the VM known at the target, without autostart."""
         record = self._record
-        target = self._connections.domains(record.target)
-        self._step("define", {"host": record.target}, lambda: target.define(record.target_xml))
+        source, target = (self._connections.domains(name) for name in (record.source, record.target))
+        xml = with_secrets_of(record.target_xml, source.describe(record.uuid, inactive=True))
+        self._step("define", {"host": record.target}, lambda: target.define(xml))
 
     def complete(self, job: Job, there: Host) -> None:
         """Bring to the target what only a VM known there can have: its snapshots' records and its TPM's state, and
         saved memory that is restored with the disks and cards it has there."""
         record = self._record
         self.lost += self._history.put_back(job, record.target)
-        if (saved := record.saved_xml) is not None and not _since_defined(job, "define saved"):
-            domains = self._connections.domains(record.target)
+        if record.saved_xml is not None and not _since_defined(job, "define saved"):
+            before, domains = (self._connections.domains(name) for name in (record.source, record.target))
+            saved = with_secrets_of(record.saved_xml, before.saved_definition(record.uuid))
             self._step("define saved", {"host": record.target}, lambda: domains.define_saved(record.uuid, saved))
         if record.has_tpm and not _since_defined(job, "carry TPM"):
             source, target = (self._connections.get(name) for name in (record.source, record.target))
@@ -107,7 +110,8 @@ class HandOver:
     def refuse_changed(self) -> None:
         """Raise ChangedError when the source's definition is not the one any more that was decided upon."""
         record = self._record
-        if self._connections.domains(record.source).describe(record.uuid, inactive=True) != record.xml:
+        now = self._connections.domains(record.source).describe(record.uuid, inactive=True)
+        if not same_but_for_secrets(now, record.xml):
             raise ChangedError(f"its definition at {record.source} has changed since that was decided")
 
     def last_look(self, unchanged: Callable[[], str]) -> None:

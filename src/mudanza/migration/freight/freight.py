@@ -22,6 +22,7 @@ from mudanza.migration.freight.comparison import Comparison, Piece, Range
 from mudanza.migration.freight.images import images_at_both_ends, length_of
 from mudanza.migration.freight.room import Room, places_made
 from mudanza.migration.record import ColdRecord
+from mudanza.migration.secrets import same_but_for_secrets
 from mudanza.migration.steering import ON_REQUEST, Steering, is_wish
 from mudanza.migration.transfer import Order, Transfer, TransferEnd
 from mudanza.migration.way import way_between
@@ -89,7 +90,7 @@ class Freight:
             now = self._connections.domains(record.source).describe(record.uuid, inactive=True)
         except HypervisorError as error:
             return str(error)
-        if now != record.xml:
+        if not same_but_for_secrets(now, record.xml):
             return "its definition is another one"
         return next((f"{path} was written to" for path, at in self._written().items() if before.get(path) != at), "")
 

@@ -13,7 +13,7 @@ from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.reading.cluster import read_host
 from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import Job, JobHandle, Jobs, LeaseLostError, NewJob
-from mudanza.migration.asked import stored
+from mudanza.migration.asked import read_back, stored
 from mudanza.migration.claim import cancelled_because, journalling_cancel, left_open, reason_on_record, renewing
 from mudanza.migration.closing import Closing, Residue
 from mudanza.migration.destination import volume_xml
@@ -351,11 +351,12 @@ class LiveMigration:
             return None  # settling asks again, and says what follows from it
         source, _ = read_host(self._inventory.host(record.source), connections=self._connections)
         target = Host(self._inventory.host(record.target))
+        options = read_back(job.asked)
         steering = Steering(
             record.source,
             record.target,
-            float(job.asked["max_downtime"]),
-            job.asked["deadline"],
+            options.max_downtime,
+            options.deadline,
             self._limits.no_progress,
             job.read_at - job.started_at,
         )

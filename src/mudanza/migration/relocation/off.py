@@ -17,6 +17,7 @@ from mudanza.migration.record import ColdRecord
 from mudanza.migration.relocation.freight import FreightInPlace
 from mudanza.migration.relocation.settle import Next, Standing, Verdict, settle_off
 from mudanza.migration.relocation.work import RelocationWork
+from mudanza.migration.secrets import with_secrets_of
 from mudanza.model.errors import HostUnreachableError, HypervisorError, MigrationFailedError
 from mudanza.model.migration import MigrationReport, Progress
 from mudanza.preflight.cargo import CargoFile
@@ -96,7 +97,8 @@ class OffWork(RelocationWork):
             raise MigrationFailedError(f"it has changed while it was copied: {changed}")
         self._history.remember({})
         domains = self.connections.domains(self.host)
-        self.step("define", {"host": self.host}, lambda: domains.define(self._cold.target_xml))
+        xml = with_secrets_of(self._cold.target_xml, domains.describe(self.uuid, inactive=True))
+        self.step("define", {"host": self.host}, lambda: domains.define(xml))
 
     def before_clean_up(self) -> tuple[str, ...]:
         """Have libvirt's records of its snapshots name the new places too, and let it run again if it ran."""
