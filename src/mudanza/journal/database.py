@@ -31,6 +31,8 @@ Database = Engine
 
 BUSY_TIMEOUT = 30.0
 """Seconds that one writer waits for another one."""
+IDLE_TIMEOUT = 10.0
+"""Seconds that a transaction may rest in PostgreSQL before the server ends it."""
 CONNECT_TIMEOUT = 10
 """Seconds that PostgreSQL may take to accept our connection."""
 _ALIVE = {
@@ -86,6 +88,8 @@ def _engine(database: str) -> Engine:
         with connection.cursor() as cursor:
             cursor.execute(f"SET statement_timeout = {int(BUSY_TIMEOUT * 1000)}")
             cursor.execute(f"SET lock_timeout = {int(BUSY_TIMEOUT * 1000)}")
+            # A controller that was paused in the middle of writing holds nobody up for longer.
+            cursor.execute(f"SET idle_in_transaction_session_timeout = {int(IDLE_TIMEOUT * 1000)}")
         connection.commit()
 
     return engine

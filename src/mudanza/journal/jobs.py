@@ -167,7 +167,7 @@ class Jobs:
         since = clock.monotonic()
         with transaction(self._engine) as connection:
             free = (job.c.id == job_id) & (job.c.epoch == found.epoch) & (job.c.lease_until < now(connection))
-            row = connection.execute(select(job.c.id).where(free).with_for_update()).first()
+            row = connection.execute(select(job.c.id).where(free).with_for_update(skip_locked=True)).first()
             if row is None or self._own(connection, found) != 1:
                 left = format_duration(max(found.lease_until - found.read_at, 1.0))
                 raise BlockedError(
