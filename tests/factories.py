@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import NAMESPACE_DNS, uuid5
 
+from mudanza.model.claim import Claim
 from mudanza.model.cluster import Cluster
 from mudanza.model.host import Host, HostEntry, Network, Pool
 from mudanza.model.migration import Answer, Facts, Probe
@@ -56,6 +57,10 @@ def iso(**changes: Any) -> Disk:
 def nic(**changes: Any) -> Nic:
     """A virtio card on the bridge ``br0``."""
     return replace(Nic(mac="52:54:00:00:00:01", kind="bridge", source="br0", model="virtio"), **changes)
+
+
+CLAIM = Claim("0123456789abcdef" * 2, 7, 1, "ana@laptop", "live", "h1", "h2", "2026-01-01T10:00:00+00:00")
+"""Another controller's."""
 
 
 def vm(**changes: Any) -> Vm:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -89,42 +86,3 @@ def test_nothing_is_let_go_that_was_not_compared(
         assert verdict.next is Next.PERSON, "a host that cannot be asked is not one that says no"
     elif target is UNSEEN:
         assert verdict.next in (Next.CARRY, Next.STAY), "it got files of ours only: the source's is the VM"
-
-
-WORDS = {
-    "off": (OFF, CRASHED),
-    "runs": (ON, PAUSED),
-    "no such domain": (ABSENT,),
-    "cannot be asked": (UNSEEN,),
-    "anything": (ABSENT, UNSEEN, OFF, ON, PAUSED, CRASHED),
-}
-JOURNAL = {
-    "anything": ((False, False), (False, True), (True, False), (True, True)),
-    "compared and defined": ((True, True),),
-    "defined": ((False, True), (True, True)),
-    "defined, not compared": ((False, True),),
-    "not defined": ((False, False), (True, False)),
-    "not both": ((False, False), (False, True), (True, False)),
-}
-
-
-def documented() -> Iterator[tuple[Sighting, Sighting, bool, bool, str]]:
-    """Yield every combination that a row of the table in the documentation means, with its verdict."""
-    text = (Path(__file__).parents[1] / "docs/settling.md").read_text(encoding="utf-8")
-    table = text.partition("## A VM that moves switched off")[2].partition("| --- |")[2]
-    for line in table.splitlines()[1:]:
-        if not line.startswith("|"):
-            return
-        source, target, journal, verdict = (cell.strip() for cell in line.split("|")[1:5])
-        sides = ([each for word in cell.split(" or ") for each in WORDS[word]] for cell in (source, target))
-        for (here, there), (compared, defined) in itertools.product(itertools.product(*sides), JOURNAL[journal]):
-            yield here, there, compared, defined, verdict
-
-
-def test_the_documentation_has_each_combination_once_and_says_what_is_done() -> None:
-    rows = list(documented())
-    assert Counter(row[:4] for row in rows) == Counter(ALL)
-    names = {Next.TAKE_BACK: "take back"}
-    for source, target, compared, defined, verdict in rows:
-        found = settle_cold(source, target, compared=compared, defined=defined)
-        assert names.get(found.next, found.next.value) == verdict, (source, target, compared, defined)

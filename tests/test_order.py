@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from mudanza.migration.live.order import assert_unchanged
+from mudanza.migration.unchanged import assert_unchanged
 from mudanza.model.errors import BlockedError
 from mudanza.model.migration import Side, Sighting
 from mudanza.model.vm import VmState

@@ -98,6 +98,8 @@ EXAMPLES: list[tuple[str, Level, Change]] = [
     ("managed-save", B, vm(has_managed_save=True, state=VmState.SHUTOFF)),
     ("qemu-arguments", W, vm(qemu_arguments=True)),
     ("job-unfinished", B, facts(unfinished_job=7)),
+    ("vm-claimed", B, facts(claim=make.CLAIM)),
+    ("claim-taken-over", W, all_of(facts(claim=make.CLAIM), options(take_claim=True))),
     ("job-running", B, vm(job="backup")),
     ("block-job", B, disk(mirror=True)),
     ("snapshots", B, vm(snapshots=(SNAPSHOT,))),

@@ -25,6 +25,7 @@ from tests.test_preflight_docs import rows_in_the_docs
 pytestmark = pytest.mark.lab
 
 ELSEWHERE = {
+    "claim-taken-over": "test_claims.py takes one over",
     "source-unreachable": "a host that does not answer lists no VM to be checked",
     "vm-in-between": "libvirt shows these states for an instant only",
     "chain-in-volume-group": "the lab's kernel need not have a device mapper, without which there is no volume group",

@@ -84,7 +84,7 @@ def vms(
         cluster.host(host)
     found = [vm for vm in cluster.vms if (host is None or vm.host == host) and (not tag or set(tag) & set(vm.tags))]
     rows = [_vm_row(vm) for vm in sorted(found, key=lambda vm: (vm.name, vm.host))]
-    columns = ("name", "host", "state", "vcpus", "memory", "disks", "job", "tags")
+    columns = ("name", "host", "state", "vcpus", "memory", "disks", "job", "claim", "tags")
     print_rows(rows, output, columns=columns, data=found, empty="no such VM" if host or tag else "no VM is there")
 
 
@@ -97,6 +97,7 @@ def _vm_row(vm: Vm) -> dict[str, Any]:
         "memory": format_size(vm.memory),
         "disks": format_size(sum(disk.capacity or 0 for disk in vm.disks)),
         "job": vm.job,
+        "claim": [f"{claim.name} ({claim.controller})" for claim in vm.claims],
         "tags": vm.tags,
     }
 
@@ -140,6 +141,7 @@ def _details(vm: Vm) -> list[tuple[str, str]]:
         lines.append(("tpm", f"{vm.tpm.model}, {vm.tpm.backend}"))
     if vm.job:
         lines.append(("job", vm.job))
+    lines += [("claim", claim.in_words) for claim in vm.claims]
     if vm.tags:
         lines.append(("tags", ", ".join(vm.tags)))
     return lines

@@ -160,7 +160,7 @@ def resume(context: typer.Context, job_id: Id, output: Output = Format.TABLE) ->
         if job.is_queued:
             _do_queued(app, job, output)
         elif job.ended_at is None or (job.kind == "cold" and job.report.get("left")):
-            print_report(_finish(app, job, output, clock.new_event()), output)
+            print_report(finish(app, job, output, clock.new_event()), output)
         else:
             _clean_up(app, job, output)
 
@@ -185,7 +185,7 @@ def _errors_as_events(job: Job, output: Format) -> Iterator[None]:
         raise
 
 
-def _finish(app: App, job: Job, output: Format, stop: clock.Event) -> MigrationReport:
+def finish(app: App, job: Job, output: Format, stop: clock.Event) -> MigrationReport:
     """Take an abandoned job over and finish it, while one can watch and cancel."""
     with app.connections() as connections, view_for(output) as view, asking_at_ctrl_c(stop, view):
         try:
@@ -280,7 +280,7 @@ def _await_cancelled(app: App, job_id: int, output: Format) -> Job:
                 stop = clock.new_event()
                 stop.set()
                 with suppress(MigrationFailedError):  # which is what was asked for; the journal has it
-                    _finish(app, job, output, stop)
+                    finish(app, job, output, stop)
             elif clock.monotonic() > until:
                 raise MudanzaError(
                     f"job {job_id} has not ended within {format_duration(CANCEL_LIMIT)}: {job.state}",

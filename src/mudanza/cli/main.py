@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from mudanza import __version__
-from mudanza.cli import audit, cluster, hosts, jobs, journal, lab, migrate, power, work
+from mudanza.cli import audit, cluster, hosts, jobs, journal, lab, migrate, power, rebuild, work
 from mudanza.cli.context import App
 from mudanza.cli.errors import show_error
 from mudanza.cli.output import say
@@ -47,7 +47,7 @@ def _common(
     context.obj = App(config, debug=debug)
 
 
-for room in (cluster, hosts, migrate, power, jobs, work, journal, audit, lab):
+for room in (cluster, hosts, migrate, power, jobs, work, journal, rebuild, audit, lab):
     room.register(app)
 
 

@@ -63,6 +63,10 @@ ForceOff = Annotated[
 ShutdownLimit = Annotated[
     str | None, typer.Option(metavar="TIME", help="How long a guest may take to shut down for a cold move.")
 ]
+TakeClaim = Annotated[
+    bool,
+    typer.Option("--take-claim", help="Take over a VM that another controller has claimed and is gone, as it is now."),
+]
 TlsOption = Annotated[Tls, typer.Option("--tls", help="Encrypt memory and disks on their way.")]
 
 
@@ -172,6 +176,7 @@ def migrate(
     image_format: ImageFormat = None,
     force_off: ForceOff = False,
     shutdown_limit: ShutdownLimit = None,
+    take_claim: TakeClaim = False,
     parallel: Annotated[int, typer.Option(min=1, max=8, help="How many at once, of several.")] = 2,
     detach: Annotated[
         bool, typer.Option("--detach", help="Put it into the queue, and return; `mudanza work` does it.")
@@ -198,6 +203,7 @@ def migrate(
         format=_format(image_format),
         force_off=force_off,
         shutdown_limit=parse_duration(shutdown_limit) if shutdown_limit else app.loaded.settings.limits.shutdown,
+        take_claim=take_claim,
     )
     _refuse_nothing(options)
     begun = clock.monotonic()

@@ -84,6 +84,8 @@ def start(context: typer.Context, vms: VmNames = None, tag: Tag = None) -> None:
 
 
 def _start(app: App, connections: Connections, vm: Vm) -> None:
+    from mudanza.migration.vm_claim import in_the_way
+
     if vm.state.active:
         say(f"{vm.name} runs on {vm.host} already: nothing to do")
         return
@@ -92,6 +94,11 @@ def _start(app: App, connections: Connections, vm: Vm) -> None:
         raise BlockedError(
             f"VM {vm.name!r} has an unfinished job, number {job.id}: it may be running elsewhere",
             remedy=job.way_out,
+        )
+    if (claim := in_the_way(app.jobs, vm.claims)) is not None:
+        raise BlockedError(
+            f"VM {vm.name!r} was not started: {claim.in_words}",
+            remedy="wait until that job has ended; if its controller is gone for good: mudanza rebuild",
         )
     others = [entry.name for entry in app.inventory.hosts() if entry.name != vm.host]
     sides = {host: _side(app, connections, host, vm.uuid) for host in others}

@@ -13,7 +13,10 @@ from mudanza.hypervisor.console import Console
 from mudanza.hypervisor.jobs import job_name
 from mudanza.hypervisor.reading.vms import written
 from mudanza.hypervisor.states import reason_name, state_name
+from mudanza.hypervisor.xml.claims import PREFIX, claim_namespace, claim_xml, read_claims
+from mudanza.hypervisor.xml.parsing import parse
 from mudanza.hypervisor.yank import yank_copies
+from mudanza.model.claim import Claim
 from mudanza.model.errors import HostUnreachableError, HypervisorError, UsageError
 from mudanza.model.migration import Side, Sighting
 from mudanza.model.vm import Written
@@ -22,6 +25,8 @@ SIGHTING_TIMEOUT = 10.0
 """Seconds a host may take to say what is with one VM."""
 JOB_TIMEOUT = 5.0
 """Seconds QEMU may take to give a job's figures."""
+CLAIM_TIMEOUT = 40.0
+"""Seconds that writing a claim may take: libvirt waits for 30 s for whatever works on the domain, then refuses."""
 START_TIMEOUT = 120.0
 """Seconds that starting or ending a guest's QEMU may take."""
 
@@ -128,6 +133,18 @@ class Domains:
         """Return whether the host starts the VM when it boots."""
         return self._of(uuid, lambda domain: bool(domain.autostart()))
 
+    def claims(self, uuid: str, *, timeout: float = CALL_TIMEOUT) -> tuple[Claim, ...]:
+        """Return who claims the VM, one claim for each journal. Answered while a migration runs, too."""
+        return self._of(uuid, _claims_on, timeout)
+
+    def set_claim(self, uuid: str, claim: Claim, *, timeout: float = CLAIM_TIMEOUT) -> None:
+        """Write one journal's claim, and nobody else's. Refused while the VM is being migrated."""
+        self._of(uuid, lambda domain: _write_claim(domain, claim.journal, claim_xml(claim)), timeout)
+
+    def drop_claim(self, uuid: str, journal: str) -> None:
+        """Take one journal's claim away, if it is there. Refused while the VM is being migrated."""
+        self._of(uuid, lambda domain: _write_claim(domain, journal, None), CLAIM_TIMEOUT)
+
     def set_autostart(self, uuid: str, on: bool) -> None:
         """Have the host start the VM when it boots, or not."""
         self._of(uuid, lambda domain: domain.setAutostart(int(on)))
@@ -210,6 +227,24 @@ def migration_flags(names: Iterable[str]) -> int:
             )
         total |= int(value)
     return total
+
+
+def _claims_on(domain: Any) -> tuple[Claim, ...]:
+    """Read them as the VM runs, and as it will start next: a saved memory comes back without its claim."""
+    flags = [libvirt.VIR_DOMAIN_XML_INACTIVE, 0] if domain.isPersistent() else [0]
+    read = (read_claims(parse(domain.XMLDesc(flag), domain.name())) for flag in flags)
+    return tuple({claim.key: claim for claims in read for claim in claims}.values())
+
+
+def _write_claim(domain: Any, journal: str, xml: str | None) -> None:
+    kind, prefix = libvirt.VIR_DOMAIN_METADATA_ELEMENT, PREFIX if xml is not None else None
+    domain.setMetadata(kind, xml, prefix, claim_namespace(journal), _both(domain))
+
+
+def _both(domain: Any) -> int:
+    """Return the flags for the running VM and its definition, as far as there are these."""
+    live = libvirt.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0
+    return live | (libvirt.VIR_DOMAIN_AFFECT_CONFIG if domain.isPersistent() else 0)
 
 
 def _sight(domain: Any, job: str | None) -> Sighting:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine, func, insert, select, update
 
@@ -42,6 +42,16 @@ Result = TypeVar("Result")
 _DONE: Mapping[str, Any] = {"done": True}
 
 
+class Follower(Protocol):
+    """Somebody who keeps in step with the journal what must be known without it."""
+
+    def renewed(self) -> None:
+        """Hear that the job was kept for another lease."""
+
+    def done(self, name: str, intent: Mapping[str, Any], outcome: Mapping[str, Any]) -> None:
+        """Hear how a step went, once that is written down."""
+
+
 class JobHandle:
     """The right to act for one job, as long as its epoch is the current one and its lease lasts."""
 
@@ -52,6 +62,7 @@ class JobHandle:
         self.epoch = epoch
         self._owner = owner
         self._under_way: dict[int, str] = {}
+        self.follower: Follower | None = None
         self._held_from(since, 0.0)
 
     def _held_from(self, since: float, longer: float) -> None:
@@ -113,6 +124,8 @@ class JobHandle:
         with self._writing() as connection:
             self._hold(connection, longer)
         self._held_from(since, longer)
+        if self.follower is not None:
+            self.follower.renewed()
 
     def hold_on(self, longer: float) -> None:
         """Keep the job ``longer`` seconds more than a lease, for something that takes its time and upon whose look
@@ -200,8 +213,12 @@ class JobHandle:
                 .where(step.c.job == self.id, step.c.n == n)
                 .values(outcome=as_text(outcome), ended_at=now(connection))
             )
+            row = connection.execute(select(step.c.name, step.c.intent).where(step.c.job == self.id, step.c.n == n))
+            told = row.first()
         self._held_from(since, 0.0)
         self._under_way.pop(n, None)
+        if self.follower is not None and told is not None:
+            self.follower.done(told.name, json.loads(told.intent), outcome)
 
     def perform(
         self,

@@ -6,8 +6,9 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, delete, insert, select, update
@@ -17,6 +18,7 @@ from mudanza import __version__, clock
 from mudanza.journal.database import now, transaction
 from mudanza.journal.errors import JournalLostError, LeaseLostError
 from mudanza.journal.handle import LEASE, LONG_LOOK, LONGEST_CALL, JobHandle, as_text, tell
+from mudanza.journal.identity import journal_id
 from mudanza.journal.job import NEEDS_PERSON, QUEUED, Event, Job, NewJob, Step
 from mudanza.journal.protocol import PROTOCOL, refuse_unknown
 from mudanza.journal.schema import event, job, step
@@ -41,6 +43,8 @@ __all__ = [
     "unfinished_at",
 ]
 
+ADOPTED = "adopted"
+"""The state of a job that another journal began, and that was lost with it."""
 ABANDONED = "abandoned"
 UNFINISHED = "unfinished"
 """Words that choose jobs besides the states that they are in."""
@@ -67,6 +71,11 @@ class Jobs:
     def _handle(self, job_id: int, epoch: int, since: float) -> JobHandle:
         return JobHandle(self._engine, job_id, epoch, self.owner, since)
 
+    @cached_property
+    def journal(self) -> str:
+        """The random id of this journal."""
+        return journal_id(self._engine)
+
     def begin(self, new: NewJob) -> JobHandle:
         """Open a job. Raises BlockedError when the VM has an unfinished one."""
         since = clock.monotonic()
@@ -78,6 +87,22 @@ class Jobs:
         except IntegrityError:
             raise self._busy(new) from None
         return self._handle(key, 1, since)
+
+    def adopt(self, new: NewJob, steps: Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any] | None]]) -> int:
+        """Write down a job that another journal began, with what is known of its steps (name, intent, outcome), as one
+        that its controller has left behind; return its number. Raises BlockedError when the VM has an unfinished one.
+        """
+        try:
+            with transaction(self._engine) as connection:
+                key = self._insert(connection, new, state=ADOPTED, owner=self.owner, lease_until=0.0)
+                tell(connection, key, 1, self.owner, ADOPTED)
+                for n, (name, intent, outcome) in enumerate(steps, start=1):
+                    told = {"outcome": as_text(outcome), "ended_at": now(connection)} if outcome is not None else {}
+                    values = {"job": key, "n": n, "name": name, "intent": as_text(intent), "at": now(connection)}
+                    connection.execute(insert(step).values(**values, **told))
+        except IntegrityError:
+            raise self._busy(new) from None
+        return key
 
     def put_down(self, new: NewJob) -> int:
         """Put a job into the queue for any controller to take; return its number. Raises what ``begin`` raises."""
@@ -201,10 +226,15 @@ class Jobs:
 
     def get(self, job_id: int) -> Job:
         """Return one job with its steps. Raises UsageError when there is none of that number."""
-        found = self._read(job.c.id == job_id)
-        if not found:
+        found = self.find(job_id)
+        if found is None:
             raise UsageError(f"there is no job {job_id}", remedy="see them all: mudanza jobs")
-        return found[0]
+        return found
+
+    def find(self, job_id: int) -> Job | None:
+        """Return one job with its steps, None when there is none of that number."""
+        found = self._read(job.c.id == job_id)
+        return found[0] if found else None
 
     def unfinished_of(self, vm_uuid: str) -> Job | None:
         """Return the unfinished job of a VM, None if it has none."""

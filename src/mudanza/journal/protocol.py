@@ -17,10 +17,12 @@ KINDS = frozenset({QUEUED_MOVE, "live", "cold", "relocate"})
 STEPS = frozenset(
     {
         "abort",
+        "adopt",
         "autostart",
         "cancel",
         "carry",
         "carry TPM",
+        "claim",
         "close",
         "compare",
         "copy",
@@ -34,6 +36,7 @@ STEPS = frozenset(
         "pivot",
         "put history back",
         "rearm",
+        "release claim",
         "release source",
         "remember history",
         "set history aside",

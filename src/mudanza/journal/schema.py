@@ -15,7 +15,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 """Every schema there was, the oldest first; ``migrations`` makes each one of the one before."""
 HEAD = REVISIONS[-1]
 
@@ -23,6 +23,10 @@ metadata = MetaData()
 
 # What programs of schema 1 and 2 look at, to see that this is no database of theirs any more.
 about = Table("about", metadata, Column("version", Integer, nullable=False))
+
+# One row, made with the table: claims on VMs name it, so that controllers without a common database can tell whose
+# they are.
+identity = Table("identity", metadata, Column("journal", String, primary_key=True))
 
 host = Table(
     "host",

@@ -25,6 +25,7 @@ def stored(options: MigrationOptions) -> dict[str, object]:
         "format": options.format,
         "force_off": options.force_off,
         "shutdown_limit": options.shutdown_limit,
+        "take_claim": options.take_claim,
     }
 
 

@@ -11,6 +11,7 @@ from mudanza.hypervisor.probing.facts import gather_facts, gather_facts_in_place
 from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import Jobs
 from mudanza.migration.arrivals import Arrivals
+from mudanza.migration.vm_claim import in_the_way
 from mudanza.model.cluster import Cluster
 from mudanza.model.errors import BlockedError, HostUnreachableError, UsageError
 from mudanza.model.finding import Finding, blockers
@@ -142,6 +143,7 @@ class Judge:
         facts = replace(
             facts,
             unfinished_job=unfinished.id if unfinished else None,
+            claim=in_the_way(self._jobs, vm.claims),
             reserved_memory=reserved.memory,
             reserved_room=reserved.room,
             arriving=reserved.names,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
+from mudanza.hypervisor.xml.claims import same_definition
 from mudanza.hypervisor.xml.parsing import outer, parse
 from mudanza.journal.secrets import HIDDEN, without_secrets
 
@@ -16,8 +17,11 @@ _DEFINITIONS = ("domain", "inactiveDomain")
 
 
 def same_but_for_secrets(one: str, other: str) -> bool:
-    """Whether two definitions are the same, of which either may come from the journal."""
-    return bool(without_secrets(one) == without_secrets(other))
+    """Whether two definitions are the same but for passwords and claims; either may come from the journal.
+
+    Raises HypervisorError for what is not XML.
+    """
+    return same_definition(str(without_secrets(one)), str(without_secrets(other)))
 
 
 def with_secrets_of(xml: str, secure: str) -> str:

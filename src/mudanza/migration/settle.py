@@ -51,9 +51,9 @@ class Settlement:
 
 
 # A copy in one of these states has never run a guest instruction at the target.
-_INCOMING = frozenset({"migrating", "starting up", "migration"})
-# libvirt stopped the source's vCPUs for the switchover, not somebody who wanted it paused.
-_SWITCHOVER = frozenset({"migrating", "migration", "migrated", "post-copy", "unknown"})
+_INCOMING = frozenset({"migrating", "starting up"})
+# libvirt stopped the source's vCPUs for the switchover, not somebody who wanted it paused, and no trouble either.
+_SWITCHOVER = frozenset({"migrating", "post-copy", "unknown"})
 _POSTCOPY = frozenset({"post-copy", "post-copy failed"})
 # A copy that runs for one of these reasons was started there; no migration brought its memory.
 _STARTED_ANEW = frozenset({"booted", "restored", "from snapshot"})
@@ -74,6 +74,10 @@ def settle(source: Sighting, target: Sighting, *, was_paused: bool = False) -> S
         return Settlement(Verdict.WAIT, "libvirt still works on it")
     if Side.UNSEEN in (source.side, target.side):
         return _settle_half_seen(source, target, was_paused=was_paused)
+    if _stateless(source) or _stateless(target):
+        return Settlement(Verdict.PERSON, "a host lists it and does not say in what state it is")
+    if _active(source) and target.state in (VmState.PMSUSPENDED, VmState.SHUTDOWN):
+        return Settlement(Verdict.PERSON, f"both hosts hold an active copy, and the target's, {target.state}, has run")
     if target.running or (was_paused and _rests_at(target)):
         return _settle_at_target(source, target, was_paused=was_paused)
     if target.side is Side.PRESENT and target.state is VmState.PAUSED:
@@ -83,6 +87,14 @@ def settle(source: Sighting, target: Sighting, *, was_paused: bool = False) -> S
 
 def _is_off(side: Sighting) -> bool:
     return side.side is Side.ABSENT or (side.side is Side.PRESENT and not side.state.active)
+
+
+def _active(side: Sighting) -> bool:
+    return side.side is Side.PRESENT and side.state.active
+
+
+def _stateless(side: Sighting) -> bool:
+    return side.side is Side.PRESENT and side.state is VmState.NOSTATE
 
 
 def _rests_at(side: Sighting) -> bool:
@@ -138,14 +150,14 @@ def _settle_started_anew(source: Sighting, target: Sighting) -> Settlement:
 def _settle_paused_target(source: Sighting, target: Sighting, *, was_paused: bool) -> Settlement:
     if _is_off(source):
         if source.side is Side.ABSENT or source.reason == "migrated":
-            return _settle_left_paused(target)
+            return _settle_left_paused(target, was_paused=was_paused)
         return Settlement(
             Verdict.PERSON,
             f"the source says {source.state} ({source.reason}) and the target holds a paused copy ({target.reason})",
         )
     if target.reason not in _INCOMING:
         return Settlement(Verdict.PERSON, f"both hosts hold an active copy; the target's is paused ({target.reason})")
-    resume = source.state is VmState.PAUSED and not was_paused
+    resume = source.state is VmState.PAUSED and source.reason in _SWITCHOVER and not was_paused
     return Settlement(
         Verdict.STAYED,
         "it is at the source; the target holds an incoming copy that never ran",
@@ -153,7 +165,9 @@ def _settle_paused_target(source: Sighting, target: Sighting, *, was_paused: boo
     )
 
 
-def _settle_left_paused(target: Sighting) -> Settlement:
+def _settle_left_paused(target: Sighting, *, was_paused: bool) -> Settlement:
+    if was_paused:
+        return Settlement(Verdict.MOVED, "its memory is at the target, where it rests as it did before")
     if target.reason in _STOPPED_LATER:
         why = f"it is at the target, paused ({target.reason})"
         return Settlement(Verdict.MOVED, why, remark=f"{why}; it was not resumed")
@@ -165,30 +179,40 @@ def _settle_at_source(source: Sighting, target: Sighting, *, was_paused: bool) -
         return Settlement(Verdict.STAYED, "it runs at the source")
     if target.side is Side.PRESENT:
         return _settle_known_to_target(source, target)
-    if source.side is Side.PRESENT and source.state is VmState.PAUSED:
-        if was_paused:
+    if source.side is Side.ABSENT:
+        return Settlement(Verdict.PERSON, "neither host lists it; its definition is kept in the journal")
+    match source.state:
+        case VmState.PAUSED if was_paused:
             return Settlement(Verdict.STAYED, "it rests paused at the source")
-        if source.reason in _SWITCHOVER:
-            return Settlement(
-                Verdict.STAYED,
-                "it was stopped for the switchover and is not at the target",
-                (Act.RESUME_SOURCE,),
-            )
-        return Settlement(Verdict.STAYED, f"it is at the source, paused ({source.reason})")
-    if source.side is Side.PRESENT and source.reason == "migrated":
+        case VmState.PAUSED if source.reason in _SWITCHOVER:
+            why = "it was stopped for the switchover and is not at the target"
+            return Settlement(Verdict.STAYED, why, (Act.RESUME_SOURCE,))
+        case VmState.PAUSED:
+            return Settlement(Verdict.STAYED, f"it is at the source, paused ({source.reason})")
+        case VmState.PMSUSPENDED:
+            return Settlement(Verdict.STAYED, "it is at the source, where the guest has suspended itself")
+        case VmState.SHUTDOWN:
+            return Settlement(Verdict.WAIT, "it is shutting down at the source")
+    if source.reason == "migrated":
         return Settlement(
             Verdict.PERSON,
-            "the source says it moved away, and the target does not run it: look at the target's log",
+            "the source says it moved away, and the target does not list it: look at the target's log",
         )
-    if source.side is Side.PRESENT:
-        return Settlement(Verdict.DOWN, f"it is {source.state} ({source.reason}) at the source")
-    return Settlement(Verdict.PERSON, "neither host lists it; its definition is kept in the journal")
+    return Settlement(Verdict.DOWN, f"it is {source.state} ({source.reason}) at the source")
 
 
 def _settle_known_to_target(source: Sighting, target: Sighting) -> Settlement:
     """The target lists it, neither running nor paused: it may have run there, so the source's copy may be old."""
+    let_go = source.side is Side.ABSENT or (_is_off(source) and source.reason == "migrated")
     if target.state is VmState.SHUTDOWN:
         return Settlement(Verdict.WAIT, "it is shutting down at the target")
+    if let_go and target.state is VmState.PMSUSPENDED:
+        why = "it is at the target, where the guest has suspended itself"
+        return Settlement(Verdict.MOVED, why, remark=why)
+    if let_go and target.state is VmState.SHUTOFF and target.reason == "shutdown":
+        # Only a guest that runs shuts itself down, and the source had let it go.
+        why = "it is at the target, where it was shut down after it had arrived"
+        return Settlement(Verdict.MOVED, why, remark=f"{why}; it was not started again")
     at_source = "does not list it" if source.side is Side.ABSENT else f"says {source.state} ({source.reason})"
     return Settlement(
         Verdict.PERSON,

@@ -45,7 +45,10 @@ class Cluster:
             return found[0]
         if found:
             places = ", ".join(f"{vm.host} ({vm.state}, {vm.uuid})" for vm in found)
-            if len({vm.uuid for vm in found}) == 1:
+            claims = [claim for vm in found for claim in vm.claims]
+            if claims:
+                remedy = f"leave it alone, it is on its way: {claims[0].in_words}"
+            elif len({vm.uuid for vm in found}) == 1:
                 remedy = "it is one VM defined twice: keep the right one, `virsh undefine --keep-nvram` the other"
             else:
                 remedy = "name it by UUID"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
+from mudanza.model.claim import Claim
 from mudanza.model.vm import VmState
 
 _EMPTY: Mapping[str, str] = MappingProxyType({})
@@ -84,6 +85,8 @@ class MigrationOptions:
     """Whether a guest that does not shut down for a cold move may be switched off hard."""
     shutdown_limit: float = 180.0
     """How long it may take to shut down."""
+    take_claim: bool = False
+    """Whether a claim of another controller that shows no sign of life may be taken over."""
 
     def is_cold(self, *, active: bool) -> bool:
         """Whether a VM moves switched off; ``active``: it runs now."""
@@ -142,6 +145,8 @@ class Facts:
     """Target's clock minus source's, in seconds."""
     unfinished_job: int | None = None
     """The number of a job of ours on this VM that has not ended."""
+    claim: Claim | None = None
+    """Somebody else's claim on this VM, or one of ours whose job our journal does not know."""
     same_machine: bool = False
     """Both names lead to one and the same host."""
 

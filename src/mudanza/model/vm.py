@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from mudanza.model.claim import Claim
+
 
 class VmState(StrEnum):
     """libvirt's domain states, in virsh's words."""
@@ -235,6 +237,8 @@ class Vm:
     has_managed_save: bool = False
     job: str | None = None
     """The libvirt job running on it (``migration out``, ``backup``…), whoever started it."""
+    claims: tuple[Claim, ...] = ()
+    """Who works on it, as its metadata says; more than one only while controllers find out who came first."""
     tags: tuple[str, ...] = ()
     title: str | None = None
     error: str | None = None

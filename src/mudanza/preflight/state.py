@@ -112,8 +112,9 @@ def pause(case: Case) -> Iterator[Finding]:
 
 
 def jobs(case: Case) -> Iterator[Finding]:
-    """A VM has one job at a time, of ours as of libvirt's."""
+    """A VM has one job at a time, of ours, of another controller's, as of libvirt's."""
     vm, key = case.vm, vm_key(case.vm)
+    yield from _claim(case)
     if (ours := case.facts.unfinished_job) is not None:
         yield blocker(
             "job-unfinished",
@@ -137,6 +138,27 @@ def jobs(case: Case) -> Iterator[Finding]:
                 f"a block job copies or commits disk {disk.target}",
                 f"wait for it, or end it: {virsh(case.source, 'blockjob', '--domain', key, '--path', disk.target)}",
             )
+
+
+def _claim(case: Case) -> Iterator[Finding]:
+    claim = case.facts.claim
+    if claim is None:
+        return
+    if case.options.take_claim:
+        yield warning(
+            "claim-taken-over",
+            _subject(case.vm),
+            f"{claim.in_words}; it is taken over, if nothing happens to it for half a minute",
+            f"see first what that job may have left: {mudanza('rebuild')}",
+        )
+    else:
+        yield blocker(
+            "vm-claimed",
+            _subject(case.vm),
+            claim.in_words,
+            f"wait until that job has ended ({mudanza('show', vm_key(case.vm))}); if its controller and its journal "
+            f"are gone for good, finish it here: {mudanza('rebuild')}; or take the VM over as it is: --take-claim",
+        )
 
 
 def definition(case: Case) -> Iterator[Finding]:

@@ -54,6 +54,18 @@ def is_throwaway(name: str) -> bool:
     return match is not None and not _is_stale(match)
 
 
+def purpose_of(name: str) -> str | None:
+    """Return what something of ours was made for, None for what is not ours."""
+    match = _NAME.fullmatch(name)
+    return match["purpose"] if match else None
+
+
+def made_at(name: str) -> float:
+    """Return when something of ours was made, in seconds since the epoch, by the clock of whoever made it."""
+    match = _NAME.fullmatch(name)
+    return float(int(match["time"], 16)) if match else 0.0
+
+
 def is_abandoned(name: str) -> bool:
     """Whether something is ours and nobody needs it any more.
 
@@ -162,16 +174,16 @@ def sweep(raw: Any) -> None:
     for domain in raw.listAllDomains():
         if is_abandoned(name := domain.name()):
             with gone_is_fine():
-                if not _is_carrying(domain):
+                if not is_carrying(domain):
                     remove_domain(raw, name)
-    for pool in _active_pools(raw):
+    for pool in active_pools(raw):
         sweep_markers(pool)
         if is_abandoned(pool.name()):
             with gone_is_fine():
                 pool.destroy()
 
 
-def _is_carrying(domain: Any) -> bool:
+def is_carrying(domain: Any) -> bool:
     """Whether it is a carrier under way, which goes on without its controller: whoever resumes its job ends it."""
     match = _NAME.fullmatch(domain.name())
     return match is not None and match["purpose"] == "carrier" and job_name(domain) is not None
@@ -186,7 +198,8 @@ def sweep_markers(pool: Any) -> None:
                 pool.storageVolLookupByName(name).delete(0)
 
 
-def _active_pools(raw: Any) -> list[Any]:
+def active_pools(raw: Any) -> list[Any]:
+    """Return the pools in use. Raises libvirtError."""
     try:
         return list(raw.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE))
     except libvirt.libvirtError as error:

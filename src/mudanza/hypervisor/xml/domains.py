@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lxml import etree
 
+from mudanza.hypervisor.xml.claims import read_claims
 from mudanza.hypervisor.xml.devices import parse_graphics, parse_nic, parse_tpm
 from mudanza.hypervisor.xml.disks import parse_disk
 from mudanza.hypervisor.xml.hostdevs import parse_host_devices
@@ -80,6 +81,7 @@ def parse_vm(
         qemu_arguments=first(root, f"{_QEMU}commandline") is not None,
         secrets=_secrets(devices),
         seclabels=_static_labels(root),
+        claims=read_claims(root),
         tags=tuple(filter(None, ((tag.text or "").strip() for tag in every(root, _TAG)))),
         title=text(root, "title"),
     )

@@ -31,7 +31,11 @@ class ChangedError(MigrationFailedError):
 class HandOver:
     """The journalled steps by which a VM changes its host. Each one can be repeated."""
 
-    def __init__(self, connections: Connections, handle: JobHandle, record: ColdRecord) -> None:
+    def __init__(
+        self, connections: Connections, handle: JobHandle, record: ColdRecord, mark: Callable[[str], str] = str
+    ) -> None:
+        """``mark``: what the definition gets besides where the VM goes."""
+        self._mark = mark
         self._connections = connections
         self._handle = handle
         self._record = record
@@ -61,7 +65,7 @@ class HandOver:
         """Make the VM known at the target, without autostart."""
         record = self._record
         source, target = (self._connections.domains(name) for name in (record.source, record.target))
-        xml = with_secrets_of(record.target_xml, source.describe(record.uuid, inactive=True))
+        xml = self._mark(with_secrets_of(record.target_xml, source.describe(record.uuid, inactive=True)))
         self._step("define", {"host": record.target}, lambda: target.define(xml))
 
     def complete(self, job: Job, there: Host) -> None:

@@ -34,6 +34,8 @@ from mudanza.migration.freight.room import Room
 from mudanza.migration.power import shut_down
 from mudanza.migration.prepare import Prepared
 from mudanza.migration.record import ColdRecord
+from mudanza.migration.unchanged import look_again
+from mudanza.migration.vm_claim import ClaimRefusedError, VmClaim
 from mudanza.model.errors import (
     HostUnreachableError,
     HypervisorError,
@@ -86,7 +88,9 @@ class ColdMigration:
             new = NewJob("cold", record.uuid, record.name, record.source, record.target, asked, asked_by)
             handle = self._jobs.begin(new)
         handle.done(handle.intend("decide", record.to_json()), {"tls": record.tls})
-        return self._work(handle, record, prepared.options, stop).to_the_end()
+        work = self._work(handle, record, prepared.options, stop)
+        over, domains = prepared.chosen.facts.claim, self._connections.domains(record.source)
+        return work.to_the_end(lambda: work.claim.take(lambda: look_again(prepared.vm, domains), over=over))
 
     def resume(self, job_id: int, stop: clock.Event) -> MigrationReport:
         """Go on with a job that its controller left behind, or that failed and left what it had brought.
@@ -100,7 +104,8 @@ class ColdMigration:
             handle.finish("failed", "its controller died before anything was done", MigrationFailedError.exit_code)
             raise MigrationFailedError(f"job {job_id} had done nothing yet", vm_state="the VM was not touched")
         record = ColdRecord.from_json(decided[-1].intent)
-        return self._work(handle, record, still_to_decide(found.asked), stop).to_the_end()
+        work = self._work(handle, record, still_to_decide(found.asked), stop)
+        return work.to_the_end(work.claim.look_after)
 
     def clean_up(self, job_id: int) -> Residue:
         """Give up what a failed job has brought to its target, and delete it there."""
@@ -129,6 +134,7 @@ class ColdMigration:
             self._inventory,
             self._jobs,
             handle,
+            VmClaim(self._connections, self._jobs, handle, record.to_json()),
             record,
             options,
             freight,
@@ -146,6 +152,7 @@ class _Work:
     inventory: Inventory
     jobs: Jobs
     handle: JobHandle
+    claim: VmClaim
     record: ColdRecord
     options: MigrationOptions
     freight: Freight
@@ -157,11 +164,12 @@ class _Work:
     verified: str = ""
     compared: Mapping[str, Any] | None = None
 
-    def to_the_end(self) -> MigrationReport:
-        """Do whatever is to be done next until nothing is."""
+    def to_the_end(self, begin: Callable[[], None]) -> MigrationReport:
+        """Do whatever is to be done next until nothing is. ``begin`` sees to the claim on the VM."""
         self.begun = clock.monotonic()
-        self.hand_over = HandOver(self.connections, self.handle, self.record)
+        self.hand_over = HandOver(self.connections, self.handle, self.record, self.claim.on)
         try:
+            begin()
             self._take_up()
             for _ in range(MOST_TURNS):
                 report = self._turn(self._verdict())
@@ -170,7 +178,7 @@ class _Work:
             raise NeedsPersonError(f"VM {self.record.name!r}: the job goes in circles")
         except NeedsPersonError as error:
             raise left_open(self.handle, error) from None
-        except LeaseLostError:
+        except (LeaseLostError, ClaimRefusedError):
             raise
         except MudanzaError as error:
             raise self._give_up(error) from error
@@ -204,6 +212,7 @@ class _Work:
                 self.verified = str((self.compared or {}).get("same", ""))
                 self.hand_over.complete(self.jobs.get(self.handle.id), self.target)
                 self.hand_over.last_look(lambda: self.freight.changed_at_source(self.compared or {}))
+                self.claim.confirm()
                 self.hand_over.disarm()
                 return self._finish()
             case Next.TAKE_BACK:
@@ -232,6 +241,7 @@ class _Work:
     def _finish(self) -> MigrationReport:
         """It is the target's: let it run there if it ran, and clean the source."""
         record = self.record
+        self.claim.confirm()
         if record.was_running:
             self._start_there()
         downtime = clock.monotonic() - self.off_at if self.off_at is not None else None
@@ -243,6 +253,7 @@ class _Work:
         residue += self._remove_unused()
         if not record.keep_source:
             residue += remove_snapshot_memory(Room(self.connections, self.handle, self.source), record)
+        residue += Residue(warnings=self.claim.release())
         report = self._report(residue, downtime)
         self.handle.finish("done", f"moved from {record.source} to {record.target}", 0, asdict(report))
         return report
@@ -289,11 +300,15 @@ class _Work:
                 self.hand_over.take_back()
             except (HypervisorError, HostUnreachableError) as failure:
                 return left_open(self.handle, self._person(f"{error}; {record.target} still knows it: {failure}"))
+        try:
+            self.claim.confirm()
+        except NeedsPersonError as lost:
+            return left_open(self.handle, lost)
         job = self.jobs.get(self.handle.id)
         left = self._leave_target(job, cancelled=isinstance(error, CancelledError))
         self.hand_over.rearm(job)
         down = start_again(self.hand_over, job, record)
-        return self._closed(error, left, down)
+        return self._closed(error, left, "; ".join(filter(None, (down, *self.claim.release()))), down=bool(down))
 
     def _leave_target(self, job: Job, *, cancelled: bool) -> tuple[str, ...]:
         """End what still carries; delete what was brought if the move was cancelled; return what stays there."""
@@ -306,7 +321,7 @@ class _Work:
         room = Room(self.connections, self.handle, self.target)
         return remove_places(room, job, self.inventory, self.connections) if cancelled else kept_places(job)
 
-    def _closed(self, error: MudanzaError, left: tuple[str, ...], down: str) -> MudanzaError:
+    def _closed(self, error: MudanzaError, left: tuple[str, ...], remark: str, *, down: bool) -> MudanzaError:
         record = self.record
         kind: type[MudanzaError] = VmDownError if down else MigrationFailedError
         source = self.hand_over.sighting(record.source)
@@ -323,7 +338,7 @@ class _Work:
         again = f"{resume}; give it up: mudanza job cancel {job}"
         return kind(
             f"VM {record.name!r} was not moved from {record.source} to {record.target}: {error}",
-            vm_state=f"it is {source.state} on {record.source}{f' ({down})' if down else ''}{kept}",
+            vm_state=f"it is {source.state} on {record.source}{f' ({remark})' if remark else ''}{kept}",
             remedy=(error.remedy or "") + ("; " if error.remedy and left else "") + (again if left else ""),
         )
 

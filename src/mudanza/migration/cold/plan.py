@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mudanza.hypervisor.connections import Connections
+from mudanza.hypervisor.xml.claims import without_claim
 from mudanza.migration.destination import destination_xml, disk_sources, with_places_of
 from mudanza.migration.freight.travelling import travelling
 from mudanza.migration.history import moved
@@ -20,7 +21,7 @@ def cold_record(prepared: Prepared, connections: Connections) -> ColdRecord:
     """Decide one move. Raises BlockedError when the VM is no longer what preflight has judged."""
     vm, chosen, options = prepared.vm, prepared.chosen, prepared.options
     domains = connections.domains(vm.host)
-    xml = domains.describe(vm.uuid, inactive=True)
+    xml = without_claim(domains.describe(vm.uuid, inactive=True))
     seen = domains.sighting(vm.uuid)
     if seen.side is not Side.PRESENT or seen.state is not vm.state or not _same_disks(xml, vm.inactive_xml):
         raise BlockedError(

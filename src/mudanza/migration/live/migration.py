@@ -11,6 +11,7 @@ from functools import partial
 from mudanza import clock
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.reading.cluster import read_host
+from mudanza.hypervisor.xml.claims import without_claim
 from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import Job, JobHandle, Jobs, LeaseLostError, NewJob
 from mudanza.migration.asked import read_back, stored
@@ -22,14 +23,16 @@ from mudanza.migration.freight.left_behind import end_carriers
 from mudanza.migration.freight.room import Room, make_volume
 from mudanza.migration.freight.travelling import travelling
 from mudanza.migration.history_keeper import HistoryKeeper
-from mudanza.migration.live.order import assert_unchanged, order_of
+from mudanza.migration.live.order import marked, order_of
 from mudanza.migration.live.reporting import not_moved, report_of
 from mudanza.migration.prepare import Prepared
 from mudanza.migration.record import CopiedDisk, MoveRecord
 from mudanza.migration.settle import Settlement, Verdict
 from mudanza.migration.steering import ON_REQUEST, Steering
 from mudanza.migration.transfer import Order, Transfer, TransferEnd
+from mudanza.migration.unchanged import assert_unchanged, look_again
 from mudanza.migration.variables import remove_variables
+from mudanza.migration.vm_claim import ClaimRefusedError, VmClaim
 from mudanza.migration.way import way_between
 from mudanza.migration.wording import explained
 from mudanza.model.errors import (
@@ -102,30 +105,36 @@ class LiveMigration:
         )
         begun = clock.monotonic()
         handle.done(handle.intend("decide", record.to_json()), {"tls": record.tls})
+        claim = VmClaim(self._connections, self._jobs, handle, record.to_json())
         end: TransferEnd | None = None
         problem: MudanzaError | None = None
         try:
+            domains = self._connections.domains(record.source)
+            claim.take(lambda: look_again(prepared.vm, domains), over=prepared.chosen.facts.claim)
             self._send_ahead(handle, prepared, record, stop)
             self._create_volumes(handle, prepared, record)
             if not stop.is_set():
                 HistoryKeeper(self._connections, handle, record).set_aside(prepared.chosen.resolution.nic_names)
-                end = self._transfer(handle, order, self._steered(handle, prepared, stop, begun))
+                with claim.resting():
+                    order = marked(order, claim.on)
+                    end = self._transfer(handle, order, self._steered(handle, prepared, stop, begun))
         except NeedsPersonError as error:
             raise left_open(handle, error) from None
-        except LeaseLostError:
+        except (LeaseLostError, ClaimRefusedError):
             raise
         except MudanzaError as error:
             problem = error
         problem = problem or (end.error if end else None)
         self._unlearn_tls(record, problem)
         why = self._why(end, problem, stop)
-        return self.close(handle, record, why, end, begun)
+        return self.close(handle, record, why, end, begun, claim)
 
     def _record(self, prepared: Prepared) -> MoveRecord:
         vm = prepared.vm
         domains = self._connections.domains(vm.host)
-        xml = domains.describe(vm.uuid, migratable=True)
+        xml = without_claim(domains.describe(vm.uuid, migratable=True))
         assert_unchanged(vm, domains.sighting(vm.uuid), xml)
+        inactive = domains.describe(vm.uuid, inactive=True, migratable=True) if vm.persistent else None
         return MoveRecord(
             uuid=vm.uuid,
             name=vm.name,
@@ -137,7 +146,7 @@ class LiveMigration:
             keep_source=prepared.options.keep_source,
             tls=prepared.tls,
             xml=xml,
-            inactive_xml=domains.describe(vm.uuid, inactive=True, migratable=True) if vm.persistent else None,
+            inactive_xml=without_claim(inactive) if inactive is not None else None,
             disks=tuple(_copied(vm, plan, prepared) for plan in prepared.chosen.resolution.copies),
             warnings=tuple(finding.message for finding in prepared.chosen.findings),
             checking_time=prepared.checking_time,
@@ -227,20 +236,29 @@ class LiveMigration:
         return ON_REQUEST if end is None and stop.is_set() else ""
 
     def close(
-        self, handle: JobHandle, record: MoveRecord, why: str, end: TransferEnd | None, begun: float
+        self,
+        handle: JobHandle,
+        record: MoveRecord,
+        why: str,
+        end: TransferEnd | None,
+        begun: float,
+        claim: VmClaim,
     ) -> MigrationReport:
         """Settle, clean up, close the job and report. ``why``: what went wrong as far as we were told."""
         closing = Closing(self._connections, self._inventory, handle, record)
         try:
+            claim.confirm()
             settled = closing.settle(self._limits.settle, renewing(handle))
+            claim.confirm()
             history = self._put_history_back(handle, record, settled)
         except NeedsPersonError as error:
             error.remedy = f"{error.remedy} (what libvirt said: {why})" if why else error.remedy
             raise left_open(handle, error) from None
         handle.enter("cleaning up")
         if settled.verdict is Verdict.MOVED:
-            return self._close_moved(handle, record, closing, settled, end, begun, history)
+            return self._close_moved(handle, record, closing, settled, end, begun, history, claim)
         residue = closing.undo_at_target(self._jobs.get(handle.id))
+        history += claim.release()
         why = explained(why, record.source, record.target, record.name)
         unmoved = not_moved(record, settled, why, residue, handle.id)
         unmoved.vm_state = "; ".join((unmoved.vm_state, *history))
@@ -257,9 +275,11 @@ class LiveMigration:
         end: TransferEnd | None,
         begun: float,
         history: tuple[str, ...],
+        claim: VmClaim,
     ) -> MigrationReport:
         residue = Residue(warnings=history) + closing.finish_at_target(settled)
         residue += remove_variables(self._connections, self._inventory, handle, record)
+        residue += Residue(warnings=claim.release())
         last = end.last if end else Progress("", 0.0)
         figures, disk_bytes = self._completed(record), self._disk_bytes(record)
         report = report_of(record, residue, last, figures, disk_bytes, clock.monotonic() - begun)
@@ -299,14 +319,25 @@ class LiveMigration:
             raise MigrationFailedError(f"job {job_id} had done nothing yet", vm_state="the VM was not touched")
         record = MoveRecord.from_json(decided[0].intent)
         begun = clock.monotonic() - (found.read_at - found.started_at)
+        claim = VmClaim(self._connections, self._jobs, handle, record.to_json())
         try:
+            claim.look_after()
             self._end_carriers(handle, record, found)
-            self._make_sure(handle, record, found)
-            end = self._wait_for_transfer(handle, record, found, stop)
+            self._make_sure(handle, found)
+            with claim.resting():
+                end = self._wait_for_transfer(handle, record, found, stop)
         except NeedsPersonError as error:
             raise left_open(handle, error) from None
         why = (end.stopped_because if end else "") or reason_on_record(found)
-        return self.close(handle, record, why, end, begun)
+        return self.close(handle, record, why, end, begun, claim)
+
+    def _make_sure(self, handle: JobHandle, job: Job) -> None:
+        """Find out how making a volume went that its controller died over, as far as the target answers."""
+        if all(step.outcome is not None for step in job.steps_named("create volume")):
+            return
+        target, _ = read_host(self._inventory.host(job.target), connections=self._connections)
+        with suppress(HypervisorError, HostUnreachableError):  # then cleaning up tells of it
+            Room(self._connections, handle, target).make_sure(job)
 
     def _end_carriers(self, handle: JobHandle, record: MoveRecord, job: Job) -> None:
         """End what may still bring files ahead of the VM: it would write into what is about to be deleted."""
@@ -319,12 +350,6 @@ class LiveMigration:
                 remedy=f"see that both hosts answer, then: mudanza job resume {handle.id}",
             ) from error
 
-    def _make_sure(self, handle: JobHandle, record: MoveRecord, job: Job) -> None:
-        """Find out how making a volume went whose controller died over it: what was made is ours to clean up."""
-        target, _ = read_host(self._inventory.host(record.target), connections=self._connections)
-        with suppress(HypervisorError, HostUnreachableError):  # then it is left for another try, and said
-            Room(self._connections, handle, target).make_sure(job)
-
     def clean_up(self, job_id: int) -> Residue:
         """Try once more to delete what an ended job, whose VM did not move, had to leave at the target."""
         found = self._jobs.get(job_id)
@@ -334,7 +359,7 @@ class LiveMigration:
         handle = self._jobs.reopen(job_id)
         residue = Residue(kept=tuple(found.report["left"]))
         try:
-            self._make_sure(handle, record, found)
+            self._make_sure(handle, found)
             closing = Closing(self._connections, self._inventory, handle, record)
             residue = closing.undo_at_target(self._jobs.get(job_id))
         finally:

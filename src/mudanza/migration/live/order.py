@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from mudanza.hypervisor.uris import migration_uri, peer_uri
-from mudanza.migration.destination import destination_xml, disk_sources
+from mudanza.migration.destination import destination_xml
 from mudanza.migration.history import moved
 from mudanza.migration.prepare import Prepared
 from mudanza.migration.record import MoveRecord
 from mudanza.migration.transfer import Order
-from mudanza.model.errors import BlockedError, UsageError
-from mudanza.model.migration import Side, Sighting
+from mudanza.model.errors import UsageError
 from mudanza.model.units import MIB
-from mudanza.model.vm import Vm
 from mudanza.preflight.mapping import DiskPlan
-
-
-def assert_unchanged(vm: Vm, seen: Sighting, xml: str) -> None:
-    """Refuse to go on with a VM that is not any more what preflight has judged. Raises BlockedError."""
-    remedy = "nothing was touched; try again, and it will be judged as it is now"
-    if seen.side is not Side.PRESENT or seen.state is not vm.state:
-        now = f"{seen.state} ({seen.reason})" if seen.side is Side.PRESENT else "gone, or its host does not answer"
-        raise BlockedError(f"VM {vm.name!r} was {vm.state} when it was checked, and is {now}", remedy=remedy)
-    if disk_sources(xml) != disk_sources(vm.xml):
-        raise BlockedError(f"the disks of VM {vm.name!r} have changed since they were checked", remedy=remedy)
 
 
 def order_of(prepared: Prepared, record: MoveRecord) -> Order:
@@ -55,6 +44,13 @@ def order_of(prepared: Prepared, record: MoveRecord) -> Order:
     if record.tls and entry.tls_name:
         parameters["tls.destination"] = entry.tls_name
     return Order(peer, parameters, _flags(record, plans))
+
+
+def marked(order: Order, mark: Callable[[str], str]) -> Order:
+    """Return the order with a mark in both definitions that the target gets."""
+    given = order.parameters
+    both = {name: mark(str(given[name])) for name in ("destination_xml", "persistent_xml") if name in given}
+    return replace(order, parameters={**given, **both})
 
 
 def _flags(record: MoveRecord, plans: Sequence[DiskPlan]) -> tuple[str, ...]:

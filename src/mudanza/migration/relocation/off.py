@@ -97,7 +97,8 @@ class OffWork(RelocationWork):
             raise MigrationFailedError(f"it has changed while it was copied: {changed}")
         self._history.remember({})
         domains = self.connections.domains(self.host)
-        xml = with_secrets_of(self._cold.target_xml, domains.describe(self.uuid, inactive=True))
+        secure = domains.describe(self.uuid, inactive=True)
+        xml = self.claim.on(with_secrets_of(self._cold.target_xml, secure))
         self.step("define", {"host": self.host}, lambda: domains.define(xml))
 
     def before_clean_up(self) -> tuple[str, ...]:

@@ -8,11 +8,12 @@ from typing import Any
 
 from mudanza.hypervisor.block_jobs import Mirror, mirrors
 from mudanza.hypervisor.connections import Connections
+from mudanza.hypervisor.xml.claims import without_claim
 from mudanza.migration.destination import destination_xml, disk_sources
-from mudanza.migration.live.order import assert_unchanged
 from mudanza.migration.prepare import Prepared
 from mudanza.migration.record import ColdRecord, CopiedDisk, MoveRecord
 from mudanza.migration.relocation.settle import At, Copying, DiskStanding, Standing
+from mudanza.migration.unchanged import assert_unchanged
 from mudanza.model.errors import BlockedError
 from mudanza.model.migration import Answer, Probe
 from mudanza.model.vm import Vm
@@ -78,9 +79,9 @@ def running_record(prepared: Prepared, connections: Connections) -> RelocationRe
     its next start would use other disks than it does now."""
     vm, options = prepared.vm, prepared.options
     domains = connections.domains(vm.host)
-    xml = domains.describe(vm.uuid)
+    xml = without_claim(domains.describe(vm.uuid))
     assert_unchanged(vm, domains.sighting(vm.uuid), xml)
-    inactive = domains.describe(vm.uuid, inactive=True) if vm.persistent else None
+    inactive = without_claim(domains.describe(vm.uuid, inactive=True)) if vm.persistent else None
     disks = tuple(_copied(vm, plan, prepared) for plan in prepared.chosen.resolution.copies)
     if inactive is not None:
         _refuse_other_disks(vm, xml, inactive, disks)
@@ -107,7 +108,7 @@ def off_record(prepared: Prepared, connections: Connections) -> RelocationRecord
     """Decide about the disks of a VM that is off, or is to be switched off. Raises what ``running_record`` raises."""
     vm, plan, options = prepared.vm, prepared.chosen.resolution, as_carried(prepared.options)
     domains = connections.domains(vm.host)
-    xml = domains.describe(vm.uuid, inactive=True)
+    xml = without_claim(domains.describe(vm.uuid, inactive=True))
     live = domains.describe(vm.uuid)
     assert_unchanged(vm, domains.sighting(vm.uuid), live)
     disks = tuple(_copied(vm, each, prepared) for each in plan.copies)

@@ -19,6 +19,8 @@ from mudanza.migration.relocation.off import OffWork
 from mudanza.migration.relocation.plan import RelocationRecord, off_record, running_record
 from mudanza.migration.relocation.running import RunningWork
 from mudanza.migration.relocation.work import RelocationWork
+from mudanza.migration.unchanged import look_again
+from mudanza.migration.vm_claim import VmClaim
 from mudanza.model.errors import MigrationFailedError
 from mudanza.model.migration import MigrationOptions, MigrationReport, Progress
 
@@ -57,7 +59,9 @@ class Relocation:
         new = NewJob(KIND, vm.uuid, vm.name, vm.host, vm.host, stored(prepared.options), asked_by)
         handle = self._jobs.begin(new)
         handle.done(handle.intend("decide", record.to_json()), {"done": True})
-        return self._work(handle, record, prepared.options, stop).to_the_end()
+        work = self._work(handle, record, prepared.options, stop)
+        over, domains = prepared.chosen.facts.claim, self._connections.domains(vm.host)
+        return work.to_the_end(lambda: work.claim.take(lambda: look_again(vm, domains), over=over))
 
     def resume(self, job_id: int, stop: clock.Event) -> MigrationReport:
         """Finish a job that its controller left behind.
@@ -71,7 +75,8 @@ class Relocation:
             handle.finish("failed", "its controller died before anything was done", MigrationFailedError.exit_code)
             raise MigrationFailedError(f"job {job_id} had done nothing yet", vm_state="the VM was not touched")
         record = RelocationRecord.from_json(decided[0].intent)
-        return self._work(handle, record, still_to_decide(found.asked), stop).to_the_end()
+        work = self._work(handle, record, still_to_decide(found.asked), stop)
+        return work.to_the_end(work.claim.look_after)
 
     def clean_up(self, job_id: int) -> Residue:
         """Try once more to delete what an ended job had to leave at the place its disks did not get to."""
@@ -96,6 +101,7 @@ class Relocation:
             self._inventory,
             self._jobs,
             handle,
+            VmClaim(self._connections, self._jobs, handle, record.to_json()),
             record,
             options,
             self._no_progress,

@@ -19,6 +19,7 @@ from mudanza.migration.record import CopiedDisk
 from mudanza.migration.relocation.plan import RelocationRecord, standing_of
 from mudanza.migration.relocation.settle import At, Next, Standing, Verdict
 from mudanza.migration.steering import ON_REQUEST
+from mudanza.migration.vm_claim import VmClaim
 from mudanza.model.errors import (
     HostUnreachableError,
     HypervisorError,
@@ -43,6 +44,7 @@ class RelocationWork(ABC):
     inventory: Inventory
     jobs: Jobs
     handle: JobHandle
+    claim: VmClaim
     record: RelocationRecord
     options: MigrationOptions
     no_progress: float
@@ -57,11 +59,15 @@ class RelocationWork(ABC):
     about: Host = field(init=False)
     """What is known of the one host."""
 
-    def to_the_end(self) -> MigrationReport:
-        """Do whatever is to be done next until nothing is. Raises what ``Relocation.migrate`` raises."""
+    def to_the_end(self, begin: Callable[[], None]) -> MigrationReport:
+        """Do whatever is to be done next until nothing is; ``begin`` sees to the claim on the VM.
+
+        Raises what ``Relocation.migrate`` raises.
+        """
         job = self.jobs.get(self.handle.id)
         self.why, self.spent = cancelled_because(job), job.read_at - job.started_at
         try:
+            self._see_to_claim(begin)
             self.take_up(job)
             for _ in range(MOST_TURNS):
                 if self.stop.is_set():
@@ -75,6 +81,12 @@ class RelocationWork(ABC):
             raise left_open(self.handle, error) from None
         except (HostUnreachableError, HypervisorError) as error:
             raise left_open(self.handle, self.person(str(error))) from None
+
+    def _see_to_claim(self, begin: Callable[[], None]) -> None:
+        try:
+            begin()
+        except (MigrationFailedError, HypervisorError, HostUnreachableError) as error:
+            self.give_up(str(error), error.remedy)
 
     def take_up(self, job: Job) -> None:
         """Make sure of what an earlier controller may have left half done.
@@ -183,8 +195,10 @@ class RelocationWork(ABC):
         return Closing(self.connections, self.inventory, self.handle, replace(self.record.move, disks=disks))
 
     def _finish(self) -> MigrationReport:
+        self.claim.confirm()
         self.handle.enter("cleaning up")
         residue = Residue(warnings=self.before_clean_up()) + self._remove_old(self.record.move.disks)
+        residue += Residue(warnings=self.claim.release())
         report = self.report(residue)
         places = ", ".join(f"{disk.target} to {disk.path}" for disk in self.record.move.disks)
         self.handle.finish("done", f"moved within {self.host}: {places}", 0, asdict(report))
@@ -201,6 +215,7 @@ class RelocationWork(ABC):
 
     def _undone(self, verdict: Verdict, standing: Standing) -> MudanzaError:
         """Clean up the places that disks did not get to, and the old ones of those that did."""
+        self.claim.confirm()
         self.handle.enter("cleaning up")
         arrived = tuple(disk for disk in self.record.move.disks if standing[disk.target].used is At.NEW)
         job = self.jobs.get(self.handle.id)
@@ -209,6 +224,7 @@ class RelocationWork(ABC):
         residue = self.closing(self.record.move.disks).undo_at_target(replace(job, steps=others))
         old = self._remove_old(arrived) if arrived else Residue()
         down = self.after_undo()
+        claimed = self.claim.release()
         seen = self.sighting()
         why, kind = self.why or verdict.why, VmDownError if down else MigrationFailedError
         self.handle.finish("down" if down else "failed", why, kind.exit_code, {"left": list(residue.kept)})
@@ -216,7 +232,8 @@ class RelocationWork(ABC):
         what = "not all disks of" if arrived else "the disks of"
         return kind(
             f"{what} VM {self.name!r} were {'' if arrived else 'not '}moved within {self.host}: {why}",
-            vm_state=f"it is {seen.state} on {self.host}; {verdict.why}" + _left(residue + old, down, self.handle.id),
+            vm_state=f"it is {seen.state} on {self.host}; {verdict.why}"
+            + _left(residue + old, "; ".join(filter(None, (down, *claimed))), self.handle.id),
             remedy=f"{self.remedy}; {shown}" if self.remedy else shown,
         )
 

@@ -1,0 +1,25 @@
+"""Is a VM still what was judged? Pure, but for the question."""
+
+from __future__ import annotations
+
+from mudanza.hypervisor.domains import Domains
+from mudanza.migration.destination import disk_sources
+from mudanza.model.errors import BlockedError
+from mudanza.model.migration import Side, Sighting
+from mudanza.model.vm import Vm
+
+
+def assert_unchanged(vm: Vm, seen: Sighting, xml: str) -> None:
+    """Refuse to go on with a VM that is not any more what preflight has judged. Raises BlockedError."""
+    remedy = "nothing was touched; try again, and it will be judged as it is now"
+    if seen.side is not Side.PRESENT or seen.state is not vm.state:
+        now = f"{seen.state} ({seen.reason})" if seen.side is Side.PRESENT else "gone, or its host does not answer"
+        raise BlockedError(f"VM {vm.name!r} was {vm.state} when it was checked, and is {now}", remedy=remedy)
+    if disk_sources(xml) != disk_sources(vm.xml):
+        raise BlockedError(f"the disks of VM {vm.name!r} have changed since they were checked", remedy=remedy)
+
+
+def look_again(vm: Vm, domains: Domains) -> None:
+    """Ask the VM's host whether it is still what preflight has judged. Raises BlockedError, HypervisorError,
+    HostUnreachableError."""
+    assert_unchanged(vm, domains.sighting(vm.uuid), domains.describe(vm.uuid))
