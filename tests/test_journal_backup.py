@@ -64,7 +64,7 @@ def test_all_of_it_comes_back(engine: Engine, other: Engine, tmp_path: Path) -> 
     assert sorted(path.name for path in tmp_path.iterdir() if "backup" in path.name) == ["backup.db"]
     found = restore(other, file)
     assert (found.hosts, found.jobs, found.unfinished) == (2, 2, (2,))
-    for name in ("host", "pair", "step", "event", "audit"):
+    for name in ("identity", "host", "pair", "step", "event", "audit"):
         assert rows(other, name) == rows(engine, name), name
     assert replace(Jobs(other).get(1), read_at=0.0) == replace(Jobs(engine).get(1), read_at=0.0)
     unfinished = Jobs(other).get(2)

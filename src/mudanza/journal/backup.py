@@ -16,10 +16,10 @@ from typing import Any
 from sqlalchemy import Connection, Table, delete, func, insert, select, text
 
 from mudanza.journal.database import Database, now, open_database, transaction
-from mudanza.journal.schema import audit, event, host, job, pair, step
+from mudanza.journal.schema import audit, event, host, identity, job, pair, step
 from mudanza.model.errors import BlockedError, UsageError
 
-_TABLES = (host, pair, job, step, event, audit)
+_TABLES = (identity, host, pair, job, step, event, audit)
 """What is kept, each one after those it refers to."""
 _AT_ONCE = 500
 _NUMBERED = (job, event, audit)
@@ -68,6 +68,7 @@ def _copy_into(engine: Database, part: Path) -> None:
         copied = open_database(str(part))
         whole = engine.execution_options(isolation_level="REPEATABLE READ")  # all tables as of one instant
         with transaction(whole) as connection, copied.begin() as target:
+            target.execute(delete(identity))  # the copy is the same journal
             for table in _TABLES:
                 _copy(connection, target, table)
         copied.dispose()
@@ -155,7 +156,7 @@ def _make_room(connection: Connection, *, force: bool) -> None:
             f"job {busy.id} is being worked on by {busy.owner}; nothing was restored",
             remedy=f"wait for it, or cancel it: mudanza job cancel {busy.id}",
         )
-    for table in (event, step, job, pair, host):
+    for table in (event, step, job, pair, host, identity):
         connection.execute(delete(table))
 
 
