@@ -103,6 +103,14 @@ def test_a_vm_that_arrived_and_stands_still_is_told_of() -> None:
     assert "I/O error" in settle(ABSENT, seen(VmState.PAUSED, "I/O error")).remark
 
 
+@pytest.mark.parametrize("job", ["backup", "dump", "snapshot"])
+def test_another_tools_job_is_not_waited_for(job: str) -> None:
+    assert settle(seen(VmState.RUNNING, "booted", job), ABSENT).verdict is Verdict.STAYED
+    assert settle(MIGRATED, seen(VmState.RUNNING, "migrated", job)).verdict is Verdict.MOVED
+    for ours in ("migration out", "migration in", "unknown"):
+        assert settle(seen(VmState.RUNNING, "booted", ours), ABSENT).verdict is Verdict.WAIT
+
+
 def test_a_vm_paused_on_purpose_stays_paused() -> None:
     assert settle(USER_PAUSED, ABSENT, was_paused=True).acts == ()
     assert settle(ABSENT, USER_PAUSED, was_paused=True).verdict is Verdict.MOVED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,6 @@ from mudanza.model.units import MIB
 from tests.lab import cold, domains, dying
 from tests.lab.checking import another_controller
 from tests.lab.command import Mudanza, Running
-from tests.lab.conftest import await_true
 from tests.lab.test_cold_faults import PATHS, victim
 from tests.lab.test_migrate import MakeGuest, assert_untouched, expire_leases, make_guest, slow
 
@@ -26,6 +26,8 @@ pytestmark = pytest.mark.lab
 
 NAMESPACE = "https://mudanza.dev/xmlns/claim/1/"
 TAGS = "https://mudanza.dev/xmlns/1"
+STOPPED_LIMIT = 150.0
+"""Seconds within which a controller must have come to where it is to be stopped."""
 
 
 def claimed(lab: Lab, host: str, vm: str) -> bool:
@@ -39,11 +41,19 @@ def doomed(by: Mudanza, when: str, which: str, *arguments: str, how: str = "STOP
     return by.start_argv([sys.executable, dying.__file__, how, when, which, *arguments, "-o", "json"])
 
 
+def await_stopped(running: Running, what: str) -> None:
+    """Wait for a controller that checks the move first, on a machine that has much else to do."""
+    deadline = time.monotonic() + STOPPED_LIMIT
+    while not running.is_stopped:
+        assert time.monotonic() < deadline, f"still not stopped after {STOPPED_LIMIT:g} s: {what}"
+        time.sleep(0.05)
+
+
 @contextmanager
 def stopped(by: Mudanza, when: str, which: str, *arguments: str) -> Iterator[Running]:
     """Have a controller stand still at a step while the block runs; it goes on afterwards."""
     running = doomed(by, when, which, *arguments)
-    await_true(lambda: running.is_stopped, f"{when} {which}")
+    await_stopped(running, f"{when} {which}")
     try:
         yield running
     finally:
@@ -65,10 +75,11 @@ def test_a_claim_goes_where_the_vm_goes_and_ends_with_the_job(
         running = mudanza.start("migrate", "claimed", "--to", "h2", "-o", "json")
         running.until("copying memory")
         job = mudanza("jobs", "-o", "json").data[0]["id"]
-        for vm in other("vms", "-o", "json").data:
-            if vm["name"] == "claimed":
-                assert [(each["job"], each["kind"], each["target"]) for each in vm["claims"]] == [(job, "live", "h2")]
-        refused = other("check", "claimed", "--to", "h3", "-o", "json", expect=3).data["targets"][0]["findings"]
+        copies = [vm for vm in other("vms", "-o", "json").data if vm["name"] == "claimed"]
+        for claims in (vm["claims"] for vm in copies):
+            assert [(each["job"], each["kind"], each["target"]) for each in claims] == [(job, "live", "h2")]
+        assert "it is on its way" in other("migrate", "claimed", "--to", "h3", expect=2).err
+        refused = other("check", "claimed", "--to", "h2", "-o", "json", expect=3).data["targets"][0]["findings"]
         assert {"vm-claimed", "job-running"} <= {each["code"] for each in refused}
         assert "claims it since" in next(each["message"] for each in refused if each["code"] == "vm-claimed")
     running.end()
@@ -113,9 +124,10 @@ def test_who_comes_late_steps_back(lab: Lab, mudanza: Mudanza, other: Mudanza, m
     with stopped(mudanza, "after", "claim", "migrate", "late", "--to", "h2") as first:
         refused = other("migrate", "late", "--to", "h3", expect=3)
         assert "claims it since" in refused.err
-    first.end()
-    assert guest.states() == {"h2": "running"}
-    assert not claimed(lab, "h2", "late")
+    first.end(None)  # its hosts may have hung up while it stood still
+    (place,) = guest.states()
+    assert place in ("h1", "h2")
+    assert not claimed(lab, place, "late")
 
 
 def test_a_vm_that_changes_between_the_check_and_the_claim_is_not_touched(
@@ -150,10 +162,11 @@ def test_a_job_of_another_tool_that_begins_after_the_check_makes_the_move_fail(
 
 def test_a_cold_move_is_claimed_at_both_hosts_until_it_has_ended(lab: Lab, mudanza: Mudanza, other: Mudanza) -> None:
     with victim(lab, mudanza, mib=4) as vm:
-        with vm.stopped("after", "define") as running:
+        with stopped(mudanza, "after", "define", "migrate", vm.uuid, "--to", "h2") as running:
             assert claimed(lab, "h1", vm.uuid)
             assert claimed(lab, "h2", vm.uuid)
-            assert "claim" in other("show", vm.uuid, expect=None).out + other("vms").out
+            copies = [each for each in other("vms", "-o", "json").data if each["uuid"] == vm.uuid]
+            assert [(each["host"], len(each["claims"])) for each in copies] == [("h1", 1), ("h2", 1)]
         running.end()
         vm.has_moved()
         assert not claimed(lab, "h2", vm.uuid)
@@ -161,7 +174,7 @@ def test_a_cold_move_is_claimed_at_both_hosts_until_it_has_ended(lab: Lab, mudan
 
 def test_what_was_taken_over_is_not_acted_upon_by_who_wakes_up(lab: Lab, mudanza: Mudanza, other: Mudanza) -> None:
     with victim(lab, mudanza, mib=4) as vm:
-        with vm.stopped("after", "compare") as sleeper:
+        with stopped(mudanza, "after", "compare", "migrate", vm.uuid, "--to", "h2") as sleeper:
             assert "--take-claim" in other("migrate", vm.uuid, "--to", "h3", expect=3).err
             other("migrate", vm.uuid, "--to", "h3", "--take-claim")
             assert vm.states == {"h3": "shut off"}

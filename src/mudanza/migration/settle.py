@@ -50,6 +50,8 @@ class Settlement:
     """Of a VM at the target: the migration brought it there, so the source's disks are old."""
 
 
+# A job whose kind a busy QEMU does not tell may be one too.
+_MIGRATIONS = frozenset({"migration out", "migration in", "unknown"})
 # A copy in one of these states has never run a guest instruction at the target.
 _INCOMING = frozenset({"migrating", "starting up"})
 # libvirt stopped the source's vCPUs for the switchover, not somebody who wanted it paused, and no trouble either.
@@ -70,7 +72,7 @@ def settle(source: Sighting, target: Sighting, *, was_paused: bool = False) -> S
         return Settlement(Verdict.PERSON, "it runs on BOTH hosts: stop one of them before its disks are damaged")
     if _POSTCOPY & {source.reason, target.reason} and not _is_off(source):
         return _settle_postcopy(source, target)
-    if source.job or target.job:
+    if _is_moving(source) or _is_moving(target):
         return Settlement(Verdict.WAIT, "libvirt still works on it")
     if Side.UNSEEN in (source.side, target.side):
         return _settle_half_seen(source, target, was_paused=was_paused)
@@ -102,8 +104,13 @@ def _rests_at(side: Sighting) -> bool:
     return side.side is Side.PRESENT and side.state is VmState.PAUSED and side.reason not in _INCOMING
 
 
+def _is_moving(side: Sighting) -> bool:
+    """Whether a migration is under way there. Another tool's backup, say, changes nothing about where the VM is."""
+    return side.job in _MIGRATIONS
+
+
 def _settle_postcopy(source: Sighting, target: Sighting) -> Settlement:
-    if source.job or target.job:
+    if _is_moving(source) or _is_moving(target):
         return Settlement(Verdict.WAIT, "post-copy is under way")
     return Settlement(
         Verdict.PERSON,
