@@ -28,6 +28,29 @@ class Event(Protocol):
         """Wait for it, ``timeout`` seconds at most; return whether it has happened."""
 
 
+class EventOfOne:
+    """An event that has happened once that of all has, and can happen by itself without it."""
+
+    def __init__(self, of_all: Event) -> None:
+        self._of_all = of_all
+        self._own = False
+
+    def set(self) -> None:
+        """Let it have happened for this one alone."""
+        self._own = True
+
+    def is_set(self) -> bool:
+        """Return whether it has happened, for this one or for all."""
+        return self._own or self._of_all.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for that of all, ``timeout`` seconds at most; return whether it has happened, for this one or for all.
+
+        Its own is set by who works on this one, and so never while that one waits.
+        """
+        return self._own or self._of_all.wait(timeout)
+
+
 class Condition(Protocol):
     """A lock under which one can wait for a change. As of ``threading``."""
 

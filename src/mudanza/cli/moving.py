@@ -204,11 +204,13 @@ class Carrying:
     def move(self, prepared: Prepared, asked_by: str) -> MigrationReport:
         """Move a VM that was judged fit to go. Raises what the movers raise."""
         mover = self._mover(_kind(prepared), prepared.vm.name, _way(prepared))
-        return mover.migrate(prepared, asked_by, self._stop)
+        # Whoever cancels this one through the journal means none of the others.
+        return mover.migrate(prepared, asked_by, clock.EventOfOne(self._stop))
 
     def finish(self, job: Job) -> MigrationReport:
         """Take a job over that its controller left behind, and finish it. Raises what the movers raise."""
-        return self._mover(job.kind, job.vm_name, f"{job.source} → {job.target}").resume(job.id, self._stop)
+        mover = self._mover(job.kind, job.vm_name, f"{job.source} → {job.target}")
+        return mover.resume(job.id, clock.EventOfOne(self._stop))
 
     def _mover(self, kind: str, vm: str, way: str) -> LiveMigration | ColdMigration | Relocation:
         def on_progress(progress: Progress) -> None:

@@ -6,6 +6,7 @@ import posixpath
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from mudanza import clock
 from mudanza.hypervisor.connections import Connections
@@ -13,7 +14,7 @@ from mudanza.hypervisor.reading.cluster import read_cluster, read_host
 from mudanza.hypervisor.volumes import Volumes
 from mudanza.hypervisor.xml.resources import Volume
 from mudanza.journal.inventory import Inventory
-from mudanza.journal.jobs import LONG_LOOK, Job, JobHandle
+from mudanza.journal.jobs import LONG_LOOK, Job, JobHandle, Step
 from mudanza.migration.freight.room import Place, Room
 from mudanza.migration.record import CopiedDisk, MoveRecord
 from mudanza.migration.settle import Act, Settlement, Verdict, settle
@@ -47,7 +48,16 @@ class Residue:
 class Closing:
     """Finishes one job from what its journal says and what both hosts say."""
 
-    def __init__(self, connections: Connections, inventory: Inventory, handle: JobHandle, record: MoveRecord) -> None:
+    def __init__(
+        self,
+        connections: Connections,
+        inventory: Inventory,
+        handle: JobHandle,
+        record: MoveRecord,
+        deleted: frozenset[tuple[str, str, str]] = frozenset(),
+    ) -> None:
+        """``deleted``: host, pool and volume of what this job has deleted before; what is there now is another's."""
+        self._deleted = deleted
         self._connections = connections
         self._inventory = inventory
         self._handle = handle
@@ -208,6 +218,8 @@ class Closing:
         cluster = read_cluster(self._inventory.hosts(), connections=self._connections)
         for disk in record.left_at_source:
             where = f"{record.source}:{disk.source_path}"
+            if (record.source, disk.source_pool, disk.source_volume) in self._deleted:
+                continue
             reason = why_keep(disk, record.source, cluster) or self._built_upon(disk)
             if reason:
                 found += Residue(kept=(where,), warnings=(f"{where} was kept: {reason}",))
@@ -236,17 +248,10 @@ class Closing:
         found = Residue()
         self._handle.renew(LONG_LOOK)
         users = disks_in_use(self._inventory, self._connections, self._record.target)
-        gone = {
-            (step.intent["pool"], step.intent["volume"])
-            for step in job.steps_named("delete volume")
-            if step.intent["host"] == self._record.target and step.outcome and step.outcome.get("done")
-        }
-        for step in job.steps_named("create volume"):
+        for step in standing_places(job):
             self._handle.hold_on(LONG_LOOK)
             pool, volume, path = (str(step.intent[key]) for key in ("pool", "volume", "path"))
             where = f"{self._record.target}:{path}"
-            if (pool, volume) in gone or (step.outcome and step.outcome.get("error")):
-                continue
             if step.outcome is None:
                 if self._is_gone(self._record.target, pool, volume, refresh=True):
                     continue
@@ -291,6 +296,30 @@ class Closing:
             return volume not in volumes.names(pool)
         except (HypervisorError, HostUnreachableError):
             return False
+
+
+def standing_places(job: Job) -> tuple[Step, ...]:
+    """Return the steps by which the job made, or began to make, what it has not deleted since, one for each path."""
+    standing: dict[str, Step] = {}
+    for step in job.steps:
+        if step.name == "create volume" and not (step.outcome or {}).get("error"):
+            standing[str(step.intent["path"])] = step
+        elif step.name == "delete volume" and step.intent["host"] == job.target and (step.outcome or {}).get("done"):
+            gone = step.intent
+            standing = {path: made for path, made in standing.items() if not _is_same_place(made.intent, path, gone)}
+    return tuple(standing.values())
+
+
+def _is_same_place(made: Mapping[str, Any], path: str, gone: Mapping[str, Any]) -> bool:
+    if "path" in gone:
+        return bool(gone["path"] == path)
+    return bool((made["pool"], made["volume"]) == (gone["pool"], gone["volume"]))
+
+
+def deleted_by(job: Job) -> frozenset[tuple[str, str, str]]:
+    """Return host, pool and volume of what a job has deleted: by that name there may be another one by now."""
+    done = (step.intent for step in job.steps_named("delete volume") if (step.outcome or {}).get("done"))
+    return frozenset((str(each["host"]), str(each["pool"]), str(each["volume"])) for each in done)
 
 
 def disks_in_use(inventory: Inventory, connections: Connections, host: str) -> Mapping[str, str] | None:

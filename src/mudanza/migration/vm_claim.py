@@ -151,6 +151,18 @@ class VmClaim:
             "controller is gone for good: mudanza rebuild",
         )
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Claim the VM while the block cleans up after a job that had ended.
+
+        Raises BlockedError when it is somebody else's now; HypervisorError, HostUnreachableError.
+        """
+        self._take()
+        try:
+            yield
+        finally:
+            self.release()
+
     def look_after(self) -> None:
         """Make sure of a claim whose job an earlier controller left behind, and take it where it had not got to that.
 

@@ -17,7 +17,7 @@ from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import Job, JobHandle, Jobs, LeaseLostError, NewJob
 from mudanza.migration.asked import still_to_decide, stored
 from mudanza.migration.claim import left_open
-from mudanza.migration.closing import Closing, Residue
+from mudanza.migration.closing import Closing, Residue, deleted_by
 from mudanza.migration.cold.handover import ChangedError, HandOver, comparison_of, was_defined
 from mudanza.migration.cold.plan import cold_record
 from mudanza.migration.cold.settle import Next, Verdict, settle_cold
@@ -115,9 +115,10 @@ class ColdMigration:
             return Residue()
         handle = self._jobs.reopen(job_id)
         try:
-            end_carriers(self._connections, handle, found)
-            target = read_host(self._inventory.host(found.target), connections=self._connections)[0]
-            left = remove_places(Room(self._connections, handle, target), found, self._inventory, self._connections)
+            with VmClaim(self._connections, self._jobs, handle, {}).held():
+                end_carriers(self._connections, handle, found)
+                target = read_host(self._inventory.host(found.target), connections=self._connections)[0]
+                left = remove_places(Room(self._connections, handle, target), found, self._inventory, self._connections)
         finally:
             handle.finish(found.state, found.outcome, found.exit_code or 0, {"left": list(left)})
         return Residue(removed=tuple(path for path in made if path not in left), kept=left)
@@ -248,7 +249,8 @@ class _Work:
         self.hand_over.release()
         self.handle.enter("cleaning up")
         warnings = self.hand_over.lost + self.hand_over.restore_autostart()
-        closing = Closing(self.connections, self.inventory, self.handle, record.as_move(self._by_content))
+        deleted = deleted_by(self.jobs.get(self.handle.id))
+        closing = Closing(self.connections, self.inventory, self.handle, record.as_move(self._by_content), deleted)
         residue = Residue(warnings=warnings) + closing.remove_source_disks() + self._keep_unproven()
         residue += self._remove_unused()
         if not record.keep_source:

@@ -61,7 +61,8 @@ def kept_places(job: Job) -> tuple[str, ...]:
 
 def start_again(hand_over: HandOver, job: Job, record: ColdRecord) -> str:
     """Start the VM at the source if it was shut down for the move; return why it is down, empty if it is as before."""
-    shut_down = any("off" in (step.outcome or {}) for step in job.steps_named("shut down"))
+    # Of a controller that died over it nobody knows whether the guest obeyed; it is off, and ran when that was decided.
+    shut_down = any(step.outcome is None or "off" in step.outcome for step in job.steps_named("shut down"))
     if not (record.was_running and shut_down):
         return ""
     seen = hand_over.sighting(record.source)

@@ -16,7 +16,7 @@ from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import Job, JobHandle, Jobs, LeaseLostError, NewJob
 from mudanza.migration.asked import read_back, stored
 from mudanza.migration.claim import cancelled_because, journalling_cancel, left_open, reason_on_record, renewing
-from mudanza.migration.closing import Closing, Residue
+from mudanza.migration.closing import Closing, Residue, deleted_by
 from mudanza.migration.destination import volume_xml
 from mudanza.migration.freight.freight import Freight, FreightLimits
 from mudanza.migration.freight.left_behind import end_carriers
@@ -112,8 +112,8 @@ class LiveMigration:
             domains = self._connections.domains(record.source)
             claim.take(lambda: look_again(prepared.vm, domains), over=prepared.chosen.facts.claim)
             self._send_ahead(handle, prepared, record, stop)
-            self._create_volumes(handle, prepared, record)
-            if not stop.is_set():
+            self._create_volumes(handle, prepared, record, stop)
+            if not _is_unwanted(handle, stop):
                 HistoryKeeper(self._connections, handle, record).set_aside(prepared.chosen.resolution.nic_names)
                 with claim.resting():
                     order = marked(order, claim.on)
@@ -180,9 +180,11 @@ class LiveMigration:
             return False  # what it writes is not known: as libvirt does by itself
         return now.rate_since(before) >= WRITES_HARD
 
-    def _create_volumes(self, handle: JobHandle, prepared: Prepared, record: MoveRecord) -> None:
+    def _create_volumes(self, handle: JobHandle, prepared: Prepared, record: MoveRecord, stop: clock.Event) -> None:
         target = self._connections.volumes(record.target)
         for plan in prepared.chosen.resolution.copies:
+            if _is_unwanted(handle, stop):
+                return
             disk = next(disk for disk in record.disks if disk.target == plan.target)
             origin = self._origin(record, disk)
             intent = {
@@ -245,7 +247,7 @@ class LiveMigration:
         claim: VmClaim,
     ) -> MigrationReport:
         """Settle, clean up, close the job and report. ``why``: what went wrong as far as we were told."""
-        closing = Closing(self._connections, self._inventory, handle, record)
+        closing = Closing(self._connections, self._inventory, handle, record, deleted_by(self._jobs.get(handle.id)))
         try:
             claim.confirm()
             settled = closing.settle(self._limits.settle, renewing(handle))
@@ -359,9 +361,10 @@ class LiveMigration:
         handle = self._jobs.reopen(job_id)
         residue = Residue(kept=tuple(found.report["left"]))
         try:
-            self._make_sure(handle, found)
-            closing = Closing(self._connections, self._inventory, handle, record)
-            residue = closing.undo_at_target(self._jobs.get(job_id))
+            with VmClaim(self._connections, self._jobs, handle, {}).held():
+                self._make_sure(handle, found)
+                closing = Closing(self._connections, self._inventory, handle, record)
+                residue = closing.undo_at_target(self._jobs.get(job_id))
         finally:
             handle.finish(found.state, found.outcome, found.exit_code or 0, {"left": list(residue.kept)})
         return residue
@@ -390,6 +393,13 @@ class LiveMigration:
         if decided := cancelled_because(job):
             transfer.cancel(decided)
         return transfer.follow(self._on_progress, renewing(handle, transfer.cancel))
+
+
+def _is_unwanted(handle: JobHandle, stop: clock.Event) -> bool:
+    """Whether the move is to be cancelled before its transfer has begun, by whoever runs it or through the journal."""
+    if handle.cancel_asked():
+        stop.set()
+    return stop.is_set()
 
 
 def _keeps_chains(prepared: Prepared) -> bool:

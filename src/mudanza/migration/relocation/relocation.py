@@ -87,7 +87,8 @@ class Relocation:
         handle = self._jobs.reopen(job_id)
         residue = Residue(kept=tuple(found.report["left"]))
         try:
-            residue = Closing(self._connections, self._inventory, handle, record.move).undo_at_target(found)
+            with VmClaim(self._connections, self._jobs, handle, {}).held():
+                residue = Closing(self._connections, self._inventory, handle, record.move).undo_at_target(found)
         finally:
             handle.finish(found.state, found.outcome, found.exit_code or 0, {"left": list(residue.kept)})
         return residue

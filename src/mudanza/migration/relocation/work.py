@@ -12,7 +12,7 @@ from mudanza.hypervisor.reading.cluster import read_host
 from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import Job, JobHandle, Jobs, LeaseLostError
 from mudanza.migration.claim import cancelled_because, journalling_cancel, left_open
-from mudanza.migration.closing import Closing, Residue
+from mudanza.migration.closing import Closing, Residue, deleted_by
 from mudanza.migration.freight.comparison import not_compared
 from mudanza.migration.freight.room import Room
 from mudanza.migration.record import CopiedDisk
@@ -192,7 +192,8 @@ class RelocationWork(ABC):
 
     def closing(self, disks: tuple[CopiedDisk, ...]) -> Closing:
         """Return what cleans up after these disks."""
-        return Closing(self.connections, self.inventory, self.handle, replace(self.record.move, disks=disks))
+        deleted = deleted_by(self.jobs.get(self.handle.id))
+        return Closing(self.connections, self.inventory, self.handle, replace(self.record.move, disks=disks), deleted)
 
     def _finish(self) -> MigrationReport:
         self.claim.confirm()
