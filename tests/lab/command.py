@@ -114,6 +114,12 @@ class Running:
         """Send it a signal."""
         self._process.send_signal(number)
 
+    def abandon(self) -> None:
+        """See that it does not outlive its test, in whatever state it is."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
+
     def end(self, expect: int | None = 0) -> Result:
         """Wait for its end."""
         try:

@@ -27,6 +27,8 @@ class Death:
         self._when, self._which = when, which
         self._numbers = itertools.count(1)
         self._names: dict[int, str] = {}
+        self._is_over = False
+        """It has come already: a step may be taken several times."""
 
     def at(self, write: Callable[..., Any]) -> Callable[..., Any]:
         """Return a way to write into the journal that it may come upon."""
@@ -36,7 +38,10 @@ class Death:
             begins = write.__name__ == "intend"
             name = arguments[0] if begins else self._names.get(arguments[0], "finish")
             counts = begins == (self._when == "begun")
-            has_come = self._which == str(next(self._numbers)) or (counts and self._which == name)
+            has_come = not self._is_over and (
+                self._which == str(next(self._numbers)) or (counts and self._which == name)
+            )
+            self._is_over = self._is_over or has_come
             if has_come and self._when == "before":
                 os.kill(os.getpid(), self._signal)
             result = write(handle, *arguments, **named)

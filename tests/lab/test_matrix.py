@@ -16,6 +16,7 @@ pytestmark = pytest.mark.lab
 PLAYED = (
     "live: source's libvirtd killed: switchover + 150 ms",
     "live: source's libvirtd killed: settling",
+    "live: source's libvirtd killed: cleaning up",
     "live: source's QEMU killed: copying disks",
     "live: target's QEMU killed: copying memory",
     "live: controller killed: before the end of create volume",

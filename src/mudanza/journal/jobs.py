@@ -245,6 +245,11 @@ class Jobs:
         """Return all unfinished jobs, the oldest first."""
         return self._read(job.c.ended_at.is_(None))[::-1]
 
+    def newest_of(self, vm_uuid: str) -> Job | None:
+        """Return the newest job of a VM, None if it never had one."""
+        found = self._read(job.c.vm_uuid == vm_uuid, limit=1)
+        return found[0] if found else None
+
     def left_by(self, vm_uuid: str) -> Job | None:
         """Return the newest job of a VM, if it has ended and left something at its target; else None."""
         return if_left(self._read(job.c.vm_uuid == vm_uuid, limit=1))
@@ -276,7 +281,7 @@ class Jobs:
 
 
 def _leaves(report: dict[str, Any]) -> bool:
-    return bool(report.get("left") or report.get("stays"))
+    return any(report.get(what) for what in ("left", "stays", "undeleted"))
 
 
 def if_left(found: Sequence[Job]) -> Job | None:

@@ -40,9 +40,16 @@ class Residue:
     removed: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    undeleted: tuple[str, ...] = ()
+    """Of what was kept at the source, what ought to have gone: ``job resume`` tries it again."""
 
     def __add__(self, other: Residue) -> Residue:
-        return Residue(self.removed + other.removed, self.kept + other.kept, self.warnings + other.warnings)
+        return Residue(
+            self.removed + other.removed,
+            self.kept + other.kept,
+            self.warnings + other.warnings,
+            self.undeleted + other.undeleted,
+        )
 
 
 class Closing:
@@ -144,10 +151,10 @@ class Closing:
             kept = tuple(f"{record.source}:{disk.source_path}" for disk in record.disks)
             return Residue(kept=kept, warnings=remarks + undefined)
         found = Residue(warnings=remarks + self._restore_autostart())
-        source = self._release_source()
+        source = self.release_source()
         if source.warnings:  # not let go of: its disks stay with it
             kept = tuple(f"{record.source}:{disk.source_path}" for disk in record.disks)
-            return found + source + Residue(kept=kept)
+            return found + source + Residue(kept=kept, undeleted=() if record.keep_source else kept)
         return found + source + self.remove_source_disks()
 
     def _define_at_target(self) -> tuple[str, ...]:
@@ -175,7 +182,7 @@ class Closing:
             f"autostart could not be set on {record.target}",
         )
 
-    def _release_source(self) -> Residue:
+    def release_source(self) -> Residue:
         """Undefine the source's definition, or with keep_source disarm it."""
         record = self._record
         seen = self._sighting(record.source)
@@ -222,9 +229,12 @@ class Closing:
                 continue
             reason = why_keep(disk, record.source, cluster) or self._built_upon(disk)
             if reason:
-                found += Residue(kept=(where,), warnings=(f"{where} was kept: {reason}",))
+                undeleted = (where,) if disk.removable else ()
+                found += Residue(kept=(where,), warnings=(f"{where} was kept: {reason}",), undeleted=undeleted)
             elif disk.source_pool and disk.source_volume:
                 found += self._delete(record.source, disk.source_pool, disk.source_volume, where)
+        if found.undeleted:
+            found += Residue(warnings=(f"to try again to delete what was kept: mudanza job resume {self._handle.id}",))
         return found
 
     def _built_upon(self, disk: CopiedDisk) -> str:
@@ -284,7 +294,7 @@ class Closing:
             if self._is_gone(host, pool, volume):
                 self._handle.perform("delete volume", intent, lambda: None, lambda _: _GONE)
                 return Residue()
-            return Residue(kept=(where,), warnings=(f"{where} could not be deleted: {error}",))
+            return Residue(kept=(where,), warnings=(f"{where} could not be deleted: {error}",), undeleted=(where,))
         return Residue(removed=(where,))
 
     def _is_gone(self, host: str, pool: str, volume: str, *, refresh: bool = False) -> bool:

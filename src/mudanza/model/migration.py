@@ -253,6 +253,8 @@ class MigrationReport:
     """Volumes deleted at the source."""
     kept: tuple[str, ...] = ()
     """Volumes left at the source."""
+    undeleted: tuple[str, ...] = ()
+    """Of these, what ought to have been deleted and could not be: ``mudanza job resume`` tries again."""
     warnings: tuple[str, ...] = ()
     moving_time: float | None = None
     """What of the total time came after the checking; None in reports from before it was measured."""

@@ -99,6 +99,7 @@ class Player:
         """Start it if the fault has killed it: nothing else does so unasked."""
         if self._subject.runs and self._is_off:
             self._mudanza("start", self._subject.uuid)
+            self._subject.await_up()
 
     # ---- the move and the fault ----
 
@@ -106,10 +107,9 @@ class Player:
         with ExitStack() as stack:
             stack.callback(self._lab.set_uplink, self._stage.source, None)
             if is_boundary(self._cell.kind, self._cell.moment):
-                running = self._begin("KILL", *death_of(self._cell.moment))
+                ended = self._begin(stack, "KILL", *death_of(self._cell.moment)).end(None)
             else:
-                running = self._struck(stack)
-            ended = running.end(None)
+                ended = self._struck(stack).end(None)
         self._seen.command = ended.code
         self._seen.said = said(ended)
         assert ended.code in self._cell.command, f"the command ended with {ended.code}: {ended.out}{ended.err}"
@@ -121,7 +121,7 @@ class Player:
         listening = self._listening(stack) if moment.suspended is not None else None
         if not moment.stop:
             self._lab.set_uplink(stage.source, RATE)
-        stage.running = running = self._begin("STOP", *moment.stop) if moment.stop else self._begin()
+        stage.running = running = self._begin(stack, *(("STOP", *moment.stop) if moment.stop else ()))
         stack.callback(fault.mend, stage)
         if moment.stop:
             await_true(lambda: running.is_stopped, " ".join(moment.stop), MOMENT_LIMIT)
@@ -150,12 +150,13 @@ class Player:
     def _listening(self, stack: ExitStack) -> Suspension:
         return stack.enter_context(suspension(self._lab.cell(self._stage.source), self._subject.uuid))
 
-    def _begin(self, *death: str) -> Running:
+    def _begin(self, stack: ExitStack, *death: str) -> Running:
         """Begin the move, by a controller that dies or stands still somewhere if that is said."""
         order = ["migrate", *self._order, "-o", "json"]
-        if not death:
-            return self._mudanza.start(*order)
-        return self._mudanza.start_argv([sys.executable, dying.__file__, *death, *order])
+        argv = [sys.executable, dying.__file__, *death, *order] if death else self._mudanza.argv(*order)
+        running = self._mudanza.start_argv(argv)
+        stack.callback(running.abandon)
+        return running
 
     @property
     def _order(self) -> tuple[str, ...]:
@@ -178,7 +179,7 @@ class Player:
         job = self._job
         if job["ended_at"] is None:
             self._seen.resumed += (self._resume(job["id"]).code,)
-        elif job["report"].get("left"):
+        elif job["report"].get("left") or job["report"].get("undeleted"):
             self._seen.resumed += (self._mudanza("job", "resume", str(job["id"]), "-o", "json", expect=0).code,)
         job = self._job
         if job["ended_at"] is None and self._cell.off is not False:
@@ -186,7 +187,8 @@ class Player:
         job = self._job
         assert job["ended_at"] is not None, f"the job is still open: {job['state']}; {self._seen}"
         assert job["exit_code"] in self._cell.after, f"the job ended with {job['exit_code']}: {job['outcome']}"
-        assert not job["report"].get("left"), f"the job left {job['report']['left']}"
+        for what in ("left", "undeleted"):
+            assert not job["report"].get(what), f"{what}: {job['report'][what]}"
         self._seen.after = job["exit_code"]
 
     def _resume(self, job: int) -> Result:

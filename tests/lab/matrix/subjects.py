@@ -48,6 +48,9 @@ class Subject(Protocol):
     def watched(self) -> Iterator[None]:
         """See it from outside while it is moved."""
 
+    def await_up(self) -> None:
+        """Wait until it does what it is there for, once it was started."""
+
     def assert_whole(self, host: str, *, off: bool, undisturbed: bool) -> None:
         """Fail unless it has lost nothing, on the host where it is. ``undisturbed``: nothing has ended its QEMU."""
 
@@ -83,6 +86,9 @@ class LiveSubject:
         with Watch(self.lab, self.guest.address) as watch:
             yield
         self.seen = watch.series
+
+    def await_up(self) -> None:
+        self.guest.await_answer()
 
     def assert_whole(self, host: str, *, off: bool, undisturbed: bool) -> None:
         seen = self.seen
@@ -141,6 +147,9 @@ class ColdSubject:
     @contextmanager
     def watched(self) -> Iterator[None]:
         yield
+
+    def await_up(self) -> None:
+        """Nothing boots in it."""
 
     def assert_whole(self, host: str, *, off: bool, undisturbed: bool) -> None:
         assert cold.sums(self.lab, host, list(self.sums)) == self.sums, f"its files at {host} are others"

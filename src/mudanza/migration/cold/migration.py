@@ -31,6 +31,7 @@ from mudanza.migration.freight.comparison import not_compared
 from mudanza.migration.freight.freight import CancelledError, Freight, FreightLimits
 from mudanza.migration.freight.left_behind import end_carriers
 from mudanza.migration.freight.room import Room
+from mudanza.migration.left_at_source import clean_up_source, undeleted_of
 from mudanza.migration.power import shut_down
 from mudanza.migration.prepare import Prepared
 from mudanza.migration.record import ColdRecord
@@ -108,8 +109,14 @@ class ColdMigration:
         return work.to_the_end(work.claim.look_after)
 
     def clean_up(self, job_id: int) -> Residue:
-        """Give up what a failed job has brought to its target, and delete it there."""
+        """Give up what a failed job has brought to its target, and delete it there; or what one that went well could
+        not delete at the source."""
         found = self._jobs.get(job_id)
+        if undeleted_of(found):
+            record = ColdRecord.from_json(found.steps_named("decide")[-1].intent)
+            by_content = (comparison_of(found) or {}).get("by content", ())
+            as_move = record.as_move(by_content)
+            return clean_up_source(self._connections, self._inventory, self._jobs, found, as_move)
         made = left = tuple(str(path) for path in found.report.get("left", ()))
         if not made:
             return Residue()
@@ -378,6 +385,7 @@ class _Work:
             transport=self.freight.transport,
             removed=residue.removed,
             kept=residue.kept,
+            undeleted=residue.undeleted,
             warnings=record.warnings + residue.warnings,
             verified=self.verified,
         )

@@ -23,6 +23,7 @@ from mudanza.migration.freight.left_behind import end_carriers
 from mudanza.migration.freight.room import Room, make_volume
 from mudanza.migration.freight.travelling import travelling
 from mudanza.migration.history_keeper import HistoryKeeper
+from mudanza.migration.left_at_source import clean_up_source, undeleted_of
 from mudanza.migration.live.order import marked, order_of
 from mudanza.migration.live.reporting import not_moved, report_of
 from mudanza.migration.prepare import Prepared
@@ -353,11 +354,13 @@ class LiveMigration:
             ) from error
 
     def clean_up(self, job_id: int) -> Residue:
-        """Try once more to delete what an ended job, whose VM did not move, had to leave at the target."""
+        """Try once more to delete what an ended job had to leave: at the target, or where its VM moved, the source."""
         found = self._jobs.get(job_id)
-        if not found.report.get("left"):
+        if not (found.report.get("left") or undeleted_of(found)):
             return Residue()
         record = MoveRecord.from_json(found.steps_named("decide")[0].intent)
+        if undeleted_of(found):
+            return clean_up_source(self._connections, self._inventory, self._jobs, found, record)
         handle = self._jobs.reopen(job_id)
         residue = Residue(kept=tuple(found.report["left"]))
         try:

@@ -51,6 +51,7 @@ def report_of(
         ),
         removed=residue.removed,
         kept=residue.kept,
+        undeleted=residue.undeleted,
         warnings=record.warnings + residue.warnings,
     )
 
