@@ -108,7 +108,7 @@ def _cast(lab: Lab, subject: LiveSubject, chance: random.Random) -> tuple[Player
     moment = Moment(after=chance.uniform(0, LATEST))
     subject.options = ("--mode", "cold", "--shutdown-limit", "60s") if kind != "live" else ("--mode", "live")
     killing = "QEMU" in name
-    cell = Cell(kind, name, "at random", ANY_END, frozenset({0, 4, 5, 6}), off=None if killing else False)
+    cell = Cell(kind, name, "at random", ANY_END, frozenset({0, 4, 6}), off=None if killing else False)
     player = Player(cell, lab, Mudanza(lab), subject, target=there, fault=fault, moment=moment)
     lasts = f" for {fault.lasts:.1f} s" if fault.lasts else ""
     return player, f"{subject.name} {here} → {there}, {kind}: {name} after {moment.after:.1f} s{lasts}"

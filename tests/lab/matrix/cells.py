@@ -5,7 +5,7 @@ A cell is a kind of move, a fault and the moment it strikes. ``command``: the ex
 was left to do. Where the VM is follows from the latter:
 
 0  it is at the target, and runs there if it ran before    4  it is at the source, as before
-6  it is off at the source, its disks are whole            5  a person must look; see ``person``
+6  it is off at the source, its disks are whole            5  a person must look (a host does not answer, mostly)
 
 Several codes stand where either end is right and a race decides; never is anything right but one whole VM.
 """
@@ -35,7 +35,10 @@ class Cell:
     command: frozenset[int]
     after: frozenset[int]
     off: bool | None = False
-    """The fault has killed the guest where it is in the end: there it is off, its disks whole. None: it may have."""
+    """The fault has killed the guest where it is in the end: it is off there, its disks whole. None: it may have.
+
+    Where nobody can tell from what both hosts say that this is where it belongs, a person starts it there.
+    """
 
     @property
     def id(self) -> str:
@@ -79,7 +82,7 @@ target's libvirtd restarted  | 0|4       4             4              0|4       
 target's libvirtd hangs      | 4|5>0|4   4|5>0|4       4|5>0|4        4|5>0|4      5>0       0
 target's libvirtd slow       | 0         0             0              0            0         0
 source's QEMU killed         | 6         6             6              0|6          -         -
-target's QEMU killed         | -         4             4              4            5!        0!
+target's QEMU killed         | -         4             4              4            5>0!      0!
 link cut for 5 s             | 0         0             0|4            0|4          0         0
 link cut for good            | 4         4             4              0|4          0         0
 target cut off from all      | 4         4             4              4|5>0|4      5>0       0

@@ -26,7 +26,7 @@ RATE = 10 * MIB
 """Bytes per second over the wire until the fault has struck: slow enough that it strikes in its phase."""
 MOMENT_LIMIT = 120.0
 """Seconds until a moment must have come."""
-DOWN, PERSON = 6, 5
+DOWN = 6
 
 
 @dataclass
@@ -72,6 +72,8 @@ class Player:
         self._fault = fault or FAULTS[cell.fault]
         self._moment = moment
         self._seen = Seen(0)
+        self._started = False
+        """By a person, because it could not be told from what both hosts say where it belongs."""
 
     def play(self) -> Seen:
         """Play it and return what was seen. Raises AssertionError where that is not what has to be."""
@@ -196,21 +198,30 @@ class Player:
         return self._mudanza("job", "resume", str(job), "-o", "json", expect=None)
 
     def _act_as_person(self, job: int) -> None:
-        """Look, see that the VM is off at the target only, its disks whole, and say that the job is over."""
-        assert whereabouts(self._subject) == {self._stage.target: "shut off"}
-        self._mudanza("job", "close", str(job), "--yes")
+        """Look: the VM is off, at the target only. Start it, and finish the job: it keeps what lies at the source."""
+        subject, target = self._subject, self._stage.target
+        assert whereabouts(subject) == {target: "shut off"}
+        self._started = True
+        self._mudanza("start", subject.uuid)
+        subject.await_up()
+        self._seen.resumed += (self._resume(job).code,)
+        kept = [place.removeprefix(f"{self._stage.source}:") for place in self._job["report"]["kept"]]
+        assert set(kept) <= subject.files
+        self._lab.cell(self._stage.source).run(["rm", "-f", "--", *kept])
 
     # ---- looking at it ----
 
     @property
     def _place(self) -> str:
-        """The host where the VM has to be, by what the job says; after a person has closed it, the target."""
-        return self._stage.target if self._seen.after in (0, PERSON) else self._stage.source
+        """The host where the VM has to be, by what the job says."""
+        return self._stage.target if self._seen.after == 0 else self._stage.source
 
     @property
     def _is_off(self) -> bool:
         if not self._subject.runs or self._seen.after == DOWN:
             return True
+        if self._started:
+            return False
         if self._cell.off is None:
             return whereabouts(self._subject) == {self._place: "shut off"}
         return self._cell.off
@@ -218,7 +229,7 @@ class Player:
     def _look(self) -> None:
         subject, place = self._subject, self._place
         assert whereabouts(subject) == {place: "shut off" if self._is_off else "running"}
-        undisturbed = not self._is_off and self._cell.kind == "live"
+        undisturbed = not (self._is_off or self._started) and self._cell.kind == "live"
         subject.assert_whole(place, off=self._is_off, undisturbed=undisturbed)
         (other,) = set(HOSTS) - {place}
         self._mudanza("check", subject.uuid, "--to", other, expect=None)  # it sweeps away what is thrown away
