@@ -49,7 +49,9 @@ class Cell:
     def expected(self) -> str:
         """What is to come of it, in words."""
         command, after = words(self.command), words(self.after)
-        return (after if command == after else f"{command}; then {after}") + ("; the VM is off" if self.off else "")
+        return (after if command == after else f"{command}; then {after}") + (
+            "; the guest is killed" if self.off else ""
+        )
 
 
 def words(codes: frozenset[int]) -> str:
