@@ -13,6 +13,8 @@ from mudanza.lab.process import LabError
 
 WINDOW = 0.1
 """Seconds between two looks at what the vCPUs have consumed."""
+SEARCH = 3
+"""Windows after which it is looked again who the vCPUs are."""
 RUNS = 1_000_000
 """Nanoseconds of CPU in a window from which on a copy counts as running: a vCPU that is stopped gets none."""
 
@@ -44,8 +46,10 @@ class Copies:
     def _look(self) -> None:
         before: dict[Path, int] = {}
         ran_before: frozenset[str] = frozenset()
+        threads: dict[str, list[Path]] = {}
         while not self._over.wait(WINDOW):
-            threads = vcpus(self._lab, self._uuid)
+            if self.looks % SEARCH == 0:
+                threads = vcpus(self._lab, self._uuid)
             now = {thread: _consumed(thread) for each in threads.values() for thread in each}
             ran = frozenset(
                 host

@@ -20,6 +20,8 @@ HOSTS = ("h1", "h2")
 """Between which they move."""
 OURS = "mudanza-"
 PLACES = (cold.IMAGES, cold.FAST)
+PING_STEP = 0.05
+"""Seconds between two pings of the client outside: no blackout is measured here."""
 
 
 class Subject(Protocol):
@@ -83,7 +85,7 @@ class LiveSubject:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        with Watch(self.lab, self.guest.address) as watch:
+        with Watch(self.lab, self.guest.address, step=PING_STEP) as watch:
             yield
         self.seen = watch.series
 
