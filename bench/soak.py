@@ -35,6 +35,8 @@ GUESTS = (
     GuestSpec("shared", memory=128 * MIB, disk=64 * MIB, pool="shared", beat=0.1),
 )
 PLACES = {"default": "/var/lib/libvirt/images", "shared": "/srv/shared"}
+BOOT_LIMIT = 300.0
+"""Seconds a guest may take to come up; the machine may have others to serve."""
 QUIET_SHARE = 0.25
 """Of the moves nothing is broken in."""
 COLD_SHARE = 0.15
@@ -65,7 +67,7 @@ def main() -> int:
 
 
 def _subject(lab: Lab, spec: GuestSpec) -> LiveSubject:
-    guest = create_guest(lab, spec, on="h1")
+    guest = create_guest(lab, spec, on="h1", limit=BOOT_LIMIT)
     path = f"{PLACES[spec.pool]}/{spec.volume}"
     return LiveSubject(lab, guest, path, options=(), autostart=False)
 

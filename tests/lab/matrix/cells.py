@@ -136,6 +136,13 @@ def _suspended() -> Iterator[Cell]:
             yield Cell("live", fault, moment, _codes(f"{command}|0"), _codes("0|4"))
 
 
+def _ordering() -> Iterator[Cell]:
+    """Write down what comes of an order that lies with a libvirt which may carry it out when it goes on again."""
+    yield Cell("live", "source's libvirtd hangs", "ordering it", _codes("5"), _codes("0|4"))
+    yield Cell("live", "source's libvirtd slow", "ordering it", _codes("0"), _codes("0"))
+    yield Cell("live", "target's libvirtd hangs", "ordering it", _codes("4|5"), _codes("0|4"))
+
+
 def _dying() -> Iterator[Cell]:
     """Write down what comes of a controller that dies at a boundary of a step.
 
@@ -149,6 +156,7 @@ def _dying() -> Iterator[Cell]:
 
 CELLS: tuple[Cell, ...] = (
     *_table("live", LIVE, _LIVE_ROWS),
+    *_ordering(),
     *_suspended(),
     *(cell for cell in _dying() if cell.kind == "live"),
     *_table("cold", COLD, _COLD_ROWS),

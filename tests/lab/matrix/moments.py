@@ -34,6 +34,7 @@ _MOMENTS: Mapping[tuple[str, str], Moment] = {
     ("live", "preparing"): Moment(stop=("after", "create volume")),
     ("live", "copying disks"): Moment(phase="copying disks"),
     ("live", "copying memory"): Moment(phase="copying memory"),
+    ("live", "ordering it"): Moment(stop=("begun", "transfer")),
     ("live", "settling"): Moment(stop=("after", "transfer")),
     ("live", "cleaning up"): Moment(stop=("begun", "delete volume")),
     ("cold", "preparing"): Moment(stop=("after", "create volume")),
