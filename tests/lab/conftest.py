@@ -53,9 +53,14 @@ def mudanza(lab: Lab) -> Mudanza:
 @pytest.fixture(scope="session")
 def by_ssh(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Mudanza:
     """The command as from the controller's seat, by ssh, where it can log in at the hosts."""
-    seat = tmp_path_factory.mktemp("seat")
-    (seat / "config.toml").write_text(f'database = "{seat / "mudanza.db"}"\n')
-    Inventory(open_database(str(seat / "mudanza.db"))).put_hosts(
+    return know_by_ssh(lab, tmp_path_factory.mktemp("seat"))
+
+
+def know_by_ssh(lab: Lab, seat: Path) -> Mudanza:
+    """Return the command with a database of its own, in that directory, in which hosts are reached by ssh."""
+    config, database = seat / "config.toml", str(seat / "mudanza.db")
+    config.write_text(f'database = "{database}"\n')
+    Inventory(open_database(database)).put_hosts(
         replace(
             ssh_entry(lab, host, seat),
             peer_uri=lab.peer_uri(host),
@@ -63,7 +68,7 @@ def by_ssh(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Mudanza:
         )
         for host in lab.hosts
     )
-    return Mudanza(lab, seat / "config.toml")
+    return Mudanza(lab, config)
 
 
 def ssh_entry(lab: Lab, host: str, directory: Path) -> HostEntry:

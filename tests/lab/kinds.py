@@ -22,6 +22,10 @@ from tests.lab.domains import disk, write
 NBD_PORT = 10809
 ISCSI_PORT = 3260
 ISCSI_NAME = "iqn.2026-01.example.lab:disk"
+SQUASH = Path(__file__).with_name("squash.c")
+SQUASHED = "/srv/squashed"
+EXPORT = f"{layout.SHARED_DIRECTORY}/export"
+"""What lies on the storage behind SQUASHED."""
 MARKER_AT = 48 * MIB
 """Where a base image holds something: far behind what the guest's agent writes unasked."""
 
@@ -151,6 +155,32 @@ def _storage(lab: Lab, size: int) -> Iterator[tuple[Cell, Path, str]]:
     finally:
         storage.kill()
         file.unlink()
+
+
+@contextmanager
+def squashed(lab: Lab) -> Iterator[str]:
+    """Have a pool ``squashed`` on storage that all hosts see and where root is nobody, as on an NFS export, and yield
+    its directory. Root finds all of it in EXPORT.
+
+    To libvirt it is a file system of the network. Anybody may make files there.
+    """
+    program, export = lab.directory / "boot" / SQUASH.stem, lab.directory / "shared" / Path(EXPORT).name
+    libraries = run(["pkg-config", "--cflags", "--libs", "fuse3"]).stdout.split()
+    run(["gcc", "-O2", "-Wall", "-Werror", "-o", str(program), str(SQUASH), *libraries])
+    export.mkdir()
+    export.chmod(0o777)
+    cells = [lab.cell(host) for host in lab.hosts]
+    try:
+        for cell in cells:
+            cell.run(["mkdir", SQUASHED])
+            cell.run([f"{layout.BOOT_DIRECTORY}/{program.name}", EXPORT, SQUASHED])
+            virsh(cell, "pool-define-as", "squashed", "dir", "--target", SQUASHED)
+            virsh(cell, "pool-start", "squashed")
+        yield SQUASHED
+    finally:
+        for cell in cells:
+            virsh(cell, "pool-destroy squashed; pool-undefine squashed", check=False)
+            cell.run(["umount", SQUASHED], check=False)
 
 
 def sweep(lab: Lab, prefix: str) -> None:

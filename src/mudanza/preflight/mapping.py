@@ -17,7 +17,9 @@ FILE_POOLS = frozenset({"dir", "fs", "netfs"})
 BLOCK_POOLS = frozenset({"logical"})
 _MAPPABLE_NICS = frozenset({"network", "bridge", "direct"})
 _UNKNOWN = Probe()
-_POOL_ON_BOTH = "make a pool of its directory on both hosts (virsh pool-define-as NAME dir --target DIRECTORY), or "
+_POOL_ON_BOTH = "make a pool of its directory on both hosts (virsh pool-define-as NAME dir --target DIRECTORY)"
+_REFUSED = ("Permission denied", "not permitted")
+"""What a host says where root is nobody, as on NFS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,11 +180,15 @@ def _uncopyable_kind(disk: Disk) -> Finding:
 
 
 def _sharing_unknown(disk: Disk, shared: Probe) -> Finding:
+    ways = [] if disk.kind == "block" else [_POOL_ON_BOTH]
+    if any(words in shared.detail for words in _REFUSED):
+        ways.insert(0, "let root make files there, though it may be nobody (NFS: anonuid and anongid of the export)")
+    ways.append(f"say where to copy it: --map-storage {_map_key(disk)}=POOL")
     return blocker(
         "shared-unknown",
         f"disk {disk.target}",
         f"whether both hosts see the same {disk.source} could not be found out{because(shared.detail)}",
-        ("" if disk.kind == "block" else _POOL_ON_BOTH) + f"say where to copy it: --map-storage {_map_key(disk)}=POOL",
+        "; or ".join(ways),
     )
 
 

@@ -15,6 +15,7 @@ from mudanza.hypervisor.contents.digests import (
     Digests,
     Images,
     Layer,
+    UnreadableError,
     assembled,
     chunk_size,
     meaning,
@@ -84,6 +85,9 @@ sum=$($digest <&4)
 echo "@ chunk $1 ${sum%% *}"
 """
 _READ = """
+case $(dd if="$path" of=/dev/null count=0 status=none 2>&1) in
+  *'Permission denied'* | *'not permitted'*) echo "@ refused" ;;
+esac
 if [ -n "$image" ]; then
   found=$(qemu-img info -U --output=json -- "json:$top" | sed -n '/^    "virtual-size": /s/[^0-9]//gp')
   [ -n "$found" ] || exit 1
@@ -189,6 +193,8 @@ class SshContents:
                 attended.got_on(answer.take(words))
                 if answer.unread:
                     raise HypervisorError(self._host, f"{subject.path} cannot be read: {shell.said()}")
+                if answer.refused:
+                    raise UnreadableError(self._host, f"root may not read {subject.path}")
         return answer.digests(subject.block, chunks)
 
 
@@ -212,6 +218,7 @@ class _Answer:
         self._end = 0
         self._found: dict[int, str | None] = {}
         self.unread = False
+        self.refused = False
 
     def take(self, words: list[str]) -> int:
         """Take an answer; return how many bytes it tells of."""
@@ -224,6 +231,9 @@ class _Answer:
                 return self._put(int(number), None)
             case ["chunk", number, digest]:
                 return self._put(int(number), digest)
+            case ["refused"]:
+                self.refused = True
+                return 0
             case ["unread", _]:
                 self.unread = True
                 return 0

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Protocol
 
 from mudanza import clock
+from mudanza.model.errors import HypervisorError
 from mudanza.model.units import MIB
 
 CHUNK = 64 * MIB
@@ -54,6 +55,10 @@ def is_readable(layers: Sequence[Layer]) -> bool:
     return all(layer.format in IMAGE_FORMATS and not (layer.is_block and layer.format != "raw") for layer in layers)
 
 
+class UnreadableError(HypervisorError):
+    """Whoever reads there may not read this one."""
+
+
 class Images(Protocol):
     """A way to read what guests find on the disks of one host, whatever the format of their images."""
 
@@ -69,7 +74,7 @@ class Images(Protocol):
         """Read the content of a disk that is made of these images, the top first, and return its digests.
 
         Of the same content in another format they are the same. Nothing below the last layer is read, whatever that
-        one names. Everything else is as with ``Contents.digests``.
+        one names. Everything else is as with ``Contents.digests``. Raises UnreadableError where it may not be read.
         """
 
 

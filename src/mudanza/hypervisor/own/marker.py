@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import libvirt
 from lxml import etree
 
 from mudanza import clock
@@ -59,21 +61,32 @@ def marker(host: HostConnection, about: Host, directory: str) -> Iterator[Marker
 def _make(raw: Any, pool: str, name: str, host: str) -> Marker:
     found = raw.storagePoolLookupByName(pool)
     before = clock.time()
-    volume = found.createXML(_volume_xml(name), 0)
+    volume = _create(found, name)
     after = clock.time()
     changed_at = parse_volume(volume.XMLDesc(0), host).changed_at
     middle = (before + after) / 2
     return Marker(volume.path(), None if changed_at is None else changed_at - middle, (after - before) / 2)
 
 
-def _volume_xml(name: str) -> str:
+def _create(pool: Any, name: str) -> Any:
+    try:
+        return pool.createXML(_volume_xml(name, "raw"), 0)
+    except libvirt.libvirtError as error:
+        if error.get_int1() != errno.EPERM:
+            raise
+    # Where root is nobody (NFS), libvirt makes a raw file and then may not give it to root, but leaves an image to whom
+    # it belongs.
+    return pool.createXML(_volume_xml(name, "qcow2"), 0)
+
+
+def _volume_xml(name: str, image_format: str) -> str:
     volume = etree.Element("volume")
     etree.SubElement(volume, "name").text = name
     etree.SubElement(volume, "capacity", unit="bytes").text = "512"
     etree.SubElement(volume, "allocation", unit="bytes").text = "0"
     target = etree.SubElement(volume, "target")
-    etree.SubElement(target, "format", type="raw")
-    # Readable for all: where root is nobody (NFS), the other host must still be able to see it.
+    etree.SubElement(target, "format", type=image_format)
+    # Readable for all: where root is nobody, the other host must still be able to see it.
     etree.SubElement(etree.SubElement(target, "permissions"), "mode").text = "0644"
     return etree.tostring(volume, encoding="unicode")
 

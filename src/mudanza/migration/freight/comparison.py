@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mudanza import clock
 from mudanza.hypervisor.bounded import Task
 from mudanza.hypervisor.contents.digests import Images
-from mudanza.hypervisor.contents.reading import CHUNK, Contents, Digests, Layer, assembled, differing
+from mudanza.hypervisor.contents.reading import CHUNK, Contents, Digests, Layer, UnreadableError, assembled, differing
 from mudanza.model.migration import Verify
 from mudanza.model.units import format_size
 from mudanza.preflight.cargo import CargoFile
@@ -69,6 +69,7 @@ class Comparison:
         self._on_bytes: OnBytes = lambda _: None
         self._theirs: dict[str, dict[int, str | None]] = {piece.file.source: {} for piece in self._chosen}
         self._lengths: dict[str, int] = {}
+        self._unreadable: set[str] = set()
         self._reading: Task[Mapping[str, Digests]] = Task(self._read_source)
         self._following: Task[None] = Task(self._read_target)
 
@@ -95,7 +96,8 @@ class Comparison:
             for piece in self._chosen
             for path in (piece.file.source,)
         }
-        return {path: ranges for path, here in mine.items() if (ranges := differing(here, theirs[path]))}
+        found = {path: here for path, here in mine.items() if path not in self._unreadable}
+        return {path: ranges for path, here in found.items() if (ranges := differing(here, theirs[path]))}
 
     def give_up(self) -> None:
         """Read no more: the files did not get there."""
@@ -107,15 +109,29 @@ class Comparison:
 
     def _digests_here(self, piece: Piece, chosen: Collection[int]) -> Digests:
         if piece.here:
-            return images_of(self._source).image_digests(piece.here, piece.length, chunks=chosen, stop=self._stop)
+            images, stop = images_of(self._source), self._stop
+            return self._if_readable(
+                piece, lambda: images.image_digests(piece.here, piece.length, chunks=chosen, stop=stop)
+            )
         path, block = piece.file.source, piece.file.source_is_block
         return self._source.digests(path, piece.length, block=block, chunks=chosen, stop=self._stop)
+
+    def _if_readable(self, piece: Piece, read: Callable[[], Digests]) -> Digests:
+        """Read an image; one that may not be read is left uncompared."""
+        try:
+            return read()
+        except UnreadableError:
+            self._unreadable.add(piece.file.source)
+            return assembled({}, piece.length)
 
     def _digests_there(self, piece: Piece, numbers: Collection[int], on_progress: OnBytes) -> Digests:
         wanted, stop = piece.length, self._stop
         if piece.there:
             images = images_of(self._target)
-            return images.image_digests(piece.there, wanted, chunks=numbers, stop=stop, on_progress=on_progress)
+            return self._if_readable(
+                piece,
+                lambda: images.image_digests(piece.there, wanted, chunks=numbers, stop=stop, on_progress=on_progress),
+            )
         path, block = piece.file.path, piece.file.is_block
         return self._target.digests(path, wanted, block=block, chunks=numbers, stop=stop, on_progress=on_progress)
 
@@ -146,19 +162,23 @@ class Comparison:
     @property
     def by_content(self) -> tuple[str, ...]:
         """The paths at the source of what was compared by what a guest finds on it."""
-        return tuple(piece.file.source for piece in self._chosen if piece.here)
+        return tuple(piece.file.source for piece in self._compared if piece.here)
+
+    @property
+    def _compared(self) -> Mapping[Piece, Collection[int]]:
+        return {piece: chosen for piece, chosen in self._chosen.items() if piece.file.source not in self._unreadable}
 
     @property
     def total(self) -> int:
         """How many bytes are compared."""
-        return sum(min(len(chosen) * CHUNK, piece.length) for piece, chosen in self._chosen.items())
+        return sum(min(len(chosen) * CHUNK, piece.length) for piece, chosen in self._compared.items())
 
     def in_words(self) -> str:
         """Return what was compared and how, for the report."""
-        if not self._chosen:
+        if not self._compared:
             return ""
         much = {Verify.FULL: "in full", Verify.SAMPLE: "in samples"}[self._how]
-        count = len(self._chosen)
+        count = len(self._compared)
         files = "1 file" if count == 1 else f"{count} files"
         way = self._source.way if self._source.way == self._target.way else f"{self._source.way}; {self._target.way}"
         images = len(self.by_content)
