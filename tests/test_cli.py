@@ -52,6 +52,12 @@ maintenance = true
         (("migrate", "a", "--bandwidth", "0"), "--bandwidth must be more than nothing"),
         (("migrate", "a", "--deadline", "0s"), "--deadline must be more than nothing"),
         (("migrate", "a", "--max-downtime", "0"), "--max-downtime must be more than nothing"),
+        (("migrate", "a", "--max-downtime", "300"), "300ms"),
+        (("migrate", "a", "--max-downtime", " 0.5 "), "names no unit"),
+        (("migrate", "a", "--max-downtime", "0.1ms"), "between 1ms and 2000s"),
+        (("migrate", "a", "--max-downtime", "1h"), "between 1ms and 2000s"),
+        (("migrate", "a", "--bandwidth", "1KiB/s"), "at least 1MiB/s"),
+        (("migrate", "a", "--bandwidth", "99999999TiB/s"), "less than 8 EiB/s"),
         (("migrate", "a", "--map-storage", "default"), "not of the form A=B"),
         (("vms",), "no host is known yet"),
         (("job", "show", "1"), "there is no job 1"),
@@ -232,6 +238,14 @@ def test_maps_name_each_source_once() -> None:
     for pairs in (["a"], ["=b"], ["a="], ["a=b", "a=c"]):
         with pytest.raises(UsageError, match="--map-storage"):
             parse_map(pairs, "--map-storage")
+
+
+@pytest.mark.parametrize("words", [("--bandwidth", "0"), ()])
+def test_an_error_before_anything_runs_is_an_event_too(mudanza: Program, words: tuple[str, ...]) -> None:
+    done = mudanza("migrate", "nosuch", "--to", "h2", "-o", "json", *words)
+    (event,) = map(json.loads, done.stdout.splitlines())
+    assert (event["event"], event["exit_code"], done.returncode) == ("error", 2, 2)
+    assert event["message"] in done.stderr
 
 
 def test_vms_are_chosen_by_name_uuid_and_tag_each_once() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from mudanza.cli.output import plain, say
+from mudanza.cli.output import Format, plain, say
+from mudanza.cli.watching import emit
 from mudanza.model.errors import BlockedError, MudanzaError
 from mudanza.model.finding import Level
 
@@ -33,3 +36,14 @@ def error_fields(error: MudanzaError) -> dict[str, Any]:
         "exit_code": error.exit_code,
         "findings": plain(findings),
     }
+
+
+@contextmanager
+def errors_as_events(output: Format, **about: Any) -> Iterator[None]:
+    """Let a script that reads events see an error as one of them too; ``about``: further fields of that event."""
+    try:
+        yield
+    except MudanzaError as error:
+        if output is Format.JSON:
+            emit("error", **about, **error_fields(error))
+        raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +14,7 @@ import typer
 from mudanza import clock
 from mudanza.cli.auditing import audited
 from mudanza.cli.context import App, app_of
-from mudanza.cli.errors import error_fields
+from mudanza.cli.errors import errors_as_events
 from mudanza.cli.exit_codes import of_several
 from mudanza.cli.migrate import print_report
 from mudanza.cli.moving import Carrying, arrivals_of, asking_at_ctrl_c, mover_of
@@ -156,7 +156,7 @@ def resume(context: typer.Context, job_id: Id, output: Output = Format.TABLE) ->
     """
     app = app_of(context)
     job = app.jobs.get(job_id)
-    with _errors_as_events(job, output):
+    with errors_as_events(output, vm=job.vm_name):
         if job.is_queued:
             _do_queued(app, job, output)
         elif job.ended_at is None or (job.kind == "cold" and job.report.get("left")):
@@ -172,17 +172,6 @@ def _do_queued(app: App, job: Job, output: Format) -> None:
         errand = Errand(app, arrivals_of(app), view, output, stop)
         errand.carry_out(job)
     raise typer.Exit(of_several(errand.codes))
-
-
-@contextmanager
-def _errors_as_events(job: Job, output: Format) -> Iterator[None]:
-    """Let a script that reads events see an error as one of them too."""
-    try:
-        yield
-    except MudanzaError as error:
-        if output is Format.JSON:
-            emit("error", vm=job.vm_name, **error_fields(error))
-        raise
 
 
 def finish(app: App, job: Job, output: Format, stop: clock.Event) -> MigrationReport:
@@ -223,7 +212,7 @@ def watch(context: typer.Context, job_id: Id, output: Output = Format.TABLE) -> 
 
     app = app_of(context)
     job = app.jobs.get(job_id)
-    with _errors_as_events(job, output):
+    with errors_as_events(output, vm=job.vm_name):
         try:
             with app.connections() as connections, view_for(output) as view:
                 job = follow(app.jobs, connections, job_id, view)
@@ -247,7 +236,7 @@ def cancel(context: typer.Context, job_id: Id, wait: Wait = True, output: Output
     """
     app = app_of(context)
     job = app.jobs.get(job_id)
-    with _errors_as_events(job, output):
+    with errors_as_events(output, vm=job.vm_name):
         if job.is_queued:
             job = _cancel_queued(app, job)
         if job.ended_at is None:
@@ -259,6 +248,7 @@ def cancel(context: typer.Context, job_id: Id, wait: Wait = True, output: Output
             job = _await_cancelled(app, job_id, output)
         elif job.report.get("left"):
             _clean_up(app, job, output)
+            job = app.jobs.get(job_id)  # what was left over is gone
         _tell_cancelled(job, output)
 
 

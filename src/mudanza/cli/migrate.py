@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from mudanza import clock
 from mudanza.cli.auditing import audited
 from mudanza.cli.context import App, app_of
-from mudanza.cli.errors import error_fields, show_error
+from mudanza.cli.errors import error_fields, errors_as_events, show_error
 from mudanza.cli.exit_codes import of_several
 from mudanza.cli.moving import Mover, Outcome, arrivals_of, judge_of
 from mudanza.cli.options import Output, Tag, VmName, VmNames, choose_vms, parse_map
@@ -21,11 +21,16 @@ from mudanza.cli.watching import emit, report_text
 from mudanza.model.errors import BlockedError, UsageError
 from mudanza.model.finding import Level, blockers
 from mudanza.model.migration import Chain, Media, MigrationOptions, MigrationReport, Mode, Tls, Verify
-from mudanza.model.units import format_size, parse_duration, parse_rate
+from mudanza.model.units import MIB, format_size, parse_duration, parse_rate
 
 if TYPE_CHECKING:
     from mudanza.migration.prepare import Candidate
     from mudanza.model.vm import Vm
+
+LEAST_DOWNTIME, MOST_DOWNTIME = 0.001, 2000.0
+"""Seconds: libvirt counts in whole milliseconds, QEMU goes no further."""
+MOST_BANDWIDTH = 2**63 - MIB
+"""Bytes per second that libvirt no longer takes."""
 
 To = Annotated[str | None, typer.Option("--to", metavar="HOST", help="Where to; else the best host that fits.")]
 MaxDowntime = Annotated[str, typer.Option(metavar="TIME", help="The most the switchover may take.")]
@@ -188,39 +193,66 @@ def migrate(
     With --to their own host and --map-storage, only their disks move, to other pools there.
     """
     app = app_of(context)
-    options = MigrationOptions(
-        max_downtime=parse_duration(max_downtime),
-        bandwidth=parse_rate(bandwidth) if bandwidth else None,
-        deadline=parse_duration(deadline) if deadline else None,
-        map_storage=parse_map(map_storage, "--map-storage"),
-        map_network=parse_map(map_network, "--map-network"),
-        keep_source=keep_source,
-        tls=tls,
-        mode=mode,
-        verify=verify,
-        chain=chain,
-        media=media,
-        format=_format(image_format),
-        force_off=force_off,
-        shutdown_limit=parse_duration(shutdown_limit) if shutdown_limit else app.loaded.settings.limits.shutdown,
-        take_claim=take_claim,
-    )
-    _refuse_nothing(options)
+    with errors_as_events(output):
+        options = MigrationOptions(
+            max_downtime=_downtime(max_downtime),
+            bandwidth=parse_rate(bandwidth) if bandwidth else None,
+            deadline=parse_duration(deadline) if deadline else None,
+            map_storage=parse_map(map_storage, "--map-storage"),
+            map_network=parse_map(map_network, "--map-network"),
+            keep_source=keep_source,
+            tls=tls,
+            mode=mode,
+            verify=verify,
+            chain=chain,
+            media=media,
+            format=_format(image_format),
+            force_off=force_off,
+            shutdown_limit=parse_duration(shutdown_limit) if shutdown_limit else app.loaded.settings.limits.shutdown,
+            take_claim=take_claim,
+        )
+        _refuse_impossible(options)
+        if detach:
+            _put_down(app, vms, tag, to, options, output)
+        outcomes = _move(app, vms, tag, to, options, parallel, output)
+    _finish(outcomes, output)
+
+
+def _move(
+    app: App,
+    vms: Sequence[str] | None,
+    tags: Sequence[str] | None,
+    to: str | None,
+    options: MigrationOptions,
+    parallel: int,
+    output: Format,
+) -> list[Outcome]:
     begun = clock.monotonic()
     with app.connections() as connections:
         arrivals = arrivals_of(app)
         judge, cluster = judge_of(app, connections, arrivals)
-        chosen = choose_vms(cluster, vms, tag, bound_for=to)
+        chosen = choose_vms(cluster, vms, tags, bound_for=to)
         if to is not None:
             cluster.host(to)
-        if detach:
-            put_down(app, chosen, to, options, output)
-            return
-        outcomes = Mover(app, connections, arrivals, judge, options, output, begun).move(chosen, to, parallel)
-    _finish(outcomes, output)
+        return Mover(app, connections, arrivals, judge, options, output, begun).move(chosen, to, parallel)
 
 
-def put_down(app: App, vms: Sequence[Vm], to: str | None, options: MigrationOptions, output: Format) -> None:
+def _put_down(
+    app: App,
+    names: Sequence[str] | None,
+    tags: Sequence[str] | None,
+    to: str | None,
+    options: MigrationOptions,
+    output: Format,
+) -> NoReturn:
+    with app.connections() as connections:
+        cluster = app.read_cluster(connections)
+    if to is not None:
+        cluster.host(to)
+    put_down(app, choose_vms(cluster, names, tags, bound_for=to), to, options, output)
+
+
+def put_down(app: App, vms: Sequence[Vm], to: str | None, options: MigrationOptions, output: Format) -> NoReturn:
     """Put moves into the queue and tell their jobs' numbers; leave with the exit code for all of them."""
     from mudanza.journal.jobs import NewJob
     from mudanza.journal.protocol import QUEUED_MOVE
@@ -252,12 +284,29 @@ def _format(name: str | None) -> str | None:
     return name
 
 
-def _refuse_nothing(options: MigrationOptions) -> None:
-    """Raise UsageError for a limit that no migration could keep."""
+def _downtime(text: str) -> float:
+    """Return seconds. Raises UsageError for a bare number: people used to virsh mean milliseconds by it."""
+    if text.strip().replace(".", "", 1).isdigit() and float(text) > 0:
+        raise UsageError(
+            f"--max-downtime {text!r} names no unit: milliseconds, as for virsh, or seconds?",
+            remedy=f"write {text.strip()}ms, or {text.strip()}s",
+        )
+    return parse_duration(text)
+
+
+def _refuse_impossible(options: MigrationOptions) -> None:
+    """Raise UsageError for a limit that no migration could keep, or that libvirt and QEMU do not take."""
     limits = {"--max-downtime": options.max_downtime, "--bandwidth": options.bandwidth, "--deadline": options.deadline}
     for option, limit in limits.items():
         if limit is not None and limit <= 0:
             raise UsageError(f"{option} must be more than nothing", remedy="leave it out for what is usual")
+    if not LEAST_DOWNTIME <= options.max_downtime <= MOST_DOWNTIME:
+        raise UsageError("--max-downtime must lie between 1ms and 2000s, as QEMU has it", remedy="300ms is usual")
+    if options.bandwidth is not None and not MIB <= options.bandwidth < MOST_BANDWIDTH:
+        raise UsageError(
+            "--bandwidth must be at least 1MiB/s, for libvirt counts in whole ones, and less than 8 EiB/s",
+            remedy="leave it out for no limit",
+        )
 
 
 def _finish(outcomes: Sequence[Outcome], output: Format) -> None:
