@@ -8,7 +8,7 @@ import pytest
 
 from mudanza.model.finding import Level
 from mudanza.model.host import HugePages
-from mudanza.model.migration import Chain, Mode, Probe, Tls
+from mudanza.model.migration import Answer, Chain, Mode, Probe, Tls
 from mudanza.model.units import GIB, MIB
 from mudanza.model.vm import Backing, Graphics, Snapshot, Tpm, VmState
 from tests import factories as make
@@ -182,6 +182,18 @@ EXAMPLES: list[tuple[str, Level, Change]] = [
     ("pool-space-virtual", W, target(pools=(make.pool(available=2 * GIB),))),
     ("pool-space-virtual", W, target(pools=(make.pool(available=10 * GIB - 1),))),
     ("volume-occupied", B, facts(occupied={"vda": YES})),
+    (
+        "volume-occupied",
+        B,
+        all_of(
+            vm(snapshots=(replace(EXTERNAL, memory="/var/mem"),)),
+            disk(backing=CHAIN),
+            facts(occupied={"vda": NO, "/var/mem": YES}),
+            cold,
+        ),
+    ),
+    ("data-elsewhere", B, all_of(facts(elsewhere={f"{IMAGES}/web.qcow2": Probe(Answer.YES, "/srv/data")}), cold)),
+    ("data-elsewhere", W, facts(elsewhere={f"{IMAGES}/web.qcow2": YES})),
     ("volume-unknown", B, facts(occupied={"vda": UNKNOWN})),
     ("volume-unknown", B, facts(occupied={})),
     ("cache-mode", B, all_of(SHARED, disk(cache="unsafe"))),

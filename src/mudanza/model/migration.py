@@ -130,7 +130,11 @@ class Facts:
     files: Mapping[str, Probe] = field(default_factory=lambda: _NO_PROBES)
     """Path (ISO, kernel, firmware, block device…) → is it there on the target?"""
     occupied: Mapping[str, Probe] = field(default_factory=lambda: _NO_PROBES)
-    """Disk target → does a volume of the name we would create exist already? ``detail`` is its path."""
+    """Disk target → does a volume of the name we would create exist already? ``detail`` is its path. Of other files
+    that need a free place: path → is there one?"""
+    elsewhere: Mapping[str, Probe] = field(default_factory=lambda: _NO_PROBES)
+    """Path of an image at the source → does it keep content in another file, which libvirt tells nobody of?
+    ``detail`` names that one."""
     room: Mapping[str, int] = field(default_factory=lambda: _NO_FIGURES)
     """Pool of the target that disks would be copied into → bytes free in it now."""
     addresses: Mapping[str, Probe] = field(default_factory=lambda: _NO_PROBES)

@@ -77,6 +77,12 @@ class CargoFile:
         return self.format == self.source_format and not self.chain
 
     @property
+    def needs_free_place(self) -> bool:
+        """Whether nothing may lie yet where it is going to. Of disks the target's pools are asked; UEFI variables
+        are overwritten."""
+        return self.role in (Role.SAVED, Role.SNAPSHOT)
+
+    @property
     def directory(self) -> str:
         """The directory at the target that it lies in."""
         return posixpath.dirname(self.path)
@@ -126,7 +132,7 @@ def cargo_of(
             else:  # two disks may stand on one base
                 found.setdefault(item.source, item)
     own_files = () if live else (*_firmware(vm), *_saved(vm))
-    memory = _snapshot_memory(vm, plan) if keeps_chain(options, live=live) else ()
+    memory = _snapshot_memory(vm, source, plan) if keeps_chain(options, live=live) else ()
     for file in (*own_files, *memory):
         found.setdefault(file.source, file)
     if live:
@@ -135,6 +141,14 @@ def cargo_of(
     own = {path for snapshot in vm.snapshots for path in snapshot.disks}
     files = tuple(replace(file, own=True) if file.source in own else file for file in found.values())
     return Cargo(files, (*findings, *_clashes(files)))
+
+
+def images_of(vm: Vm, files: Iterable[CargoFile]) -> tuple[str, ...]:
+    """Return the paths at the source of all that is opened as an image of a format: what travels as it is, and what
+    QEMU copies while the VM runs."""
+    travelling = [file.source for file in files if file.source_format != "raw"]
+    attached = [disk.source for disk in vm.disks if disk.source and disk.is_local_image and disk.format != "raw"]
+    return tuple(dict.fromkeys((*travelling, *attached)))
 
 
 def _clashes(files: Sequence[CargoFile]) -> Iterator[Finding]:
@@ -181,7 +195,7 @@ def _copied(
         volume=plan.volume,
         source_pool=pool,
         source_volume=volume,
-        source_is_block=_is_device(disk.source or ""),
+        source_is_block=is_device(disk.source or ""),
         is_block=plan.pool_is_block,
         format=plan.format,
         source_format=disk.format,
@@ -205,7 +219,7 @@ def _chain(disk: Disk, source: Host, target: Host, options: MigrationOptions) ->
 def _source_volume(disk: Disk, source: Host) -> tuple[str, str]:
     """Return pool and volume of a disk. What came beside libvirt, as snapshots do, it lists when it looks anew."""
     path = disk.source or ""
-    beside = None if disk.pool or _is_device(path) else source.pool_at(posixpath.dirname(path))
+    beside = None if disk.pool or is_device(path) else source.pool_at(posixpath.dirname(path))
     return (beside.name, posixpath.basename(path)) if beside else (disk.pool or "", disk.volume or "")
 
 
@@ -237,7 +251,7 @@ def _elsewhere(
         volume=name,
         source_pool=pool_here.name if pool_here else "",
         source_volume=name if pool_here else "",
-        source_is_block=_is_device(image.path),
+        source_is_block=is_device(image.path),
         format=image.format,
         source_format=image.format,
         own=False,
@@ -262,14 +276,24 @@ def _saved(vm: Vm) -> Iterable[CargoFile]:
     return (CargoFile(Role.SAVED, "saved memory", path, path, volume=posixpath.basename(path)),)
 
 
-def _snapshot_memory(vm: Vm, plan: Resolution) -> Iterator[CargoFile]:
+def _snapshot_memory(vm: Vm, source: Host, plan: Resolution) -> Iterator[CargoFile]:
     """What lies beside a shared disk is at the target already."""
     shared = {posixpath.dirname(disk.path) for disk in plan.disks if disk.action == "shared"}
     for snapshot in vm.snapshots:
         if (path := snapshot.memory) is not None and posixpath.dirname(path) not in shared:
-            label = f"memory of snapshot {snapshot.name}"
-            yield CargoFile(Role.SNAPSHOT, label, path, path, volume=posixpath.basename(path))
+            label, name = f"memory of snapshot {snapshot.name}", posixpath.basename(path)
+            beside = source.pool_at(posixpath.dirname(path))
+            yield CargoFile(
+                Role.SNAPSHOT,
+                label,
+                path,
+                path,
+                volume=name,
+                source_pool=beside.name if beside else "",
+                source_volume=name if beside else "",
+            )
 
 
-def _is_device(path: str) -> bool:
+def is_device(path: str) -> bool:
+    """Whether a path names a device, not a file."""
     return path.startswith("/dev/")

@@ -68,6 +68,8 @@ OF_THE_TARGET: tuple[Check, ...] = (
     storage.shareable_in_use,
     storage.free_space,
     storage.occupied,
+    storage.occupied_beside,
+    storage.data_elsewhere,
     storage.host_cache,
     storage.shared_by_pool,
     history.snapshots,

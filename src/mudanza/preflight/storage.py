@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from mudanza.model.finding import Finding
@@ -111,6 +112,43 @@ def occupied(case: Case) -> Iterator[Finding]:
                 f"disk {plan.target}",
                 f"whether {case.target.name} has {plan.path} already was not found out{because(probe.detail)}",
                 f"{virsh(case.target, 'pool-refresh', '--pool', plan.pool)}, then try again; look: {look}",
+            )
+
+
+def occupied_beside(case: Case) -> Iterator[Finding]:
+    """Nor over any other file."""
+    for file in case.cargo.files:
+        probe = case.facts.occupied.get(file.path, _UNKNOWN)
+        if file.needs_free_place and probe.answer is Answer.YES:
+            yield blocker(
+                "volume-occupied",
+                f"file {file.source}",
+                f"{case.target.name} already has {file.path}, where the {file.label} would go",
+                f"see whose it is (on {case.target.name}: ls -l -- {shlex.quote(file.path)}), then rename or delete it",
+            )
+
+
+def data_elsewhere(case: Case) -> Iterator[Finding]:
+    """An image whose content lies in another file is worth nothing without that one, which no pool tells of."""
+    travelling = {file.source: file for file in case.cargo.files if file.as_it_is}
+    copied = {disk.source: plan for disk, plan in case.planned("copy")}
+    for path, probe in case.facts.elsewhere.items():
+        if probe.answer is not Answer.YES:
+            continue
+        if (file := travelling.get(path)) is not None:
+            yield blocker(
+                "data-elsewhere",
+                f"{file.role} {path}",
+                f"its content lies in another file ({probe.detail}), which would stay behind",
+                "move the VM live without --chain keep, which makes one image of both; or let it get another format: "
+                f"--format raw; or make one of them while the VM is off: qemu-img convert -f {file.source_format}",
+            )
+        elif path in copied:
+            yield warning(
+                "data-elsewhere",
+                f"disk {copied[path].target}",
+                f"it arrives as one image, and the file with its content ({probe.detail}) stays behind",
+                f"delete that on {case.source.name} once the VM has moved, unless you keep the source",
             )
 
 

@@ -21,7 +21,7 @@ from mudanza.hypervisor.own.throwaway import REMOVAL_TIMEOUT, sweep
 from mudanza.hypervisor.probing.addresses import probe_addresses
 from mudanza.hypervisor.probing.clocks import probe_clock
 from mudanza.hypervisor.probing.cpus import probe_cpu
-from mudanza.hypervisor.probing.files import probe_files, probe_shared
+from mudanza.hypervisor.probing.files import probe_data_elsewhere, probe_files, probe_shared
 from mudanza.hypervisor.probing.rehearsal import REHEARSAL_TIMEOUT
 from mudanza.hypervisor.probing.rehearsal import rehearse as rehearse_migration
 from mudanza.hypervisor.uris import peer_uri, transport
@@ -29,6 +29,7 @@ from mudanza.model.errors import HostUnreachableError, HypervisorError, MudanzaE
 from mudanza.model.host import Host
 from mudanza.model.migration import Answer, Facts, MigrationOptions, Probe, Tls
 from mudanza.model.vm import Vm
+from mudanza.preflight.cargo import cargo_of, images_of, is_device
 from mudanza.preflight.devices import addresses_needed
 from mudanza.preflight.files import files_needed
 from mudanza.preflight.mapping import DiskPlan, resolve, shared_candidates
@@ -74,6 +75,7 @@ class _Storage:
     files: Mapping[str, Probe]
     occupied: Mapping[str, Probe]
     room: Mapping[str, int]
+    elsewhere: Mapping[str, Probe]
 
 
 def gather_facts(
@@ -119,6 +121,7 @@ def gather_facts(
         files=storage.files,
         occupied=storage.occupied,
         room=storage.room,
+        elsewhere=storage.elsewhere,
         addresses=addresses,
         clock_offset=clock_offset,
     )
@@ -196,10 +199,15 @@ def _probe_storage(seats: _Seats, vm: Vm, options: MigrationOptions, arriving: V
         unopened=frozenset(d.path for d in vm.host_devices if d.path and d.kind not in ("virtiofs", "9p", "nvdimm")),
     )
     known = Facts(shared=shared, files=files)
-    copies = resolve(vm, seats.here, seats.there, options, known).copies
-    occupied = probe_occupied(seats.target, seats.there, copies)
-    room = probe_room(seats.target, [plan.pool for plan in copies], arriving)
-    return _Storage(shared, files, occupied, room)
+    plan = resolve(vm, seats.here, seats.there, options, known)
+    live = not options.is_cold(active=vm.state.active)
+    cargo = cargo_of(vm, seats.here, seats.there, options, plan, live=live).files
+    occupied = probe_occupied(seats.target, seats.there, plan.copies)
+    beside = probe_files(seats.target, seats.there, [file.path for file in cargo if file.needs_free_place])
+    room = probe_room(seats.target, [copy.pool for copy in plan.copies], arriving)
+    images = images_of(vm, cargo)
+    elsewhere = probe_data_elsewhere(seats.source, seats.here, images, frozenset(filter(is_device, images)))
+    return _Storage(shared, files, {**beside, **occupied}, room, elsewhere)
 
 
 def probe_occupied(target: HostConnection, about: Host, copies: Iterable[DiskPlan]) -> Mapping[str, Probe]:

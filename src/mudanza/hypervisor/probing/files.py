@@ -17,6 +17,7 @@ import libvirt
 from mudanza.hypervisor.connection import HostConnection, message
 from mudanza.hypervisor.own.ghost import disk_name, ghost
 from mudanza.hypervisor.own.marker import NoMarkerError, marker
+from mudanza.hypervisor.probing.image_heads import data_elsewhere
 from mudanza.model.errors import HypervisorError, MudanzaError
 from mudanza.model.host import Host
 from mudanza.model.migration import Answer, Probe
@@ -69,6 +70,18 @@ def file_lengths(
         if probe.answer is Answer.UNKNOWN:
             raise HypervisorError(about.name, f"the length of {path} could not be found out: {probe.detail}")
     return {path: int(probe.detail) if probe.answer is Answer.YES else None for path, probe in found.items()}
+
+
+def probe_data_elsewhere(
+    source: HostConnection, about: Host, paths: Iterable[str], devices: frozenset[str] = frozenset()
+) -> Mapping[str, Probe]:
+    """Return for each image whether it keeps content in another file; ``detail`` names that one.
+
+    ``devices``: those of them that are block devices.
+    """
+    found = _look(source, about, list(dict.fromkeys(paths)), devices, _data_elsewhere)
+    held = {path: Probe(Answer.NO) for path, probe in found.items() if probe.answer is Answer.YES and not probe.detail}
+    return found | held
 
 
 def probe_shared(
@@ -175,6 +188,13 @@ def _length(domain: Any, disk: str) -> str:
 
 
 def _head(domain: Any, disk: str) -> str:
+    return hashlib.sha256(_first_bytes(domain, disk)).hexdigest()
+
+
+def _data_elsewhere(domain: Any, disk: str) -> str:
+    return data_elsewhere(_first_bytes(domain, disk)) or ""
+
+
+def _first_bytes(domain: Any, disk: str) -> bytes:
     _, _, physical = domain.blockInfo(disk)
-    head = domain.blockPeek(disk, 0, min(physical, _HEAD)) if physical else b""
-    return hashlib.sha256(head).hexdigest()
+    return bytes(domain.blockPeek(disk, 0, min(physical, _HEAD))) if physical else b""
