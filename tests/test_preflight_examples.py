@@ -193,7 +193,7 @@ EXAMPLES: list[tuple[str, Level, Change]] = [
         ),
     ),
     ("data-elsewhere", B, all_of(facts(elsewhere={f"{IMAGES}/web.qcow2": Probe(Answer.YES, "/srv/data")}), cold)),
-    ("data-elsewhere", W, facts(elsewhere={f"{IMAGES}/web.qcow2": YES})),
+    ("data-file-stays", W, facts(elsewhere={f"{IMAGES}/web.qcow2": YES})),
     ("volume-unknown", B, facts(occupied={"vda": UNKNOWN})),
     ("volume-unknown", B, facts(occupied={})),
     ("cache-mode", B, all_of(SHARED, disk(cache="unsafe"))),

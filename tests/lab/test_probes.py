@@ -19,7 +19,7 @@ from mudanza.hypervisor.own.throwaway import Throwaway, remove_domain, throwaway
 from mudanza.hypervisor.probing.clocks import probe_clock
 from mudanza.hypervisor.probing.cpus import probe_cpu
 from mudanza.hypervisor.probing.facts import gather_facts, probe_occupied, probe_peer
-from mudanza.hypervisor.probing.files import probe_files, probe_shared
+from mudanza.hypervisor.probing.files import probe_data_elsewhere, probe_files, probe_shared
 from mudanza.hypervisor.probing.rehearsal import rehearse
 from mudanza.hypervisor.reading.cluster import read_cluster
 from mudanza.lab import faults
@@ -283,6 +283,16 @@ def test_the_place_of_a_new_volume(scene: Scene) -> None:
         answers = probe_occupied(scene.connections.get("h2"), scene.host("h2"), copies)
     assert answers["vda"] == Probe(YES, path)
     assert answers["vdb"].answer is NO
+
+
+def test_an_image_whose_content_lies_in_another_file(scene: Scene) -> None:
+    cell = scene.lab.cell("h1")
+    with file(cell, f"{IMAGES}/content.raw") as content, file(cell, f"{IMAGES}/apart.qcow2") as image:
+        cell.run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", f"data_file={content}", image, "1M"])
+        images = (image, content, f"{IMAGES}/none.qcow2")
+        answers = probe_data_elsewhere(scene.connections.get("h1"), scene.host("h1"), images)
+    assert answers[image] == Probe(YES, content)
+    assert [answers[path].answer for path in images[1:]] == [NO, NO]
 
 
 def test_the_clocks_of_hosts_on_one_machine_agree(scene: Scene) -> None:

@@ -145,7 +145,7 @@ def data_elsewhere(case: Case) -> Iterator[Finding]:
             )
         elif path in copied:
             yield warning(
-                "data-elsewhere",
+                "data-file-stays",
                 f"disk {copied[path].target}",
                 f"it arrives as one image, and the file with its content ({probe.detail}) stays behind",
                 f"delete that on {case.source.name} once the VM has moved, unless you keep the source",
