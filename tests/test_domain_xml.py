@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
 
+from mudanza.hypervisor.xml.disks import image_path
 from mudanza.hypervisor.xml.domains import parse_vm
 from mudanza.hypervisor.xml.parsing import number_set, unit_bytes
 from mudanza.model.errors import HypervisorError
@@ -54,6 +55,7 @@ def test_what_every_domain_has() -> None:
 
 def test_the_name_is_taken_as_it_is() -> None:
     assert domain(name="a;reboot $(id) --help &quot;&gt; ü").name == 'a;reboot $(id) --help "> ü'
+    assert domain(name=" x ").name == " x "
 
 
 def test_vcpus_that_are_plugged_in_count_not_those_that_could_be() -> None:
@@ -145,6 +147,21 @@ def test_firmware_and_the_files_of_a_direct_boot() -> None:
 def test_nvram_in_the_newer_form() -> None:
     vm = domain(body="<os><type>hvm</type><nvram type='file'><source file='/nv/x.fd'/></nvram></os>")
     assert vm.firmware == Firmware(None, "/nv/x.fd")
+
+
+@pytest.mark.parametrize(
+    ("named", "by", "path"),
+    [
+        ("base.qcow2", "/srv/top.qcow2", "/srv/base.qcow2"),
+        ("./base.qcow2", "/srv/top.qcow2", "/srv/base.qcow2"),
+        ("/srv//a/./base.qcow2", "/elsewhere/top.qcow2", "/srv/a/base.qcow2"),
+        ("../base.qcow2", "/srv/link/top.qcow2", "/srv/link/../base.qcow2"),
+        ("nbd://h:1/./disk", "", "nbd://h:1/./disk"),
+        ("/srv/blank ", "", "/srv/blank "),
+    ],
+)
+def test_an_image_is_known_by_one_path(named: str, by: str, path: str) -> None:
+    assert image_path(named, by) == path
 
 
 def test_a_local_image_with_its_chain() -> None:

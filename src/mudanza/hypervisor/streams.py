@@ -53,11 +53,14 @@ def write_bytes(host: HostConnection, about: Host, path: str, start: int, data: 
     """
     directory, name = posixpath.split(path)
     with pool_on(host, about, directory) as pool:
-        host.ask(lambda raw: _upload(raw, pool, name, start, data), timeout=COPY_TIMEOUT)
+        host.ask(
+            lambda raw: upload(raw, _volume(raw.storagePoolLookupByName(pool), name), start, data),
+            timeout=COPY_TIMEOUT,
+        )
 
 
-def _upload(raw: Any, pool: str, name: str, start: int, data: bytes) -> None:
-    volume = _volume(raw.storagePoolLookupByName(pool), name)
+def upload(raw: Any, volume: Any, start: int, data: bytes) -> None:
+    """Write into a volume, whatever it means. Raises libvirtError."""
     stream = raw.newStream()
     try:
         volume.upload(stream, start, len(data))

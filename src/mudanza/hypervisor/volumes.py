@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import libvirt
 
 from mudanza.hypervisor.connection import HostConnection
+from mudanza.hypervisor.streams import upload
+from mudanza.hypervisor.xml.parsing import attribute, parse
 from mudanza.hypervisor.xml.resources import Volume, parse_volume
 from mudanza.model.errors import HypervisorError
+from mudanza.model.units import KIB
 
 VOLUME_TIMEOUT = 120.0
 """Seconds that making or deleting a volume may take."""
@@ -23,8 +27,12 @@ class Volumes:
         self._host = host
 
     def create(self, pool: str, xml: str) -> str:
-        """Make a volume and return its path. Refused where one of that name exists."""
-        return self._host.ask(lambda raw: _path(_pool(raw, pool).createXML(xml, 0)), timeout=VOLUME_TIMEOUT)
+        """Make a volume and return its path, or make none. Refused where one of that name exists.
+
+        libvirt makes qcow2 images in whole KiB, and QEMU mirrors into one of exactly the same size only.
+        """
+        exact = size_in_header(xml)
+        return self._host.ask(lambda raw: _created(raw, pool, xml, exact), timeout=VOLUME_TIMEOUT)
 
     def delete(self, pool: str, name: str) -> None:
         """Delete a volume and what it holds."""
@@ -56,6 +64,30 @@ class Volumes:
     def refresh(self, pool: str) -> None:
         """Have libvirt look through a pool anew."""
         self._host.ask(lambda raw: _done(_pool(raw, pool).refresh(0)), timeout=REFRESH_TIMEOUT)
+
+
+def _created(raw: Any, pool: str, xml: str, exact: tuple[int, bytes] | None) -> str:
+    volume = _pool(raw, pool).createXML(xml, 0)
+    if exact is not None:
+        try:
+            upload(raw, volume, *exact)
+        except libvirt.libvirtError:
+            volume.delete(0)
+            raise
+    return _path(volume)
+
+
+def size_in_header(xml: str) -> tuple[int, bytes] | None:
+    """Return what to write, and where, into the image that libvirt makes of a volume's XML, so that it becomes as large
+    as was asked for; None where it does.
+
+    The size in bytes is at byte 24 of a qcow2 file, big-endian (QEMU's docs/interop/qcow2.txt). It only gets smaller,
+    within the cluster that it ends in.
+    """
+    volume = parse(xml, "volume")
+    size = int(volume.findtext("capacity", "0"))
+    is_qcow2 = attribute(volume, "target/format", "type") == "qcow2"
+    return (24, struct.pack(">Q", size)) if is_qcow2 and size % KIB else None
 
 
 def _pool(raw: Any, name: str) -> Any:

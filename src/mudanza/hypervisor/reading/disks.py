@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import posixpath
 from dataclasses import replace
 from typing import Any
 
 import libvirt
 
+from mudanza.hypervisor.xml.disks import image_path
 from mudanza.hypervisor.xml.resources import Volume, parse_volume
 from mudanza.model.vm import Backing, Disk, Vm
 
@@ -68,8 +68,7 @@ def _chain(raw: Any, host: str, top: Volume) -> tuple[Backing, ...]:
     images: list[Backing] = []
     below = top.backing
     while below is not None and len(images) < _LONGEST_CHAIN:
-        if not posixpath.isabs(below.path):
-            below = replace(below, path=posixpath.join(posixpath.dirname(top.path or ""), below.path))
+        below = replace(below, path=image_path(below.path, top.path or ""))
         images.append(below)
         try:
             top = parse_volume(raw.storageVolLookupByPath(below.path).XMLDesc(0), host)

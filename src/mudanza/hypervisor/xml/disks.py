@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+
 from lxml import etree
 
 from mudanza.hypervisor.xml.parsing import attribute, every, first
@@ -75,9 +77,19 @@ def _chain(disk: etree._Element) -> tuple[Backing, ...]:
         path = describe_source(layer.get("type") or "file", first(layer, "source"))
         if path is None:
             break
-        images.append(Backing(path, attribute(layer, "format", "type") or "raw"))
+        images.append(Backing(image_path(path), attribute(layer, "format", "type") or "raw"))
         layer = first(layer, "backingStore")
     return tuple(images)
+
+
+def image_path(path: str, named_by: str = "") -> str:
+    """Return a path of an image in the one form that pools are compared with: no ``.`` in it, no doubled slash.
+
+    A relative one counts from where the image lies that names it. ``..`` stays, for behind a symbolic link it leads
+    elsewhere than it seems to, and what is no path of a file (a network disk) stays as it is.
+    """
+    whole = posixpath.join(posixpath.dirname(named_by), path)
+    return whole if ".." in whole.split("/") or not posixpath.isabs(whole) else posixpath.normpath(whole)
 
 
 def _secret(disk: etree._Element) -> str | None:

@@ -39,9 +39,10 @@ def every(element: etree._Element | None, path: str) -> Iterator[etree._Element]
 
 
 def text(element: etree._Element | None, path: str) -> str | None:
-    """Return the text of the first element at a path, None where it is missing or empty."""
+    """Return the text of the first element at a path as it is, for names may end with a blank; None where it is
+    missing or empty."""
     found = first(element, path)
-    return (found.text or "").strip() or None if found is not None else None
+    return found.text or None if found is not None else None
 
 
 def attribute(element: etree._Element | None, path: str, name: str) -> str | None:

@@ -8,6 +8,7 @@ from functools import partial
 from mudanza.hypervisor.connection import HostConnection
 from mudanza.hypervisor.probing.files import file_lengths
 from mudanza.hypervisor.streams import read_bytes, write_bytes
+from mudanza.hypervisor.xml.disks import image_path
 from mudanza.journal.jobs import JobHandle
 from mudanza.migration.freight.qcow2_header import HEAD, NoRoomError, Patch, backing_name, renamed
 from mudanza.migration.record import ColdRecord
@@ -63,7 +64,7 @@ def _write(target: HostConnection, there: Host, path: str, patches: Sequence[Pat
 
 def _patches(head: bytes, file: CargoFile, base: str, ours: Collection[str]) -> tuple[Patch, ...]:
     named = backing_name(head)
-    if named in (None, base):
+    if named is None or image_path(named, file.path) == base:
         return ()
     if file.path not in ours:
         raise MigrationFailedError(
