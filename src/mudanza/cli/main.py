@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 from io import TextIOWrapper
@@ -16,6 +18,9 @@ from mudanza.cli.context import App
 from mudanza.cli.errors import show_error
 from mudanza.cli.output import say
 from mudanza.model.errors import MudanzaError, UsageError
+
+GARBAGE_THRESHOLD = 50_000
+"""Objects that are made between two looks for garbage; Python's own figure is 700."""
 
 app = typer.Typer(
     name="mudanza",
@@ -64,9 +69,19 @@ def _replace_closed_streams() -> None:
             setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
+def _collect_little_garbage() -> None:
+    """Let Python look for garbage less often, and not at all in the end.
+
+    Nearly all that a command makes are modules, which stay: looking through them takes it 150 ms.
+    """
+    gc.set_threshold(GARBAGE_THRESHOLD)
+    atexit.register(gc.freeze)
+
+
 def main() -> NoReturn:
     """Run the command line and leave with the exit code DESIGN promises."""
     context_debug = "--debug" in sys.argv
+    _collect_little_garbage()
     _replace_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
