@@ -89,7 +89,7 @@ class ColdMigration:
             new = NewJob("cold", record.uuid, record.name, record.source, record.target, asked, asked_by)
             handle = self._jobs.begin(new)
         handle.done(handle.intend("decide", record.to_json()), {"tls": record.tls})
-        work = self._work(handle, record, prepared.options, stop)
+        work = self._work(handle, record, (prepared.source, prepared.chosen.target), prepared.options, stop)
         over, domains = prepared.chosen.facts.claim, self._connections.domains(record.source)
         return work.to_the_end(lambda: work.claim.take(lambda: look_again(prepared.vm, domains), over=over))
 
@@ -105,7 +105,8 @@ class ColdMigration:
             handle.finish("failed", "its controller died before anything was done", MigrationFailedError.exit_code)
             raise MigrationFailedError(f"job {job_id} had done nothing yet", vm_state="the VM was not touched")
         record = ColdRecord.from_json(decided[-1].intent)
-        work = self._work(handle, record, still_to_decide(found.asked), stop)
+        hosts = (self._read(record.source), self._read(record.target))
+        work = self._work(handle, record, hosts, still_to_decide(found.asked), stop)
         return work.to_the_end(work.claim.look_after)
 
     def clean_up(self, job_id: int) -> Residue:
@@ -124,19 +125,25 @@ class ColdMigration:
         try:
             with VmClaim(self._connections, self._jobs, handle, {}).held():
                 end_carriers(self._connections, handle, found)
-                target = read_host(self._inventory.host(found.target), connections=self._connections)[0]
+                target = self._read(found.target)
                 left = remove_places(Room(self._connections, handle, target), found, self._inventory, self._connections)
         finally:
             handle.finish(found.state, found.outcome, found.exit_code or 0, {"left": list(left)})
         return Residue(removed=tuple(path for path in made if path not in left), kept=left)
 
-    def _work(self, handle: JobHandle, record: ColdRecord, options: MigrationOptions, stop: clock.Event) -> _Work:
-        hosts = tuple(
-            read_host(self._inventory.host(name), connections=self._connections)[0]
-            for name in (record.source, record.target)
-        )
+    def _read(self, host: str) -> Host:
+        return read_host(self._inventory.host(host), connections=self._connections)[0]
+
+    def _work(
+        self,
+        handle: JobHandle,
+        record: ColdRecord,
+        hosts: tuple[Host, Host],
+        options: MigrationOptions,
+        stop: clock.Event,
+    ) -> _Work:
         limits = FreightLimits(self._limits.no_progress, options.deadline, options.bandwidth)
-        freight = Freight(self._connections, handle, record, (hosts[0], hosts[1]), limits, stop, self._on_progress)
+        freight = Freight(self._connections, handle, record, hosts, limits, stop, self._on_progress)
         return _Work(
             self._connections,
             self._inventory,
