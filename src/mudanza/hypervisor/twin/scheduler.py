@@ -1,0 +1,466 @@
+"""Virtual time, and threads of which one runs at a time.
+
+Real threads, and a baton that only one of them has. It may change hands where a thread sleeps, waits, starts another
+one or asks a host for something: at a *scheduling point*. Who gets it there is drawn by whoever owns the simulation, so
+that the same draws give the same run. When nobody can go on, time jumps to the next instant at which somebody can.
+
+Threads belong to a *controller*, which stands for one process: it can be killed or stopped and woken at any scheduling
+point. What happens on hosts is not in threads but in *processes*, generators that yield for how many seconds they wait.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from types import TracebackType
+from typing import Any
+
+from mudanza import clock
+
+Choose = Callable[[int], int]
+"""Given how many can go on, which one does."""
+Process = Generator[float, None, Any]
+
+EPOCH = 1_800_000_000.0
+"""Where the simulation's calendar begins. Seconds."""
+MOST_POINTS = 2_000_000
+"""Scheduling points in one go after which something must be going in circles."""
+
+
+class Killed(BaseException):
+    """The controller of this thread is dead: the thread must end without doing anything any more."""
+
+
+class SimulationError(AssertionError):
+    """The simulation itself cannot go on: a deadlock, a thread left over, a fault of the twin's own."""
+
+
+class Controller:
+    """A process with its threads."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.killed = False
+        self.stopped_until = 0.0
+        self.threads: set[SimThread] = set()
+        self.on_death: list[Callable[[], None]] = []
+        """What its kernel does for it when it is gone: closes its connections."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it was not killed and has threads left."""
+        return not self.killed and bool(self.threads)
+
+
+class SimThread:
+    """One thread, waiting for the baton or having it."""
+
+    def __init__(self, name: str, controller: Controller) -> None:
+        self.name = name
+        self.controller = controller
+        self.baton = threading.Lock()
+        self.baton.acquire()
+        self.waits_for: str = ""
+        self.turn = 0
+        """Counts its waits, so that an alarm for an earlier one is known for what it is."""
+        self.timed_out = False
+
+
+class _Worker:
+    """A real thread that is used again: starting one costs more than handing the baton over."""
+
+    idle: list[_Worker] = []  # noqa: RUF012 - shared by all simulations of this program, on purpose
+
+    def __init__(self) -> None:
+        self.work: Callable[[], None] | None = None
+        self._go = threading.Lock()
+        self._go.acquire()
+        self.ident: int | None = None
+        clock.start_thread(self._loop, "twin-worker")
+
+    def give(self, work: Callable[[], None]) -> None:
+        self.work = work
+        self._go.release()
+
+    def _loop(self) -> None:
+        self.ident = threading.get_ident()
+        while True:
+            self._go.acquire()
+            work, self.work = self.work, None
+            if work is not None:
+                work()
+            _Worker.idle.append(self)
+
+
+class Scheduler:
+    """Implements ``mudanza.clock.Clock``."""
+
+    def __init__(self, choose: Choose) -> None:
+        self.now = 0.0
+        self.points = 0
+        self.on_point: Callable[[str], None] = lambda _label: None
+        """Told of every named scheduling point that is passed, by the thread that passes it."""
+        self._choose = choose
+        self._ready: list[SimThread] = []
+        self._threads: set[SimThread] = set()
+        self._running: SimThread | None = None
+        self._alarms: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
+        self._driver = threading.Lock()
+        self._driver.acquire()
+        self._budget = 0
+        self._horizon = 0.0
+        self._halt = False
+        self._failure: BaseException | None = None
+        self._workers: dict[SimThread, _Worker] = {}
+
+    # What mudanza.clock asks for.
+
+    def monotonic(self) -> float:
+        """Return seconds since some instant."""
+        return self.now
+
+    def time(self) -> float:
+        """Return seconds since the epoch."""
+        return EPOCH + self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Let virtual time pass."""
+        self._wait(seconds, f"sleeps {seconds:g} s")
+
+    def new_event(self) -> SimEvent:
+        """Return an event that has not happened yet."""
+        return SimEvent(self)
+
+    def new_condition(self) -> SimCondition:
+        """Return a condition with a lock of its own."""
+        return SimCondition(self)
+
+    def start_thread(self, function: Callable[[], object], name: str) -> None:
+        """Run a function beside its caller, in the caller's controller."""
+        self._die_if_killed()
+        self.start(function, name, self.controller)
+        self.point()
+
+    # What a simulation's owner uses.
+
+    @property
+    def controller(self) -> Controller:
+        """The controller of the thread that runs."""
+        if self._running is None:
+            raise SimulationError("no simulated thread runs: use Scheduler.start")
+        return self._running.controller
+
+    def start(self, function: Callable[[], object], name: str, controller: Controller) -> SimThread:
+        """Let a function run in a thread of a controller once it gets the baton."""
+        thread = SimThread(name, controller)
+        controller.threads.add(thread)
+        self._threads.add(thread)
+        self._ready.append(thread)
+        worker = _Worker.idle.pop() if _Worker.idle else _Worker()
+        self._workers[thread] = worker
+        worker.give(lambda: self._run(thread, function))
+        return thread
+
+    def after(self, seconds: float, act: Callable[[], None]) -> None:
+        """Have something happen by itself when so much time has passed. It must not wait."""
+        heapq.heappush(self._alarms, (self.now + seconds, next(self._numbers), act))
+
+    def spawn(self, process: Process, on_end: Callable[[Any, BaseException | None], None]) -> Running:
+        """Let a process of a host run; ``on_end`` gets what it returns or raises, unless it is cancelled."""
+        return Running(self, process, on_end)
+
+    def point(self, label: str = "") -> None:
+        """Let others have the baton. Raises Killed in a thread whose controller is dead."""
+        self._die_if_killed()
+        thread = self._running
+        if thread is None:
+            return
+        if label:
+            self.on_point(label)
+        thread.waits_for = label or "its turn"
+        self._ready.append(thread)
+        self._hand_over(thread)
+
+    def halt(self) -> None:
+        """Have ``advance`` return at the next scheduling point."""
+        self._halt = True
+
+    def advance(self, *, points: int = MOST_POINTS, seconds: float = float("inf")) -> bool:
+        """Let the simulation go on for so many scheduling points and seconds; return whether it could go on still.
+
+        Raises SimulationError when threads wait for what can never happen, or the twin itself fails.
+        """
+        if self._running is not None:
+            raise SimulationError("a simulated thread cannot drive the simulation")
+        self._budget, self._horizon, self._halt = points, self.now + seconds, False
+        thread = self._next()
+        if thread is not None:
+            self._running = thread
+            thread.baton.release()
+            self._driver.acquire()
+            self._running = None
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        if self._budget <= 0 and points == MOST_POINTS:
+            raise SimulationError(f"more than {MOST_POINTS} scheduling points: it goes in circles\n{self.stacks()}")
+        if self.now < self._horizon < float("inf") and not self._halt and self._budget > 0 and not self._due():
+            self.now = self._horizon
+        return bool(self._ready or self._alarms)
+
+    def kill(self, controller: Controller) -> None:
+        """End a controller at once, like SIGKILL: none of its threads does anything any more."""
+        if controller.killed:
+            return
+        controller.killed = True
+        controller.stopped_until = 0.0
+        for close in controller.on_death:
+            close()
+        for thread in controller.threads:
+            if thread is not self._running and thread not in self._ready:
+                thread.turn += 1
+                self._ready.append(thread)
+
+    def stop(self, controller: Controller, seconds: float) -> None:
+        """Stop a controller, like SIGSTOP, and wake it after so many seconds."""
+        controller.stopped_until = max(controller.stopped_until, self.now + seconds)
+        self.after(seconds, lambda: None)  # time has to come there
+
+    def close(self) -> None:
+        """End all that is left. Raises SimulationError where threads cannot be ended."""
+        for controller in {thread.controller for thread in self._threads}:
+            self.kill(controller)
+        self._alarms.clear()
+        for _ in range(100):
+            if not self._threads:
+                return
+            self.advance(points=100_000)
+            self._alarms.clear()
+        raise SimulationError(f"threads are left over:\n{self.stacks()}")
+
+    def stacks(self) -> str:
+        """Return what each thread waits for, and where."""
+        frames = sys._current_frames()
+        lines = []
+        for thread in sorted(self._threads, key=lambda each: each.name):
+            lines.append(f"{thread.controller.name}: {thread.name}: {thread.waits_for}")
+            worker = self._workers.get(thread)
+            frame = frames.get(worker.ident or 0) if worker else None
+            if frame is not None:
+                lines += [line.rstrip() for line in traceback.format_stack(frame)[-6:-2]]
+        return "\n".join(lines)
+
+    # Handing the baton on.
+
+    def _run(self, thread: SimThread, function: Callable[[], object]) -> None:
+        thread.baton.acquire()
+        try:
+            if not thread.controller.killed:
+                function()
+        except Killed:
+            pass
+        except BaseException as failure:
+            if not thread.controller.killed:
+                self._failure = self._failure or failure
+                self._halt = True
+        finally:
+            self._threads.discard(thread)
+            thread.controller.threads.discard(thread)
+            self._workers.pop(thread, None)
+            self._pass_on(self._next())
+
+    def _die_if_killed(self) -> None:
+        if self._running is not None and self._running.controller.killed:
+            raise Killed
+
+    def _hand_over(self, thread: SimThread) -> None:
+        following = self._next()
+        if following is not thread:
+            self._pass_on(following)
+            thread.baton.acquire()
+        if thread.controller.killed:
+            raise Killed
+
+    def _pass_on(self, following: SimThread | None) -> None:
+        self._running = following
+        (self._driver if following is None else following.baton).release()
+
+    def _next(self) -> SimThread | None:
+        """Return who gets the baton; None: whoever drives the simulation."""
+        while not self._halt and self._budget > 0:
+            able = self._able()
+            if able:
+                self.points += 1
+                self._budget -= 1
+                chosen = able[self._choose(len(able))] if len(able) > 1 else able[0]
+                self._ready.remove(chosen)
+                return chosen
+            if not self._alarms:
+                if any(not thread.controller.killed for thread in self._threads):
+                    self._failure = SimulationError(f"deadlock: nothing can go on\n{self.stacks()}")
+                return None
+            if self._alarms[0][0] > self._horizon:
+                self.now = max(self.now, self._horizon)
+                return None
+            self._ring()
+        return None
+
+    def _able(self) -> list[SimThread]:
+        return [thread for thread in self._ready if thread.controller.stopped_until <= self.now]
+
+    def _due(self) -> bool:
+        return bool(self._able() or (self._alarms and self._alarms[0][0] <= self._horizon))
+
+    def _ring(self) -> None:
+        at, _, act = heapq.heappop(self._alarms)
+        self.now = max(self.now, at)
+        try:
+            act()
+        except BaseException as failure:
+            # Whatever the twin did wrong is not to be raised in the thread that happens to ring the alarm.
+            self._failure = self._failure or failure
+            self._halt = True
+
+    # Waiting.
+
+    def _wait(self, seconds: float | None, for_what: str) -> bool:
+        """Wait until woken; return whether that was before ``seconds`` had passed."""
+        self._die_if_killed()
+        thread = self._running
+        if thread is None:
+            raise SimulationError(f"only simulated threads can wait ({for_what})")
+        thread.waits_for = for_what
+        thread.timed_out = False
+        if seconds is not None:
+            turn = thread.turn
+            self.after(max(seconds, 0.0), lambda: self._time_out(thread, turn))
+        self._hand_over(thread)
+        return not thread.timed_out
+
+    def _time_out(self, thread: SimThread, turn: int) -> None:
+        if thread.turn == turn and thread in self._threads and thread not in self._ready:
+            thread.timed_out = True
+            self._wake(thread)
+
+    def _wake(self, thread: SimThread) -> None:
+        thread.turn += 1
+        self._ready.append(thread)
+
+
+class SimEvent:
+    """As of ``threading``, in virtual time."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._happened = False
+        self._waiting: list[tuple[SimThread, int]] = []
+
+    def set(self) -> None:
+        """Let it have happened."""
+        self._happened = True
+        waiting, self._waiting = self._waiting, []
+        for thread, turn in waiting:
+            if thread.turn == turn:
+                self._scheduler._wake(thread)
+
+    def is_set(self) -> bool:
+        """Return whether it has happened."""
+        return self._happened
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for it, ``timeout`` seconds at most; return whether it has happened."""
+        if self._happened:
+            self._scheduler.point()
+            return True
+        running = self._scheduler._running
+        if running is not None:
+            self._waiting.append((running, running.turn))
+        self._scheduler._wait(timeout, "waits for an event")
+        return self._happened
+
+
+class SimCondition:
+    """As of ``threading``, in virtual time. Its lock is never held over a scheduling point but by waiting."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._lock = threading.RLock()
+        self._waiting: list[tuple[SimThread, int]] = []
+
+    def __enter__(self) -> bool:
+        if not self._lock.acquire(blocking=False):
+            raise SimulationError("a condition's lock is held over a scheduling point")
+        return True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None, /
+    ) -> None:
+        self._lock.release()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Let go of the lock and wait for a notice, ``timeout`` seconds at most; return whether there was one."""
+        running = self._scheduler._running
+        if running is not None:
+            self._waiting.append((running, running.turn))
+        self._lock.release()
+        try:
+            return self._scheduler._wait(timeout, "waits for a notice")
+        finally:
+            self._lock.acquire()
+
+    def notify(self) -> None:
+        """Wake one who waits."""
+        while self._waiting:
+            thread, turn = self._waiting.pop(0)
+            if thread.turn == turn:
+                self._scheduler._wake(thread)
+                return
+
+    def notify_all(self) -> None:
+        """Wake everybody who waits."""
+        while self._waiting:
+            self.notify()
+
+
+class Running:
+    """A process of a host under way."""
+
+    def __init__(
+        self, scheduler: Scheduler, process: Process, on_end: Callable[[Any, BaseException | None], None]
+    ) -> None:
+        self._scheduler = scheduler
+        self._process = process
+        self._on_end = on_end
+        self.over = False
+        scheduler.after(0.0, self._step)
+
+    def cancel(self) -> None:
+        """End it where it waits; nobody is told."""
+        if not self.over:
+            self.over = True
+            with suppress(ValueError):  # it is what cancels itself
+                self._process.close()
+
+    def _step(self) -> None:
+        if self.over:
+            return
+        try:
+            delay = next(self._process)
+        except StopIteration as end:
+            self._end(end.value, None)
+        except Exception as failure:
+            self._end(None, failure)
+        else:
+            if not self.over:
+                self._scheduler.after(delay, self._step)
+
+    def _end(self, result: Any, failure: BaseException | None) -> None:
+        if not self.over:
+            self.over = True
+            self._on_end(result, failure)
