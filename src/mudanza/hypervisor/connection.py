@@ -7,7 +7,8 @@ import re
 import shlex
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -233,10 +234,28 @@ def message(error: libvirt.libvirtError) -> str:
     return _TIME_AND_PROGRAM.sub("", said).replace("\n", "; ")
 
 
-def _connect(entry: HostEntry) -> Raw:
+def _open_by_libvirt(uri: str) -> Raw:
     _start_event_loop()
+    return libvirt.openAuth(uri, [[], _never_prompt, None], 0)
+
+
+_open_line: Callable[[str], Raw] = _open_by_libvirt
+
+
+@contextmanager
+def lines_opened_by(opener: Callable[[str], Raw]) -> Iterator[None]:
+    """Have every new line opened by ``opener``, given its URI: for the simulated twin."""
+    global _open_line  # noqa: PLW0603 - there is one world outside a program
+    before, _open_line = _open_line, opener
     try:
-        line = libvirt.openAuth(controller_uri(entry.uri), [[], _never_prompt, None], 0)
+        yield
+    finally:
+        _open_line = before
+
+
+def _connect(entry: HostEntry) -> Raw:
+    try:
+        line = _open_line(controller_uri(entry.uri))
         _keep_alive(line)
         return line
     except libvirt.libvirtError as error:

@@ -1,7 +1,7 @@
 """Virtual time, and threads of which one runs at a time.
 
-Real threads, and a baton that only one of them has. It may change hands where a thread sleeps, waits, starts another
-one or asks a host for something: at a *scheduling point*. Who gets it there is drawn by whoever owns the simulation, so
+Real threads, and a baton that only one of them has. It may change hands where a thread sleeps, waits, or asks a host
+for something: at a *scheduling point*. Who gets it there is drawn by whoever owns the simulation, so
 that the same draws give the same run. When nobody can go on, time jumps to the next instant at which somebody can.
 
 Threads belong to a *controller*, which stands for one process: it can be killed or stopped and woken at any scheduling
@@ -109,7 +109,7 @@ class Scheduler:
         self._ready: list[SimThread] = []
         self._threads: set[SimThread] = set()
         self._running: SimThread | None = None
-        self._alarms: list[tuple[float, int, Callable[[], None]]] = []
+        self._alarms: list[tuple[float, int, Callable[[], None], Callable[[], bool]]] = []
         self._numbers = itertools.count()
         self._driver = threading.Lock()
         self._driver.acquire()
@@ -144,8 +144,7 @@ class Scheduler:
     def start_thread(self, function: Callable[[], object], name: str) -> None:
         """Run a function beside its caller, in the caller's controller."""
         self._die_if_killed()
-        self.start(function, name, self.controller)
-        self.point()
+        self.start(function, name, self.controller)  # no scheduling point: who starts one may hold a lock
 
     # What a simulation's owner uses.
 
@@ -167,9 +166,9 @@ class Scheduler:
         worker.give(lambda: self._run(thread, function))
         return thread
 
-    def after(self, seconds: float, act: Callable[[], None]) -> None:
-        """Have something happen by itself when so much time has passed. It must not wait."""
-        heapq.heappush(self._alarms, (self.now + seconds, next(self._numbers), act))
+    def after(self, seconds: float, act: Callable[[], None], is_wanted: Callable[[], bool] = lambda: True) -> None:
+        """Have something happen by itself when so much time has passed, if it is wanted still. It must not wait."""
+        heapq.heappush(self._alarms, (self.now + seconds, next(self._numbers), act, is_wanted))
 
     def spawn(self, process: Process, on_end: Callable[[Any, BaseException | None], None]) -> Running:
         """Let a process of a host run; ``on_end`` gets what it returns or raises, unless it is cancelled."""
@@ -212,6 +211,7 @@ class Scheduler:
             raise SimulationError(f"more than {MOST_POINTS} scheduling points: it goes in circles\n{self.stacks()}")
         if self.now < self._horizon < float("inf") and not self._halt and self._budget > 0 and not self._due():
             self.now = self._horizon
+        self._forget_unwanted()
         return bool(self._ready or self._alarms)
 
     def kill(self, controller: Controller) -> None:
@@ -230,7 +230,7 @@ class Scheduler:
     def stop(self, controller: Controller, seconds: float) -> None:
         """Stop a controller, like SIGSTOP, and wake it after so many seconds."""
         controller.stopped_until = max(controller.stopped_until, self.now + seconds)
-        self.after(seconds, lambda: None)  # time has to come there
+        self.after(seconds, lambda: None)  # so that time comes there
 
     def close(self) -> None:
         """End all that is left. Raises SimulationError where threads cannot be ended."""
@@ -301,6 +301,7 @@ class Scheduler:
                 chosen = able[self._choose(len(able))] if len(able) > 1 else able[0]
                 self._ready.remove(chosen)
                 return chosen
+            self._forget_unwanted()
             if not self._alarms:
                 if any(not thread.controller.killed for thread in self._threads):
                     self._failure = SimulationError(f"deadlock: nothing can go on\n{self.stacks()}")
@@ -317,8 +318,12 @@ class Scheduler:
     def _due(self) -> bool:
         return bool(self._able() or (self._alarms and self._alarms[0][0] <= self._horizon))
 
+    def _forget_unwanted(self) -> None:
+        while self._alarms and not self._alarms[0][3]():
+            heapq.heappop(self._alarms)
+
     def _ring(self) -> None:
-        at, _, act = heapq.heappop(self._alarms)
+        at, _, act, _ = heapq.heappop(self._alarms)
         self.now = max(self.now, at)
         try:
             act()
@@ -339,14 +344,17 @@ class Scheduler:
         thread.timed_out = False
         if seconds is not None:
             turn = thread.turn
-            self.after(max(seconds, 0.0), lambda: self._time_out(thread, turn))
+            self.after(
+                max(seconds, 0.0),
+                lambda: self._time_out(thread),
+                lambda: thread.turn == turn and thread in self._threads,
+            )
         self._hand_over(thread)
         return not thread.timed_out
 
-    def _time_out(self, thread: SimThread, turn: int) -> None:
-        if thread.turn == turn and thread in self._threads and thread not in self._ready:
-            thread.timed_out = True
-            self._wake(thread)
+    def _time_out(self, thread: SimThread) -> None:
+        thread.timed_out = True
+        self._wake(thread)
 
     def _wake(self, thread: SimThread) -> None:
         thread.turn += 1
@@ -376,8 +384,7 @@ class SimEvent:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for it, ``timeout`` seconds at most; return whether it has happened."""
         if self._happened:
-            self._scheduler.point()
-            return True
+            return True  # no scheduling point: nobody waits here, so that a lock may be held
         running = self._scheduler._running
         if running is not None:
             self._waiting.append((running, running.turn))
