@@ -63,6 +63,8 @@ class Scene:
     twin: Twin
     database: Path
     attempts: list[Attempt] = field(default_factory=list)
+    on_finish: Callable[[int], None] = lambda _job: None
+    """Told of every job that is closed, at that very instant."""
 
     def __post_init__(self) -> None:
         engine = open_database(str(self.database))
@@ -207,24 +209,28 @@ def vm_xml(name: str, key: str, paths: list[str]) -> str:
 def scene(choose: Choose, folder: Path, hosts: int = 2) -> Iterator[Scene]:
     """Have a twin with hosts and an empty journal while the block runs."""
     twin = Twin(choose, hosts)
-    with twin.installed(), journal_writes_are_points(twin):
-        try:
-            yield Scene(twin, folder / "mudanza.db")
-        finally:
-            twin.scheduler.close()
+    with twin.installed():
+        the = Scene(twin, folder / "mudanza.db")
+        with journal_writes_are_points(the):
+            try:
+                yield the
+            finally:
+                twin.scheduler.close()
 
 
 @contextmanager
-def journal_writes_are_points(twin: Twin) -> Iterator[None]:
+def journal_writes_are_points(the: Scene) -> Iterator[None]:
     """Let a controller die before and after whatever it writes into its journal."""
 
     def with_points(write: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(write)
         def writing(*arguments: Any, **named: Any) -> Any:
             label = f"{write.__name__} {arguments[1] if len(arguments) > 1 else ''}"
-            twin.scheduler.point(f"before {label}")
+            the.twin.scheduler.point(f"before {label}")
             result = write(*arguments, **named)
-            twin.scheduler.point(f"after {label}")
+            if write.__name__ == "finish":
+                the.on_finish(arguments[0].id)
+            the.twin.scheduler.point(f"after {label}")
             return result
 
         return writing

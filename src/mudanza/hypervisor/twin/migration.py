@@ -347,7 +347,7 @@ class Migration:
 
     def _enter(self, phase: Phase) -> None:
         self.phase, self._done = phase, 0.0
-        self.twin.note(f"phase {phase.name}")
+        self.twin.note(f"phase {phase.name} of {self.domain.name}")
 
     # What the target's libvirtd does.
 
