@@ -120,7 +120,7 @@ class World(RuleBasedStateMachine):
         self.vm = self.the.make_vm("web", "h1", shared=shared, disks=disks, run=run, autostart=autostart)
         self.paths = [f"{SHARED if shared else IMAGES}/web-{n}.qcow2" for n in range(disks)]
         self.shared = shared
-        self.wants_to_run = run
+        self.wants_to_run, self.autostart = run, autostart
         self.disks = disks
         self.twin.scheduler.advance(seconds=2)
 
@@ -396,6 +396,7 @@ class World(RuleBasedStateMachine):
             self._only_where_a_person_must_look(last)
             return
         self._nothing_is_left_over()
+        self._starts_by_itself_where_it_is()
         if self.wants_to_run and not self.disturbed and not self.twin.oracle.truth(self.vm).spoiled:
             running = self.twin.oracle.runs_on(self.vm)
             assert len(running) == 1, f"it ran before, and now runs at {running}\n{self.story()}"
@@ -414,6 +415,18 @@ class World(RuleBasedStateMachine):
         for host in self.twin.hosts.values():
             host.start_libvirtd()
         self.twin.scheduler.advance(seconds=300)
+
+    def _starts_by_itself_where_it_is(self) -> None:
+        """An operator's wish outlives the moves, and holds at one place only."""
+        if self.twin.oracle.truth(self.vm).spoiled or "stranger" in self.disturbed:
+            return
+        last = self.the.jobs.latest(1)
+        place = "h1" if not last else last[0].target if last[0].exit_code == 0 else last[0].source
+        for name, host in self.twin.hosts.items():
+            domain = host.domains.get(self.vm)
+            if domain is not None:
+                wanted = self.autostart and name == place
+                assert domain.autostart == wanted, f"autostart at {name}: {domain.autostart}\n{self.story()}"
 
     def _only_where_a_person_must_look(self, last: MudanzaError | None) -> None:
         two = [each for each in self.twin.oracle.violations if not each.actor]

@@ -18,6 +18,7 @@ from random import Random
 from typing import Any
 
 from hypothesis import strategies as st
+from hypothesis.strategies._internal.numbers import IntegersStrategy
 
 from tests.twin.machine import World
 
@@ -40,8 +41,8 @@ def drawn(strategy: st.SearchStrategy[Any], random: Random) -> Any:
     found = getattr(strategy, "wrapped_strategy", strategy)
     if hasattr(found, "elements"):
         return random.choice(list(found.elements))
-    if hasattr(found, "start"):
-        return random.randint(found.start, found.end)
+    if isinstance(found, IntegersStrategy):
+        return random.randint(found.start or 0, found.end or 0)
     return random.random() < 0.5
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import uuid as uuids
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,9 @@ OBEDIENCE = 3.0
 """Seconds a guest takes to shut down."""
 BOOT_TIME = 20.0
 """Seconds from a host's power to its libvirt."""
+
+AUTOSTART = "autostart"
+"""Who starts guests on a host that boots."""
 
 RUNNING, PAUSED, SHUTDOWN, SHUTOFF = (
     libvirt.VIR_DOMAIN_RUNNING,
@@ -127,6 +131,7 @@ class TwinHost:
         self.stubborn: set[str] = set()
         """Guests that ignore the power button."""
         self._last_number = 0
+        self._starting: Running | None = None
         for pool, path in (("default", "/var/lib/libvirt/images"), ("fast", "/var/lib/libvirt/fast")):
             self.pools[pool] = Pool(pool, path, str(uuids.uuid5(uuids.NAMESPACE_DNS, name + pool)))
         self.own.files["/usr/bin/qemu-system-x86_64"] = File(1, 0.0, 0o755)
@@ -169,6 +174,9 @@ class TwinHost:
             return
         self.twin.catch_up()
         self.powered = False
+        if self._starting is not None:
+            self._starting.cancel()
+            self._starting = None
         for domain in list(self.domains.values()):
             if domain.qemu is not None:
                 self.twin.end(domain.qemu)
@@ -198,10 +206,12 @@ class TwinHost:
             line.break_off(errors.hung_up(), at_once=violently)
 
     def start_libvirtd(self, *, autostart: bool = False) -> None:
-        """It finds its guests again, and settles what it was doing when it ended."""
-        if self.libvirtd or not self.powered:
+        """It finds its guests again, settles what it was doing when it ended, and answers when it is done.
+
+        ``autostart``: the host has just booted.
+        """
+        if self.libvirtd or self._starting or not self.powered:
             return
-        self.libvirtd = True
         self.twin.actor = ""
         for domain in list(self.domains.values()):
             if domain.owner is not None:
@@ -210,15 +220,24 @@ class TwinHost:
                 domain.migration.recover(self)
             elif domain.qemu is not None and domain.qemu.dead:
                 self._gone(domain, libvirt.VIR_DOMAIN_SHUTOFF_UNKNOWN)
-        for domain in list(self.domains.values()):
-            if autostart and domain.autostart and not domain.is_active:
-                self._autostart(domain)
-
-    def _autostart(self, domain: Domain) -> None:
-        def tried(_result: Any, _failure: BaseException | None) -> None:
+        if not autostart:
+            self.libvirtd = True
             return
+        self._starting = self.twin.scheduler.spawn(self._autostart(), self._answer_again)
 
-        self.requests.add(self.twin.scheduler.spawn(self.start(domain, paused=False), tried))
+    def _autostart(self) -> Process:
+        """libvirt lets nobody in before it has started what is to be started."""
+        for domain in list(self.domains.values()):
+            if domain.autostart and not domain.is_active:
+                with suppress(libvirt.libvirtError):
+                    for delay in self.start(domain, paused=False):
+                        yield delay
+                        self.twin.actor = AUTOSTART
+
+    def _answer_again(self, _result: Any, _failure: BaseException | None) -> None:
+        self._starting = None
+        self.libvirtd = True
+        self.twin.world_changed(self)
 
     # Domains.
 

@@ -149,7 +149,9 @@ class Migration:
     def _log_in(self) -> Process:
         yield LOGIN_TIME
         target = self.target
-        if target is None or not self.twin.linked(self.source, target):
+        if target is None:
+            raise errors.no_way(self.order.uri, "Name or service not known", errno.EINVAL)
+        if not self.twin.linked(self.source, target):
             yield 127.0
             raise errors.no_way(self.order.uri, "Connection timed out", errno.ETIMEDOUT)
         if not target.libvirtd:
