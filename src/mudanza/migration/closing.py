@@ -140,6 +140,27 @@ class Closing:
             ),
         )
 
+    def disarm(self) -> None:
+        """Have the source not start the VM by itself from now on: should that host die over the move and come back, it
+        may run at the target by then. Raises HypervisorError, HostUnreachableError."""
+        record = self._record
+        if record.persistent and record.autostart:
+            step = self._handle.intend("disarm", {"host": record.source})
+            self._connections.domains(record.source).set_autostart(record.uuid, False)
+            self._handle.done(step, {"done": True})
+
+    def rearm(self, job: Job) -> tuple[str, ...]:
+        """Undo that for a VM that stays; return in words where that fails."""
+        record = self._record
+        if not job.steps_named("disarm"):
+            return ()
+        return self._attempt(
+            "rearm",
+            {"host": record.source},
+            lambda: self._connections.domains(record.source).set_autostart(record.uuid, True),
+            f"{record.source} does not start it by itself any more, for autostart could not be switched on again",
+        )
+
     def finish_at_target(self, settled: Settlement) -> Residue:
         """Make the target's copy complete and let go of the source's."""
         if not settled.arrived:

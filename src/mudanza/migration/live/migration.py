@@ -116,6 +116,7 @@ class LiveMigration:
             self._create_volumes(handle, prepared, record, stop)
             if not _is_unwanted(handle, stop):
                 HistoryKeeper(self._connections, handle, record).set_aside(prepared.chosen.resolution.nic_names)
+                Closing(self._connections, self._inventory, handle, record).disarm()
                 with claim.resting():
                     order = marked(order, claim.on)
                     end = self._transfer(handle, order, self._steered(handle, prepared, stop, begun))
@@ -260,7 +261,9 @@ class LiveMigration:
         handle.enter("cleaning up")
         if settled.verdict is Verdict.MOVED:
             return self._close_moved(handle, record, closing, settled, end, begun, history, claim)
-        residue = closing.undo_at_target(self._jobs.get(handle.id))
+        job = self._jobs.get(handle.id)
+        history += closing.rearm(job)
+        residue = closing.undo_at_target(job)
         history += claim.release()
         why = explained(why, record.source, record.target, record.name)
         unmoved = not_moved(record, settled, why, residue, handle.id)
