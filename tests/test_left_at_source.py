@@ -1,4 +1,4 @@
-"""What a source could not delete when a VM had moved is deleted later, but only while the VM is where it came to."""
+"""What a source could not delete when a VM had moved is deleted later, but only if the VM is where it was brought."""
 
 from __future__ import annotations
 

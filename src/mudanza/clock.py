@@ -11,6 +11,7 @@ import threading
 import time as _time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from types import TracebackType
 from typing import Protocol
 
@@ -147,5 +148,7 @@ def new_condition() -> Condition:
 
 
 def start_thread(function: Callable[[], object], name: str) -> None:
-    """Run a function beside its caller. It holds up neither its caller nor the end of the program."""
-    _current.start_thread(function, name)
+    """Run a function beside its caller, with the caller's context variables. It holds up neither its caller nor the end
+    of the program."""
+    context = copy_context()
+    _current.start_thread(lambda: context.run(function), name)

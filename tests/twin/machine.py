@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mudanza.hypervisor.twin.host import TwinHost
+from mudanza.hypervisor.twin.scheduler import Controller
 from mudanza.journal.jobs import LEASE, Job
 from mudanza.model.errors import MigrationFailedError, MudanzaError, VmDownError
 from mudanza.model.migration import MigrationOptions, Mode, Verify
@@ -60,6 +61,7 @@ CALLS = (
     "migrate",
     "resume",
     "set autostart",
+    "suspend",
 )
 FOREIGN = f"{IMAGES}/foreign.qcow2"
 
@@ -94,6 +96,7 @@ class World(RuleBasedStateMachine):
         self.disturbed: set[str] = set()
         """What happened that may have brought the VM down, or moved it by hand."""
         self.began: dict[int, bool] = {}
+        self.stale: list[str] = []
         self.ends: list[End] = []
         """Of jobs, since the last look."""
         self.at_work = False
@@ -115,6 +118,7 @@ class World(RuleBasedStateMachine):
         self.twin.rate = rate * MIB
         self.twin.strangers.add("stranger")
         self.the.on_finish = self._note_end
+        self.twin.on_order = self._note_order
         for host in self.twin.hosts.values():
             put_image(host, FOREIGN)
         self.vm = self.the.make_vm("web", "h1", shared=shared, disks=disks, run=run, autostart=autostart)
@@ -339,6 +343,19 @@ class World(RuleBasedStateMachine):
         homes = tuple(home.host for home in self.homes())
         self.ends.append(End(self.the.jobs.get(job), homes, tuple(self.twin.oracle.runs_on(self.vm))))
 
+    def _note_order(self, controller: Controller, call: str) -> None:
+        """See whether who has a host do something owns the job that it does it for."""
+        handle = self.the.handles.get(controller)
+        if handle is None or call not in CALLS:
+            return
+        job = self.the.jobs.get(handle.id)
+        if job.epoch != handle.epoch:
+            self.stale.append(f"{controller.name} has epoch {handle.epoch} of job {job.id}, and does: {call}")
+
+    @invariant()
+    def no_stale_controller_acts(self) -> None:
+        assert not self.stale, f"{self.stale[0]}\n{self.story()}"
+
     @invariant()
     def the_truth_is_told(self) -> None:
         ends, self.ends = self.ends, []
@@ -404,6 +421,7 @@ class World(RuleBasedStateMachine):
     def _check_all(self) -> None:
         self.never_in_two_places()
         self.never_lost()
+        self.no_stale_controller_acts()
         self.nothing_foreign_is_touched()
         self.the_truth_is_told()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import faulthandler
 import logging
 import sys
 import time
@@ -23,6 +24,8 @@ from hypothesis.strategies._internal.numbers import IntegersStrategy
 from tests.twin.machine import World
 
 STEPS = 12
+STUCK = 900
+"""Seconds of the machine's own time after which a sequence is given up, and where it hangs is told."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,7 @@ def main() -> int:
         if time.monotonic() - begun > wanted.seconds:
             break
         counts["sequences"] += 1
+        faulthandler.dump_traceback_later(STUCK, exit=True)
         steps, error, _ = play(number, counts)
         if error is None:
             continue

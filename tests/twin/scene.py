@@ -65,6 +65,8 @@ class Scene:
     attempts: list[Attempt] = field(default_factory=list)
     on_finish: Callable[[int], None] = lambda _job: None
     """Told of every job that is closed, at that very instant."""
+    handles: dict[Controller, JobHandle] = field(default_factory=dict)
+    """The job that each controller took last."""
 
     def __post_init__(self) -> None:
         engine = open_database(str(self.database))
@@ -228,6 +230,8 @@ def journal_writes_are_points(the: Scene) -> Iterator[None]:
             label = f"{write.__name__} {arguments[1] if len(arguments) > 1 else ''}"
             the.twin.scheduler.point(f"before {label}")
             result = write(*arguments, **named)
+            if isinstance(result, JobHandle):
+                the.handles[the.twin.scheduler.controller] = result
             if write.__name__ == "finish":
                 the.on_finish(arguments[0].id)
             the.twin.scheduler.point(f"after {label}")

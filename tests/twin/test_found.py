@@ -14,24 +14,50 @@ def begin(**about: Any) -> Step:
     return Step("begin", {"autostart": False, "disks": 1, "rate": 4, "run": True, "seed": 3, "shared": False, **about})
 
 
-def migrate(instant: str, mode: Mode = Mode.AUTO, *, keep: bool = False) -> Step:
-    return Step("migrate", {"calm": True, "keep": keep, "mode": mode, "verify": Verify.FULL, "instant": instant})
+def migrate(instant: str, mode: Mode = Mode.AUTO, *, keep: bool = False, calm: bool = True) -> Step:
+    return Step("migrate", {"calm": calm, "keep": keep, "mode": mode, "verify": Verify.FULL, "instant": instant})
 
 
 def step(rule: str, **arguments: Any) -> Step:
     return Step(rule, arguments)
 
 
+def later(seconds: float) -> Step:
+    return Step("later", {"seconds": seconds})
+
+
+def sleeps_through_its_lease(instant: str, mode: Mode = Mode.AUTO) -> list[Step]:
+    """A controller is stopped at an instant, and wakes when another one has gone on with its job."""
+    stopped = [step("stop_controller", seconds=200.0), later(31.0), step("resume"), later(120.0), later(120.0)]
+    return [begin(autostart=True), migrate(instant, mode), *stopped]
+
+
 FOUND = {
     "the source's host dies when the target runs it, and comes back with autostart": [
         begin(autostart=True),
         migrate("phase FINISHING of web"),
-        step("later", seconds=0.05),
+        later(0.05),
         step("kill_host", host="h1"),
-        step("later", seconds=5.0),
+        later(5.0),
         step("host_returns", host="h1"),
-        step("later", seconds=120.0),
+        later(120.0),
     ],
+    "a controller that slept deletes the disk of the VM that has moved there meanwhile": [
+        begin(autostart=True),
+        migrate("phase DISKS of web"),
+        step("press_ctrl_c"),
+        step("at_the_instant", instant="after intend delete volume"),
+        step("stop_controller", seconds=200.0),
+        later(31.0),
+        step("resume"),
+        later(5.0),
+        migrate("", calm=False),
+        later(120.0),
+        later(120.0),
+    ],
+    "a controller that slept makes a volume nobody knows of": sleeps_through_its_lease("after intend create volume"),
+    "a controller that slept defines the VM at the target": sleeps_through_its_lease("after intend define", Mode.COLD),
+    "a controller that slept starts the VM": sleeps_through_its_lease("after intend start", Mode.COLD),
 }
 
 

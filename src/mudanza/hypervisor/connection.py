@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -44,6 +45,22 @@ _TIME_AND_PROGRAM = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z (qemu-system-\S+: )?")
 _process_lock = threading.Lock()
 _loop_started = False
 _open: weakref.WeakSet[HostConnection] = weakref.WeakSet()
+
+
+_assert_may_act: ContextVar[Callable[[], None]] = ContextVar("assert_may_act", default=lambda: None)
+
+
+@contextmanager
+def acting_only_if(assert_may_act: Callable[[], None]) -> Iterator[None]:
+    """Have every call to any host, by this thread and those it starts, ask first whether it may still be made.
+
+    ``assert_may_act`` raises where it may not. It is asked at the last moment, when there is a line already.
+    """
+    before = _assert_may_act.set(assert_may_act)
+    try:
+        yield
+    finally:
+        _assert_may_act.reset(before)
 
 
 class HostConnection:
@@ -129,6 +146,7 @@ class HostConnection:
 
     def _use(self, line: Raw, function: Callable[[Raw], Result]) -> Result:
         try:
+            _assert_may_act.get()()
             return function(line)
         except libvirt.libvirtError as error:
             failure = self._in_words(line, error)

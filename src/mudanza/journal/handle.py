@@ -80,6 +80,15 @@ class JobHandle:
                 remedy=f"let the hosts be asked where it stands: mudanza job resume {self.id}",
             )
 
+    def assert_may_act(self) -> None:
+        """Raise LeaseLostError where another controller has taken the job: this one was stopped for too long.
+
+        Asks its own clock only, as long as the lease cannot have run out, so that it can be asked before every call to
+        a host. A lease that has is had again if nobody has taken the job over.
+        """
+        if clock.monotonic() >= self._act_until:
+            self.renew()
+
     def _residue(self) -> str:
         """Return in words what was begun here and not written down as ended."""
         if not self._under_way:

@@ -41,18 +41,24 @@ class Line:
 
     def ask(self, name: str, work: Callable[[], Result]) -> Result:
         """Return what libvirt finds out at once. Raises what it raises, and libvirtError where it cannot be asked."""
-        self._get_through(name)
-        self.twin.scheduler.sleep(ON_ITS_WAY)
-        self._await(lambda: True)
-        self._enter()
-        return work()
+        with self.twin.scheduler.in_a_call():
+            self._get_through(name)
+            self.twin.scheduler.sleep(ON_ITS_WAY)
+            self._await(lambda: True)
+            self._enter()
+            return work()
 
     def order(self, name: str, work: Callable[[], Any]) -> Any:
         """Have libvirt do something; it does so also if nobody waits for the answer any more.
 
         ``work`` returns the result, or a process of which it is the result.
         """
+        with self.twin.scheduler.in_a_call():
+            return self._order(name, work)
+
+    def _order(self, name: str, work: Callable[[], Any]) -> Any:
         self._get_through(name)
+        self.twin.on_order(self.controller, name)
         answer: list[tuple[Any, BaseException | None]] = []
 
         def answered(result: Any, failure: BaseException | None) -> None:

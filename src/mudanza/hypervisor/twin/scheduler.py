@@ -15,12 +15,10 @@ import itertools
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Generator
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
-
-from mudanza import clock
 
 Choose = Callable[[int], int]
 """Given how many can go on, which one does."""
@@ -69,6 +67,8 @@ class SimThread:
         self.turn = 0
         """Counts its waits, so that an alarm for an earlier one is known for what it is."""
         self.timed_out = False
+        self.calls = 0
+        """Calls to hosts it is in. To stop a controller within one, which takes a moment, is to stop it after it."""
 
 
 class _Worker:
@@ -81,7 +81,7 @@ class _Worker:
         self._go = threading.Lock()
         self._go.acquire()
         self.ident: int | None = None
-        clock.start_thread(self._loop, "twin-worker")
+        threading.Thread(target=self._loop, name="twin-worker", daemon=True).start()
 
     def give(self, work: Callable[[], None]) -> None:
         self.work = work
@@ -147,6 +147,18 @@ class Scheduler:
         self.start(function, name, self.controller)  # no scheduling point: who starts one may hold a lock
 
     # What a simulation's owner uses.
+
+    @contextmanager
+    def in_a_call(self) -> Iterator[None]:
+        """Let the running thread not be stopped for as long as it can go on without waiting."""
+        thread = self._running
+        if thread is None:
+            raise SimulationError("no simulated thread runs: use Scheduler.start")
+        thread.calls += 1
+        try:
+            yield
+        finally:
+            thread.calls -= 1
 
     @property
     def controller(self) -> Controller:
@@ -313,7 +325,7 @@ class Scheduler:
         return None
 
     def _able(self) -> list[SimThread]:
-        return [thread for thread in self._ready if thread.controller.stopped_until <= self.now]
+        return [thread for thread in self._ready if thread.calls or thread.controller.stopped_until <= self.now]
 
     def _due(self) -> bool:
         return bool(self._able() or (self._alarms and self._alarms[0][0] <= self._horizon))

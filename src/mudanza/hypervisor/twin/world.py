@@ -34,6 +34,8 @@ class Twin:
         """Whose call is being served; empty: libvirt does something by itself."""
         self.log: list[str] = []
         self.strangers: set[str] = set()
+        self.on_order: Callable[[Controller, str], None] = lambda _controller, _call: None
+        """Told of everything that a controller has a host do, when it does."""
         self.on_note: Callable[[str], None] = lambda _words: None
         self._cuts: set[frozenset[str]] = set()
         self._lost_answers: list[tuple[str, str]] = []

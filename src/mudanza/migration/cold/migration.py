@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mudanza import clock
+from mudanza.hypervisor.connection import acting_only_if
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.reading.cluster import read_host
 from mudanza.journal.inventory import Inventory
@@ -89,9 +90,10 @@ class ColdMigration:
             new = NewJob("cold", record.uuid, record.name, record.source, record.target, asked, asked_by)
             handle = self._jobs.begin(new)
         handle.done(handle.intend("decide", record.to_json()), {"tls": record.tls})
-        work = self._work(handle, record, (prepared.source, prepared.chosen.target), prepared.options, stop)
         over, domains = prepared.chosen.facts.claim, self._connections.domains(record.source)
-        return work.to_the_end(lambda: work.claim.take(lambda: look_again(prepared.vm, domains), over=over))
+        with acting_only_if(handle.assert_may_act):
+            work = self._work(handle, record, (prepared.source, prepared.chosen.target), prepared.options, stop)
+            return work.to_the_end(lambda: work.claim.take(lambda: look_again(prepared.vm, domains), over=over))
 
     def resume(self, job_id: int, stop: clock.Event) -> MigrationReport:
         """Go on with a job that its controller left behind, or that failed and left what it had brought.
@@ -105,9 +107,10 @@ class ColdMigration:
             handle.finish("failed", "its controller died before anything was done", MigrationFailedError.exit_code)
             raise MigrationFailedError(f"job {job_id} had done nothing yet", vm_state="the VM was not touched")
         record = ColdRecord.from_json(decided[-1].intent)
-        hosts = (self._read(record.source), self._read(record.target))
-        work = self._work(handle, record, hosts, still_to_decide(found.asked), stop)
-        return work.to_the_end(work.claim.look_after)
+        with acting_only_if(handle.assert_may_act):
+            hosts = (self._read(record.source), self._read(record.target))
+            work = self._work(handle, record, hosts, still_to_decide(found.asked), stop)
+            return work.to_the_end(work.claim.look_after)
 
     def clean_up(self, job_id: int) -> Residue:
         """Give up what a failed job has brought to its target, and delete it there; or what one that went well could
@@ -123,7 +126,7 @@ class ColdMigration:
             return Residue()
         handle = self._jobs.reopen(job_id)
         try:
-            with VmClaim(self._connections, self._jobs, handle, {}).held():
+            with acting_only_if(handle.assert_may_act), VmClaim(self._connections, self._jobs, handle, {}).held():
                 end_carriers(self._connections, handle, found)
                 target = self._read(found.target)
                 left = remove_places(Room(self._connections, handle, target), found, self._inventory, self._connections)

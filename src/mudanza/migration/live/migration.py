@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 from mudanza import clock
+from mudanza.hypervisor.connection import acting_only_if
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.reading.cluster import read_host
 from mudanza.hypervisor.xml.claims import without_claim
@@ -104,6 +105,12 @@ class LiveMigration:
                 asked_by,
             )
         )
+        with acting_only_if(handle.assert_may_act):
+            return self._begin(handle, prepared, record, order, stop)
+
+    def _begin(
+        self, handle: JobHandle, prepared: Prepared, record: MoveRecord, order: Order, stop: clock.Event
+    ) -> MigrationReport:
         begun = clock.monotonic()
         handle.done(handle.intend("decide", record.to_json()), {"tls": record.tls})
         claim = VmClaim(self._connections, self._jobs, handle, record.to_json())
@@ -319,10 +326,14 @@ class LiveMigration:
         """
         found = self._jobs.get(job_id)
         handle = self._jobs.take_over(job_id)
+        with acting_only_if(handle.assert_may_act):
+            return self._go_on(handle, found, stop)
+
+    def _go_on(self, handle: JobHandle, found: Job, stop: clock.Event) -> MigrationReport:
         decided = found.steps_named("decide")
         if not decided:  # it died before anything was done
             handle.finish("failed", "its controller died before anything was done", MigrationFailedError.exit_code)
-            raise MigrationFailedError(f"job {job_id} had done nothing yet", vm_state="the VM was not touched")
+            raise MigrationFailedError(f"job {found.id} had done nothing yet", vm_state="the VM was not touched")
         record = MoveRecord.from_json(decided[0].intent)
         begun = clock.monotonic() - (found.read_at - found.started_at)
         claim = VmClaim(self._connections, self._jobs, handle, record.to_json())
@@ -367,7 +378,7 @@ class LiveMigration:
         handle = self._jobs.reopen(job_id)
         residue = Residue(kept=tuple(found.report["left"]))
         try:
-            with VmClaim(self._connections, self._jobs, handle, {}).held():
+            with acting_only_if(handle.assert_may_act), VmClaim(self._connections, self._jobs, handle, {}).held():
                 self._make_sure(handle, found)
                 closing = Closing(self._connections, self._inventory, handle, record)
                 residue = closing.undo_at_target(self._jobs.get(job_id))

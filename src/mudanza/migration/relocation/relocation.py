@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mudanza import clock
+from mudanza.hypervisor.connection import acting_only_if
 from mudanza.hypervisor.connections import Connections
 from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import JobHandle, Jobs, NewJob
@@ -59,9 +60,10 @@ class Relocation:
         new = NewJob(KIND, vm.uuid, vm.name, vm.host, vm.host, stored(prepared.options), asked_by)
         handle = self._jobs.begin(new)
         handle.done(handle.intend("decide", record.to_json()), {"done": True})
-        work = self._work(handle, record, prepared.options, stop)
         over, domains = prepared.chosen.facts.claim, self._connections.domains(vm.host)
-        return work.to_the_end(lambda: work.claim.take(lambda: look_again(vm, domains), over=over))
+        with acting_only_if(handle.assert_may_act):
+            work = self._work(handle, record, prepared.options, stop)
+            return work.to_the_end(lambda: work.claim.take(lambda: look_again(vm, domains), over=over))
 
     def resume(self, job_id: int, stop: clock.Event) -> MigrationReport:
         """Finish a job that its controller left behind.
@@ -75,8 +77,9 @@ class Relocation:
             handle.finish("failed", "its controller died before anything was done", MigrationFailedError.exit_code)
             raise MigrationFailedError(f"job {job_id} had done nothing yet", vm_state="the VM was not touched")
         record = RelocationRecord.from_json(decided[0].intent)
-        work = self._work(handle, record, still_to_decide(found.asked), stop)
-        return work.to_the_end(work.claim.look_after)
+        with acting_only_if(handle.assert_may_act):
+            work = self._work(handle, record, still_to_decide(found.asked), stop)
+            return work.to_the_end(work.claim.look_after)
 
     def clean_up(self, job_id: int) -> Residue:
         """Try once more to delete what an ended job had to leave at the place its disks did not get to."""
@@ -87,7 +90,7 @@ class Relocation:
         handle = self._jobs.reopen(job_id)
         residue = Residue(kept=tuple(found.report["left"]))
         try:
-            with VmClaim(self._connections, self._jobs, handle, {}).held():
+            with acting_only_if(handle.assert_may_act), VmClaim(self._connections, self._jobs, handle, {}).held():
                 residue = Closing(self._connections, self._inventory, handle, record.move).undo_at_target(found)
         finally:
             handle.finish(found.state, found.outcome, found.exit_code or 0, {"left": list(residue.kept)})
