@@ -13,6 +13,9 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event
 
 from mudanza import clock
 from mudanza.journal import handle, jobs
@@ -22,7 +25,7 @@ from mudanza.journal.jobs import Job, JobHandle, Jobs, LeaseLostError, NewJob
 from mudanza.migration import worker
 from mudanza.model.errors import BlockedError
 
-LEASE, LONGEST_CALL = 2.0, 1.0
+LEASE, LONGEST_CALL = 3.0, 1.0
 ACTS = 3
 ACT_TAKES = 0.05
 PARALLEL = 3
@@ -81,12 +84,22 @@ class Controller:
 
 
 def main() -> None:
-    """Work until there is nothing to do."""
+    """Work until everything is done."""
     with_short_leases()
     awake_for = int(sys.argv[3]) if len(sys.argv) > 3 else None
-    controller = Controller(open_database(sys.argv[1]), Path(sys.argv[2]), awake_for)
+    engine = open_database(sys.argv[1])
+    if engine.dialect.name == "sqlite":
+
+        @event.listens_for(engine, "connect")
+        def _quick(connection: Any, _record: Any) -> None:
+            connection.execute("PRAGMA synchronous=OFF")  # no power fails here
+
+        engine.dispose()
+    controller = Controller(engine, Path(sys.argv[2]), awake_for)
     parallel = PARALLEL if awake_for is None else 1
-    worker.Worker(controller.jobs, controller.carry_out, parallel, clock.new_event()).run(once=True)
+    while controller.jobs.unfinished():  # what is left behind later is taken up, too
+        worker.Worker(controller.jobs, controller.carry_out, parallel, clock.new_event()).run(once=True)
+        clock.sleep(ACT_TAKES)
 
 
 if __name__ == "__main__":
