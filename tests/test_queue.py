@@ -20,7 +20,7 @@ from sqlalchemy import Engine, update
 from mudanza import clock
 from mudanza.journal.claimed import ClaimedJobs
 from mudanza.journal.database import open_database
-from mudanza.journal.jobs import NEEDS_PERSON, QUEUED, Job, Jobs, NewJob
+from mudanza.journal.jobs import NEEDS_PERSON, QUEUED, Job, Jobs, JournalLostError, NewJob
 from mudanza.journal.protocol import QUEUED_MOVE
 from mudanza.journal.schema import job
 from mudanza.migration.worker import Worker, to_take
@@ -284,3 +284,24 @@ def test_each_of_fifty_jobs_is_done_once_though_a_controller_dies_and_another_sl
         assert epochs == sorted(epochs), "nothing was done under an epoch that was over"
     assert "lost " in said[sleeping], "it woke up, and did nothing more for what had been taken from it"
     assert len({who for *_, who in acts}) >= 3, "they shared the work"
+
+
+def test_a_worker_waits_for_a_journal_that_does_not_answer(engine: Engine) -> None:
+    stop, told = clock.new_event(), list[str]()
+
+    class Gone(Jobs):
+        """A journal that comes back after a while."""
+
+        asked = 0
+
+        def unfinished(self) -> tuple[Job, ...]:
+            self.asked += 1
+            if self.asked < 3:
+                raise JournalLostError("it does not answer")
+            stop.set()
+            return super().unfinished()
+
+    Worker(Gone(engine), lambda _: None, 2, stop, told.append).run(once=False)
+    assert told == ["it does not answer"]
+    with pytest.raises(JournalLostError):
+        Worker(Gone(engine), lambda _: None, 2, clock.new_event()).run(once=True)

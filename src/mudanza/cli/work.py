@@ -50,7 +50,7 @@ def work(context: typer.Context, once: Once = False, parallel: Parallel = 2, out
     no_more, cancel = clock.new_event(), clock.new_event()
     with view_for(output) as view, _ending_at_signals(no_more, cancel):
         errand = Errand(app, arrivals_of(app), view, output, cancel)
-        Worker(app.jobs, errand.carry_out, parallel, no_more).run(once=once)
+        Worker(app.jobs, errand.carry_out, parallel, no_more, say).run(once=once)
     if not errand.codes:
         say("nothing to do")
     raise typer.Exit(of_several(errand.codes))

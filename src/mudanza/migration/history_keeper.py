@@ -46,6 +46,7 @@ class HistoryKeeper:
             "checkpoints": [asdict(each) for each in checkpoints],
             "nics": dict(nics),
         }
+        self._handle.keep()
         self._handle.done(self._handle.intend(REMEMBER, intent), {"done": True})
         return snapshots
 

@@ -6,14 +6,12 @@ from collections.abc import Callable, Collection, Iterable
 from functools import partial
 
 from mudanza import clock
-from mudanza.journal.jobs import NEEDS_PERSON, Job, Jobs
+from mudanza.journal.jobs import NEEDS_PERSON, Job, Jobs, JournalLostError
 
 LOOK_EVERY = 1.0
 """Seconds between two looks into the queue while there may be something to take."""
 TRY_AGAIN = 60.0
 """Seconds after which a job is tried again that could be neither done nor ended."""
-MOST_PARALLEL = 8
-"""Jobs one controller works on at once at the most."""
 
 
 def to_take(unfinished: Iterable[Job], places: int, left_alone: Collection[int]) -> tuple[Job, ...]:
@@ -33,34 +31,61 @@ def to_take(unfinished: Iterable[Job], places: int, left_alone: Collection[int])
 class Worker:
     """Works on several jobs of the queue at once."""
 
-    def __init__(self, jobs: Jobs, carry_out: Callable[[Job], None], parallel: int, stop: clock.Event) -> None:
+    def __init__(
+        self,
+        jobs: Jobs,
+        carry_out: Callable[[Job], None],
+        parallel: int,
+        stop: clock.Event,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
         """``carry_out`` claims a job and does it, or takes it over and finishes it, in a thread of its own, and tells
-        whom it concerns how that went; ``stop`` set: nothing more is taken."""
+        whom it concerns how that went; ``stop`` set: nothing more is taken; ``tell`` is told what stands in the way of
+        taking anything.
+        """
         self._jobs = jobs
         self._carry_out = carry_out
         self._parallel = parallel
         self._stop = stop
+        self._tell = tell
         self._changed = clock.new_condition()
         self._under_way: set[int] = set()
         self._tried: dict[int, float] = {}
         self._failure: BaseException | None = None
+        self._trouble = ""
 
     def run(self, *, once: bool) -> None:
         """Work until stopped; ``once``: until there is nothing to take, each job being tried one time.
 
-        Ends when what was begun has ended. Raises what ``carry_out`` raises, which it should not.
+        Ends when what was begun has ended. Raises JournalLostError with ``once`` (else it is waited for), and what
+        ``carry_out`` raises, which it should not.
         """
-        while not self._stop.is_set() and self._failure is None:
-            taken = self._take(once)
+        try:
+            while not self._stop.is_set() and self._failure is None:
+                taken = self._take_patiently(once)
+                with self._changed:
+                    if once and not taken and not self._under_way:
+                        break
+                    self._changed.wait(LOOK_EVERY)
+        finally:
             with self._changed:
-                if once and not taken and not self._under_way:
-                    break
-                self._changed.wait(LOOK_EVERY)
-        with self._changed:
-            while self._under_way:
-                self._changed.wait(LOOK_EVERY)
+                while self._under_way:
+                    self._changed.wait(LOOK_EVERY)
         if self._failure is not None:
             raise self._failure
+
+    def _take_patiently(self, once: bool) -> bool:
+        try:
+            taken = self._take(once)
+        except JournalLostError as error:
+            if once:
+                raise
+            if str(error) != self._trouble:
+                self._tell(str(error))
+            self._trouble = str(error)
+            return False
+        self._trouble = ""
+        return taken
 
     def _take(self, once: bool) -> bool:
         """Begin what there is a place for; return whether there was something."""

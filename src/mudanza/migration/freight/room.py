@@ -134,6 +134,7 @@ def make_volume(handle: JobHandle, intent: Mapping[str, object], make: Callable[
     Raises HypervisorError: libvirt makes one whole or not at all, and says no before it touches one that exists; and
     HostUnreachableError, after which nobody knows.
     """
+    handle.keep()
     step = handle.intend("create volume", intent)
     handle.assert_held()
     try:

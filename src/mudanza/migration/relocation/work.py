@@ -10,7 +10,7 @@ from mudanza import clock
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.reading.cluster import read_host
 from mudanza.journal.inventory import Inventory
-from mudanza.journal.jobs import Job, JobHandle, Jobs, LeaseLostError
+from mudanza.journal.jobs import LONG_LOOK, Job, JobHandle, Jobs, LeaseLostError
 from mudanza.migration.claim import cancelled_because, journalling_cancel, left_open
 from mudanza.migration.closing import Closing, Residue, deleted_by
 from mudanza.migration.freight.comparison import not_compared
@@ -144,7 +144,7 @@ class RelocationWork(ABC):
 
     def look(self) -> Standing:
         """Ask the host how the disks stand. Raises HostUnreachableError, HypervisorError, LeaseLostError."""
-        self.handle.renew()
+        self.handle.renew(LONG_LOOK)
         seen = self.sighting()
         if seen.side is Side.ABSENT:
             return {}
