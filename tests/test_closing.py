@@ -13,7 +13,7 @@ from mudanza.hypervisor.connections import Connections
 from mudanza.journal.database import open_database
 from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import JobHandle, Jobs, NewJob
-from mudanza.migration.closing import Closing, why_keep
+from mudanza.migration.closing import Closing, Residue, deleted_by, standing_places, why_keep
 from mudanza.migration.record import CopiedDisk, MoveRecord
 from mudanza.migration.settle import Verdict
 from mudanza.model.errors import HostUnreachableError, HypervisorError, NeedsPersonError
@@ -55,6 +55,9 @@ class Hosts:
         if name not in self._hosts:
             raise HostUnreachableError(name, "connection refused")
         return self._hosts[name]
+
+    def volumes(self, name: str) -> None:
+        raise HostUnreachableError(name, "connection refused")
 
 
 @pytest.fixture
@@ -130,3 +133,42 @@ def test_a_volume_is_deleted_only_when_nothing_can_refer_to_it(disk: CopiedDisk,
 def test_a_host_that_is_not_seen_may_use_what_it_can_see(disk: CopiedDisk, unseen: str, kept: bool) -> None:
     hosts = [factories.host(name, error="down" if name == unseen else None) for name in ("h1", "h2", "h3")]
     assert bool(why_keep(disk, "h1", factories.cluster(hosts))) == kept
+
+
+def place(path: str, pool: str = "default") -> dict[str, str]:
+    return {"pool": pool, "volume": path.rpartition("/")[2], "path": path}
+
+
+def test_what_a_job_has_made_and_not_deleted_since(tmp_path: Path, handle: JobHandle) -> None:
+    made, theirs = place("/images/a"), place("/elsewhere/a", pool="")
+    for each in (made, theirs):
+        handle.done(handle.intend("create volume", each), {"made": each["path"]})
+    handle.done(handle.intend("create volume", place("/images/refused")), {"error": "it exists"})
+    handle.intend("create volume", place("/images/unknown"))
+    jobs = Jobs(open_database(str(tmp_path / "m.db")))
+
+    def standing() -> list[str]:
+        return [str(step.intent["path"]) for step in standing_places(jobs.get(handle.id))]
+
+    assert standing() == ["/images/a", "/elsewhere/a", "/images/unknown"]
+    handle.done(handle.intend("delete volume", {"host": "h2", **theirs}), {"done": True})
+    assert standing() == ["/images/a", "/images/unknown"], "of two of one name the one that was deleted"
+    handle.done(handle.intend("delete volume", {"host": "h1", "pool": "default", "volume": "a"}), {"done": True})
+    assert standing() == ["/images/a", "/images/unknown"], "that was the source's"
+    handle.done(handle.intend("delete volume", {"host": "h2", "pool": "default", "volume": "a"}), {"done": True})
+    assert standing() == ["/images/unknown"]
+    handle.done(handle.intend("create volume", made), {"made": made["path"]})
+    assert standing() == ["/images/unknown", "/images/a"], "it was made again"
+
+
+def test_what_comes_to_be_where_a_volume_was_deleted_is_another_ones(tmp_path: Path, handle: JobHandle) -> None:
+    gone = {"host": "h1", "pool": "default", "volume": "db.qcow2"}
+    handle.done(handle.intend("delete volume", gone), {"error": "busy"})
+    jobs = Jobs(open_database(str(tmp_path / "m.db")))
+    assert deleted_by(jobs.get(handle.id)) == frozenset()
+    handle.done(handle.intend("delete volume", gone), {"done": True})
+    assert deleted_by(jobs.get(handle.id)) == {("h1", "default", "db.qcow2")}
+    inventory = Inventory(open_database(str(tmp_path / "m.db")))
+    again = Closing(cast(Connections, Hosts()), inventory, handle, RECORD, deleted_by(jobs.get(handle.id)))
+    assert again.remove_source_disks() == Residue()
+    assert closing(tmp_path, handle).remove_source_disks().kept == (f"h1:{PATH}",), "nobody has deleted that one"

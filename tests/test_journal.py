@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, update
@@ -199,3 +200,37 @@ def test_a_host_of_an_unfinished_job_is_neither_removed_nor_led_elsewhere(engine
     assert "mudanza job close 1" in refused.value.remedy
     Jobs(engine).take_over(1).finish("failed", "as before", 4)
     inventory.remove_host("h1")
+
+
+def test_a_follower_hears_what_was_written_and_when_a_job_is_kept(engine: Engine) -> None:
+    heard: list[object] = []
+
+    class Follower:
+        def renewed(self) -> None:
+            heard.append("renewed")
+
+        def done(self, name: str, intent: Mapping[str, Any], outcome: Mapping[str, Any]) -> None:
+            heard.append((name, intent, outcome))
+
+    handle = Jobs(engine).begin(NEW)
+    unheard = handle.intend("create volume", {"path": "/a"})
+    handle.follower = Follower()
+    handle.done(unheard, {"made": "/a"})
+    handle.renew()
+    assert heard == [("create volume", {"path": "/a"}, {"made": "/a"}), "renewed"]
+
+
+def test_an_adopted_job_waits_for_who_goes_on_with_it(engine: Engine) -> None:
+    jobs = Jobs(engine)
+    number = jobs.adopt(
+        NEW, [("decide", {"uuid": "u-1"}, {"from": "a claim"}), ("create volume", {"path": "/a"}, None)]
+    )
+    found = jobs.get(number)
+    assert (found.state, found.abandoned, [step.outcome for step in found.steps]) == (
+        "adopted",
+        True,
+        [{"from": "a claim"}, None],
+    )
+    assert jobs.take_over(number).epoch == 2
+    with pytest.raises(BlockedError, match="unfinished job"):
+        jobs.adopt(NEW, [])

@@ -21,7 +21,7 @@ from tests.lab.test_migrate import MakeGuest, assert_untouched, make_guest, slow
 
 __all__ = ["make_guest"]
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
@@ -57,8 +57,8 @@ def adopted(by: Mudanza, vm: str) -> str:
 def test_a_live_move_that_went_on_without_its_controller(
     lab: Lab, lost: Mudanza, new: Mudanza, make_guest: MakeGuest
 ) -> None:
-    guest = make_guest("bereft", memory=256 * MIB, working_set=96 * MIB)
-    with slow(lab, "h1", 4 * MIB):
+    guest = make_guest("bereft")
+    with slow(lab, "h1", MIB):
         running = lost.start("migrate", "bereft", "--to", "h2", "-o", "json")
         running.until("copying memory")
         running.send(signal.SIGKILL)
