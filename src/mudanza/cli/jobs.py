@@ -27,7 +27,7 @@ from mudanza.model.migration import MigrationReport
 from mudanza.model.units import format_duration, parse_duration
 
 if TYPE_CHECKING:
-    from mudanza.journal.jobs import Event, Job, Step
+    from mudanza.journal.jobs import Event, Job, JobHandle, Step
 
 CANCEL_LIMIT = 300.0
 """Seconds a living controller may take to cancel: libvirt may heed late, and then both hosts have to agree."""
@@ -309,7 +309,7 @@ def close(
     job_id: Id,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Close a job that needs a person, once somebody has looked. Nothing is touched on any host.
+    """Close a job that needs a person, once somebody has looked. Nothing is touched but the job's claim on the VM.
 
     Prefer `job resume`, which asks both hosts; this is for a VM that you have put right yourself.
     """
@@ -327,17 +327,30 @@ def close(
     who = app.asked_by()
     handle = app.jobs.take_over(job_id)
     handle.done(handle.intend("close", {"by": who}), {"touched": "nothing"})
+    _take_claim_off(app, handle)
     sentence = f"closed by {who}, who has looked; nothing was touched"
     stays = {"stays": [f"{job.target}:{path}" for path in _volumes_made(job)]}
     handle.finish(CLOSED, sentence, NeedsPersonError.exit_code, {**job.report, **stays})
     say(f"job {job_id} is {sentence}")
 
 
+def _take_claim_off(app: App, handle: JobHandle) -> None:
+    """Have other controllers see that the job has ended, as far as its hosts answer."""
+    from mudanza.migration.vm_claim import VmClaim
+
+    try:
+        with app.connections() as connections:
+            for warning in VmClaim(connections, app.jobs, handle, {}).release():
+                say(f"! {warning}")
+    except UsageError as error:
+        say(f"! whether the VM still carries the job's claim was not looked at: {error}")
+
+
 def _what_closing_means(job: Job) -> Iterator[str]:
     yield f"job {job.id}: {job.vm_name} ({job.vm_uuid}) from {job.source} to {job.target}, {state_of(job)}"
     if volumes := _volumes_made(job):
         yield f"  volumes it made at {job.target}, which stay there: {', '.join(volumes)}"
-    yield "  Nothing is touched on any host, and other jobs may work on the VM from then on."
+    yield "  Nothing is touched but its claim on the VM, and other jobs may work on the VM from then on."
 
 
 def _volumes_made(job: Job) -> list[str]:

@@ -228,11 +228,14 @@ class VmClaim:
         """Take the claim off the VM wherever it is; return a warning for each host where that failed. Repeatable."""
         self._held = False
         step = self._handle.intend(RELEASE, {"claim": self._claim.name})
-        failures = {}
+        failures: dict[str, str] = {}
         for host in self._hosts:
             try:
                 domains = self._connections.domains(host)
-                if domains.sighting(self._uuid).side is Side.PRESENT:
+                seen = domains.sighting(self._uuid)
+                if seen.side is Side.PRESENT and (seen.job or "").startswith("migration"):
+                    failures[host] = "libvirt still migrates it"
+                elif seen.side is Side.PRESENT:
                     self._take_off(domains)
             except (HypervisorError, HostUnreachableError) as error:
                 failures[host] = str(error)
