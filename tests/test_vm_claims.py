@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.xml.claims import (
     claim_namespace,
     claim_xml,
@@ -21,8 +25,12 @@ from mudanza.hypervisor.xml.claims import (
 from mudanza.hypervisor.xml.parsing import parse
 from mudanza.journal.database import open_database
 from mudanza.journal.jobs import Jobs, NewJob
-from mudanza.migration.vm_claim import bare, in_the_way, is_void
+from mudanza.migration import vm_claim
+from mudanza.migration.vm_claim import VmClaim, bare, in_the_way, is_void
 from mudanza.model.claim import Claim
+from mudanza.model.errors import BlockedError
+from mudanza.model.migration import Side, Sighting
+from mudanza.model.vm import VmState
 from tests import factories as make
 
 TAGGED = """<domain type='kvm'>
@@ -105,3 +113,96 @@ def test_no_definition_gets_into_a_claim() -> None:
     assert bare(record) == {"cold": {"files": [{"path": "/a"}]}}
     assert texts_of(bare(record)) == ["/a"]
     assert Claim.__dataclass_fields__["record"].repr is False
+
+
+class Turns:
+    """Lets threads do one thing each in an order that was chosen, then all as they like."""
+
+    def __init__(self, order: Sequence[int], everybody: Sequence[int]) -> None:
+        self._order = deque(order)
+        self._busy = set(everybody)
+        self._changed = threading.Condition()
+
+    def take(self, who: int, act: Callable[[], Any]) -> Any:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._next() in (None, who), timeout=60)
+            if self._order:
+                self._order.popleft()
+            result = act()
+            self._changed.notify_all()
+            return result
+
+    def leave(self, who: int) -> None:
+        with self._changed:
+            self._busy.discard(who)
+            self._changed.notify_all()
+
+    def _next(self) -> int | None:
+        while self._order and self._order[0] not in self._busy:
+            self._order.popleft()
+        return self._order[0] if self._order else None
+
+
+class Metadata:
+    """A VM's metadata as one controller reaches it. libvirt carries each call out as a whole, in some order: that
+    order is what no real host lets a test choose."""
+
+    def __init__(self, there: dict[str, Claim], turns: Turns, who: int) -> None:
+        self._there, self._turns, self._who = there, turns, who
+
+    def domains(self, _host: str) -> Metadata:
+        return self
+
+    def sighting(self, _uuid: str) -> Sighting:
+        return Sighting(Side.PRESENT, VmState.RUNNING, "booted", persistent=True)
+
+    def claims(self, _uuid: str) -> tuple[Claim, ...]:
+        return cast(tuple[Claim, ...], self._turns.take(self._who, lambda: tuple(self._there.values())))
+
+    def set_claim(self, _uuid: str, claim: Claim) -> None:
+        self._turns.take(self._who, lambda: self._there.__setitem__(claim.journal, claim))
+
+    def drop_claim(self, _uuid: str, journal: str) -> None:
+        self._turns.take(self._who, lambda: self._there.pop(journal, None))
+
+
+@pytest.fixture(scope="module")
+def journals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Jobs, ...]]:
+    places = (tmp_path_factory.mktemp("journal") / "m.db" for _ in range(3))
+    found = tuple(Jobs(open_database(str(path))) for path in places)
+    before, vm_claim.STEP_BACK = vm_claim.STEP_BACK, 0.0
+    yield found
+    vm_claim.STEP_BACK = before
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 2), max_size=40))
+def test_in_whatever_order_things_happen_one_controller_goes_on_at_the_most(
+    journals: tuple[Jobs, ...], order: list[int]
+) -> None:
+    there: dict[str, Claim] = {}
+    turns = Turns(order, range(len(journals)))
+    outcomes: dict[int, str] = {}
+    handles = [jobs.begin(NewJob("live", "u-1", "db", "h1", "h2", {}, "ana@laptop")) for jobs in journals]
+
+    def contend(who: int) -> None:
+        claim = VmClaim(cast(Connections, Metadata(there, turns, who)), journals[who], handles[who], {})
+        try:
+            claim.take()
+            outcomes[who] = "won"
+        except BlockedError as refused:
+            outcomes[who] = str(refused)
+        finally:
+            turns.leave(who)
+
+    threads = [threading.Thread(target=contend, args=(who,)) for who in range(len(journals))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    winners = [who for who, outcome in outcomes.items() if outcome == "won"]
+    assert len(outcomes) == len(journals)
+    assert len(winners) <= 1
+    assert set(there) == {journals[who].journal for who in winners}, "who lost leaves nothing"
+    for who in winners:
+        handles[who].finish("done", "", 0)

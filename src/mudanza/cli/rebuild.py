@@ -118,9 +118,8 @@ def _ask(to_adopt: Sequence[Orphan], to_remove: Sequence[Orphan]) -> None:
             say(f"{verb} {orphan.name}: {orphan.what}\n  {orphan.truth}")
     if not sys.stdin.isatty():
         raise UsageError("nobody can be asked whether to do that", remedy="say so beforehand: --yes")
-    say("Do that? [y/N]")
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise BlockedError("nothing was done", remedy="")
+    if not typer.confirm("Do that?", err=True):
+        raise BlockedError("nothing was done", remedy="see what is left: mudanza rebuild")
 
 
 def _done(orphan: Orphan, act: Callable[[Orphan], None]) -> bool:

@@ -20,6 +20,14 @@ def assert_unchanged(vm: Vm, seen: Sighting, xml: str) -> None:
 
 
 def look_again(vm: Vm, domains: Domains) -> None:
-    """Ask the VM's host whether it is still what preflight has judged. Raises BlockedError, HypervisorError,
-    HostUnreachableError."""
-    assert_unchanged(vm, domains.sighting(vm.uuid), domains.describe(vm.uuid))
+    """Ask the VM's host whether it is still what preflight has judged, and nobody else works on it.
+
+    Raises BlockedError, HypervisorError, HostUnreachableError.
+    """
+    seen = domains.sighting(vm.uuid)
+    assert_unchanged(vm, seen, domains.describe(vm.uuid))
+    if seen.job not in (None, "unknown"):  # one that QEMU does not tell in time may be none
+        raise BlockedError(
+            f"another job has begun on VM {vm.name!r} since it was checked: {seen.job}",
+            remedy="nothing was touched; try again when it has ended",
+        )

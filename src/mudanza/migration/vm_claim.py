@@ -69,7 +69,7 @@ class VmClaim:
         self._connections = connections
         self._jobs = jobs
         self._handle = handle
-        self._uuid, self._name = job.vm_uuid, job.vm_name
+        self._uuid, self._name, self._report = job.vm_uuid, job.vm_name, job.report
         self._hosts = tuple(dict.fromkeys((job.source, job.target)))
         self._keys = {(jobs.journal, job.id), *_adopted(job)}
         self._beaten_at = clock.monotonic()
@@ -100,7 +100,8 @@ class VmClaim:
         try:
             self._take(look_again, over)
         except BlockedError as error:
-            self._handle.finish("refused", str(error), error.exit_code)
+            # What an earlier try of the same job has left is left still.
+            self._handle.finish("refused", str(error), error.exit_code, self._report)
             raise ClaimRefusedError(str(error), findings=error.findings, remedy=error.remedy) from error
 
     def _take(self, look_again: Callable[[], None] = lambda: None, over: Claim | None = None) -> None:
@@ -122,7 +123,7 @@ class VmClaim:
             return None
         domains = self._connections.domains(host)
         if over is not None:
-            await_silence(domains, self._uuid, over)
+            await_silence(domains, self._uuid, over, self._handle.renew)
             self._claim = replace(self._claim, took=over.id)
         for _ in range(TRIES):
             if others := self._others(domains, over):
@@ -316,14 +317,16 @@ def in_the_way(jobs: Jobs, claims: Iterable[Claim]) -> Claim | None:
     return next(found, None)
 
 
-def await_silence(domains: Domains, uuid: str, claim: Claim) -> None:
-    """Watch a claim for WATCH seconds. Raises BlockedError when its holder shows a sign of life.
+def await_silence(domains: Domains, uuid: str, claim: Claim, turn: Callable[[], None]) -> None:
+    """Watch a claim for WATCH seconds, calling ``turn`` over and over. Raises BlockedError when its holder shows a sign
+    of life.
 
     It does when the claim changes, or libvirt works on the VM: during a migration no claim can be written. Raises
     HypervisorError, HostUnreachableError.
     """
     before, until = domains.claims(uuid), clock.monotonic() + WATCH
     while True:
+        turn()
         job = domains.sighting(uuid).job
         if domains.claims(uuid) != before or job is not None:
             sign = f"libvirt works on it ({job})" if job is not None else "its claim has changed just now"

@@ -110,7 +110,7 @@ class ColdMigration:
         with acting_only_if(handle.assert_may_act):
             hosts = (self._read(record.source), self._read(record.target))
             work = self._work(handle, record, hosts, still_to_decide(found.asked), stop)
-            return work.to_the_end(work.claim.look_after)
+            return work.to_the_end(work.claim.look_after if found.ended_at is None else work.claim.take)
 
     def clean_up(self, job_id: int) -> Residue:
         """Give up what a failed job has brought to its target, and delete it there; or what one that went well could
