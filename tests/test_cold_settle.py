@@ -79,6 +79,11 @@ def test_nothing_is_let_go_that_was_not_compared(
         assert compared
         assert defined
         assert not source.state.active
+    strange = settle_cold(source, target, compared=compared, defined=defined, let_go=False)
+    if source is ABSENT:
+        assert strange.next is Next.PERSON, "who took it from the source may have it elsewhere"
+    else:
+        assert strange == verdict
     if verdict.next is Next.TAKE_BACK:
         assert defined, "only our own definition"
         assert not target.state.active, "and nothing that runs"

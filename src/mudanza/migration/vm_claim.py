@@ -198,6 +198,21 @@ class VmClaim:
                 who = claims[0].in_words if claims else "it was defined anew, or is another VM of the same UUID"
                 raise self._lost(f"on {host} it does not carry that job's claim: {who}")
 
+    def confirm_at(self, host: str) -> None:
+        """Look whether a host still has the VM with our claim, before it is made known elsewhere.
+
+        Raises ClaimLostError; HypervisorError, HostUnreachableError where the host does not say.
+        """
+        domains = self._connections.domains(host)
+        seen = domains.sighting(self._uuid)
+        if seen.side is Side.UNSEEN:
+            raise HostUnreachableError(host, seen.reason)
+        claims = domains.claims(self._uuid) if seen.side is Side.PRESENT else ()
+        self._refuse_taken_over(host, claims)
+        if self._expected() and not self._ours(claims):
+            who = claims[0].in_words if claims else "it does not carry that job's claim, or is not there any more"
+            raise self._lost(f"on {host}, {who}")
+
     def _refuse_taken_over(self, host: str, claims: tuple[Claim, ...]) -> None:
         ids = {f"{journal}-{job}" for journal, job in self._keys}
         for claim in claims:

@@ -212,7 +212,13 @@ class _Work:
         job = self.jobs.get(self.handle.id)
         source, target = self.hand_over.look()
         self.compared = comparison_of(job)
-        return settle_cold(source, target, compared=self.compared is not None, defined=was_defined(job))
+        return settle_cold(
+            source,
+            target,
+            compared=self.compared is not None,
+            defined=was_defined(job),
+            let_go=bool(job.steps_named("release source")),
+        )
 
     def _turn(self, verdict: Verdict) -> MigrationReport | None:
         record = self.record
@@ -224,6 +230,7 @@ class _Work:
                 self.hand_over.remember()
                 self.verified = self.freight.bring(self.jobs.get(self.handle.id))
                 self.freight.turn()  # from here on it is too late to cancel
+                self.claim.confirm_at(record.source)
                 self.hand_over.define()
             case Next.HAND_OVER:
                 self.handle.enter("handing over")

@@ -36,9 +36,12 @@ class Verdict:
     why: str
 
 
-def settle_cold(source: Sighting, target: Sighting, *, compared: bool, defined: bool) -> Verdict:
+def settle_cold(source: Sighting, target: Sighting, *, compared: bool, defined: bool, let_go: bool = True) -> Verdict:
     """Decide. ``compared``: the journal says that both hosts' files were found the same, or were not to be compared;
-    ``defined``: it says that our definition was brought to the target, or was about to be."""
+    ``defined``: it says that our definition was brought to the target, or was about to be; ``let_go``: that the source
+    was told to forget the VM, or was about to be."""
+    if source.side is Side.ABSENT and target.side is Side.PRESENT and compared and defined and not let_go:
+        return Verdict(Next.PERSON, "the source does not know it any more, and this job has not taken it from there")
     if source.side is Side.UNSEEN:
         return Verdict(Next.PERSON, f"the source cannot be asked: {source.reason}")
     if target.side is Side.UNSEEN:

@@ -16,7 +16,7 @@ from mudanza.migration.relocation.plan import RelocationRecord
 from mudanza.migration.vm_claim import ADOPT, TAKE
 from mudanza.model.claim import Claim
 from mudanza.model.errors import BlockedError
-from mudanza.model.migration import MigrationOptions, Sighting
+from mudanza.model.migration import MigrationOptions, Side, Sighting
 
 Step = tuple[str, Mapping[str, Any], Mapping[str, Any] | None]
 """A step's name, intent and outcome; None: nobody knows how it went."""
@@ -88,6 +88,9 @@ def _how_far(found: Found) -> Iterator[Step]:
         yield "compare", {}, {"same": "as the claim at the target says", "written": {}}
     if found.defined:
         yield "define", {"host": found.claim.target}, {"done": True}
+    if found.defined and found.source.side is Side.ABSENT:
+        # Nobody else takes a VM from where it carries a claim: whoever adopts the job has looked.
+        yield "release source", {"host": found.claim.source}, {"done": True}
 
 
 def _record(found: Found) -> Mapping[str, Any]:

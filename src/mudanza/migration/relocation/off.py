@@ -97,6 +97,7 @@ class OffWork(RelocationWork):
             raise MigrationFailedError(f"it has changed while it was copied: {changed}")
         self._history.remember({})
         domains = self.connections.domains(self.host)
+        self.claim.confirm_at(self.host)
         secure = domains.describe(self.uuid, inactive=True)
         xml = self.claim.on(with_secrets_of(self._cold.target_xml, secure))
         self.step("define", {"host": self.host}, lambda: domains.define(xml))
