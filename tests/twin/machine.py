@@ -63,6 +63,8 @@ CALLS = (
     "set autostart",
     "suspend",
 )
+CALM = 60.0
+"""Seconds after the last trouble with a host or a way that everything should have come right again by itself."""
 FOREIGN = f"{IMAGES}/foreign.qcow2"
 
 
@@ -80,6 +82,8 @@ class End:
     job: Job
     homes: tuple[str, ...]
     running: tuple[str, ...]
+    is_calm: bool
+    """All hosts had answered for a while, and nothing happened to the VM that is for a person to judge."""
 
 
 class World(RuleBasedStateMachine):
@@ -99,6 +103,7 @@ class World(RuleBasedStateMachine):
         self.stale: list[str] = []
         self.ends: list[End] = []
         """Of jobs, since the last look."""
+        self.troubled_at = 0.0
         self.at_work = False
         """Whether there is a job that has not ended."""
 
@@ -230,22 +235,26 @@ class World(RuleBasedStateMachine):
     @precondition(lambda self: self.at_work)
     @rule(host=st.sampled_from(["h1", "h2"]))
     def kill_host(self, host: str) -> None:
+        self.troubled_at = self.twin.scheduler.now
         self.disturbed.add("host")
         self._host(host).power_off()
 
     @rule(host=st.sampled_from(["h1", "h2"]))
     def host_returns(self, host: str) -> None:
+        self.troubled_at = self.twin.scheduler.now
         self._host(host).power_on()
 
     @precondition(lambda self: self.at_work)
     @rule(host=st.sampled_from(["h1", "h2"]))
     def isolate(self, host: str) -> None:
+        self.troubled_at = self.twin.scheduler.now
         self._host(host).isolated = True
         self.twin.world_changed(self._host(host))
 
     @precondition(lambda self: self.at_work)
     @rule(host=st.sampled_from(["h1", "h2"]), seconds=st.sampled_from([None, 0.3, 2.0, 40.0]))
     def kill_libvirtd(self, host: str, seconds: float | None) -> None:
+        self.troubled_at = self.twin.scheduler.now
         self._host(host).stop_libvirtd()
         if seconds is not None:
             self.twin.scheduler.after(seconds, self._host(host).start_libvirtd)
@@ -253,10 +262,12 @@ class World(RuleBasedStateMachine):
     @precondition(lambda self: self.at_work)
     @rule()
     def cut(self) -> None:
+        self.troubled_at = self.twin.scheduler.now
         self.twin.cut("h1", "h2")
 
     @rule()
     def heal(self) -> None:
+        self.troubled_at = self.twin.scheduler.now
         self.twin.heal()
         for host in self.twin.hosts.values():
             host.start_libvirtd()
@@ -277,11 +288,13 @@ class World(RuleBasedStateMachine):
     @precondition(lambda self: self.at_work)
     @rule(host=st.sampled_from(["h1", "h2"]))
     def fill_disk(self, host: str) -> None:
+        self.troubled_at = self.twin.scheduler.now
         self._host(host).own.is_full = True
 
     @precondition(lambda self: self.at_work)
     @rule(host=st.sampled_from(["h1", "h2"]))
     def refuse_logins(self, host: str) -> None:
+        self.troubled_at = self.twin.scheduler.now
         self._host(host).refuses_logins = True
 
     # What a stranger does by hand. What no tool could do without looking he does not do either.
@@ -341,7 +354,10 @@ class World(RuleBasedStateMachine):
 
     def _note_end(self, job: int) -> None:
         homes = tuple(home.host for home in self.homes())
-        self.ends.append(End(self.the.jobs.get(job), homes, tuple(self.twin.oracle.runs_on(self.vm))))
+        answer = all(host.answers and self.twin.reachable(host) for host in self.twin.hosts.values())
+        is_calm = answer and not self.disturbed and self.twin.scheduler.now - self.troubled_at > CALM
+        is_calm = is_calm and not self.twin.oracle.violations
+        self.ends.append(End(self.the.jobs.get(job), homes, tuple(self.twin.oracle.runs_on(self.vm)), is_calm))
 
     def _note_order(self, controller: Controller, call: str) -> None:
         """See whether who has a host do something owns the job that it does it for."""
@@ -384,6 +400,8 @@ class World(RuleBasedStateMachine):
             assert job.target not in end.running, (
                 f"job {job.id} says it stayed; it runs at {end.running}\n{self.story()}"
             )
+        elif job.ended_at is None:
+            assert not end.is_calm, f"job {job.id} is left to a person for nothing\n{self.story()}"
         elif job.exit_code == VmDownError.exit_code:
             assert end.homes, f"job {job.id} says its disks are whole\n{self.story()}"
 
@@ -426,9 +444,7 @@ class World(RuleBasedStateMachine):
         self.the_truth_is_told()
 
     def _recover(self) -> None:
-        self.twin.heal()
-        for host in self.twin.hosts.values():
-            host.power_on()
+        self.heal_everything()
         self.twin.scheduler.advance(seconds=40)
         for host in self.twin.hosts.values():
             host.start_libvirtd()
@@ -445,6 +461,13 @@ class World(RuleBasedStateMachine):
             if domain is not None:
                 wanted = self.autostart and name == place
                 assert domain.autostart == wanted, f"autostart at {name}: {domain.autostart}\n{self.story()}"
+
+    def heal_everything(self) -> None:
+        """Mend whatever is broken."""
+        self.troubled_at = self.twin.scheduler.now
+        self.twin.heal()
+        for host in self.twin.hosts.values():
+            host.power_on()
 
     def _only_where_a_person_must_look(self, last: MudanzaError | None) -> None:
         two = [each for each in self.twin.oracle.violations if not each.actor]

@@ -64,7 +64,7 @@ class Scene:
     database: Path
     attempts: list[Attempt] = field(default_factory=list)
     on_finish: Callable[[int], None] = lambda _job: None
-    """Told of every job that is closed, at that very instant."""
+    """Told of every job that is closed or left to a person, at that very instant."""
     handles: dict[Controller, JobHandle] = field(default_factory=dict)
     """The job that each controller took last."""
 
@@ -232,7 +232,7 @@ def journal_writes_are_points(the: Scene) -> Iterator[None]:
             result = write(*arguments, **named)
             if isinstance(result, JobHandle):
                 the.handles[the.twin.scheduler.controller] = result
-            if write.__name__ == "finish":
+            if write.__name__ in ("finish", "let_go"):
                 the.on_finish(arguments[0].id)
             the.twin.scheduler.point(f"after {label}")
             return result

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from mudanza import clock
 from mudanza.hypervisor.domains import Domains
 from mudanza.journal.jobs import LONGEST_CALL, JobHandle
-from mudanza.model.errors import HypervisorError, MigrationFailedError
+from mudanza.model.errors import HostUnreachableError, HypervisorError, MigrationFailedError
 from mudanza.model.migration import Side
 from mudanza.model.units import format_duration
 
@@ -25,7 +25,7 @@ def shut_down(
     One that does not obey is left running, and MigrationFailedError raised; ``force`` switches it off hard instead.
     """
     step = handle.intend("shut down", {"host": domains.host, "limit": limit})
-    begun, ask_at, refused = clock.monotonic(), 0.0, ""
+    begun, ask_at, refused, unheard = clock.monotonic(), 0.0, "", False
     while True:
         turn()
         waited = clock.monotonic() - begun
@@ -42,6 +42,10 @@ def shut_down(
                 if domains.sighting(uuid).state.active:  # it is paused, say; else it went off just now
                     refused = str(error)
                     break
+            except HostUnreachableError:
+                if unheard:
+                    raise
+                unheard = True  # only the answer may be lost, and the guest be on its way down
             ask_at = waited + ASK_AGAIN
         clock.sleep(LOOK_AGAIN)
     if not force:

@@ -15,7 +15,7 @@ from mudanza.hypervisor.connection import acting_only_if
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.reading.cluster import read_host
 from mudanza.journal.inventory import Inventory
-from mudanza.journal.jobs import Job, JobHandle, Jobs, LeaseLostError, NewJob
+from mudanza.journal.jobs import JobHandle, Jobs, LeaseLostError, NewJob
 from mudanza.migration.asked import still_to_decide, stored
 from mudanza.migration.claim import left_open
 from mudanza.migration.closing import Closing, Residue, deleted_by
@@ -180,6 +180,7 @@ class _Work:
     begun: float = 0.0
     off_at: float | None = None
     verified: str = ""
+    looked_again: bool = False
     compared: Mapping[str, Any] | None = None
 
     def to_the_end(self, begin: Callable[[], None]) -> MigrationReport:
@@ -190,7 +191,7 @@ class _Work:
             begin()
             self._take_up()
             for _ in range(MOST_TURNS):
-                report = self._turn(self._verdict())
+                report = self._turn_or_look_again()
                 if report is not None:
                     return report
             raise NeedsPersonError(f"VM {self.record.name!r}: the job goes in circles")
@@ -219,6 +220,17 @@ class _Work:
             defined=was_defined(job),
             let_go=bool(job.steps_named("release source")),
         )
+
+    def _turn_or_look_again(self) -> MigrationReport | None:
+        """Take a turn; of a VM that is the target's, a second one where the first one failed: maybe it only seemed so,
+        for the answer was lost."""
+        try:
+            return self._turn(self._verdict())
+        except (HypervisorError, HostUnreachableError):
+            if self.looked_again or self._verdict().next is not Next.FINISH:
+                raise
+        self.looked_again = True
+        return None
 
     def _turn(self, verdict: Verdict) -> MigrationReport | None:
         record = self.record
@@ -306,6 +318,8 @@ class _Work:
             self.hand_over.start(record.target)
         except (HypervisorError, HostUnreachableError) as error:
             source, target = self.hand_over.look()
+            if target.running and not source.state.active:
+                return  # only the answer was lost
             if target.state.active or source.state.active:
                 raise self._person(f"starting it failed, and it seems to run: {error}") from error
             if source.side is not Side.PRESENT:
@@ -330,21 +344,24 @@ class _Work:
             self.claim.confirm()
         except NeedsPersonError as lost:
             return left_open(self.handle, lost)
+        left = self._leave_target(cancelled=isinstance(error, CancelledError))
         job = self.jobs.get(self.handle.id)
-        left = self._leave_target(job, cancelled=isinstance(error, CancelledError))
         self.hand_over.rearm(job)
         down = start_again(self.hand_over, job, record)
         return self._closed(error, left, "; ".join(filter(None, (down, *self.claim.release()))), down=bool(down))
 
-    def _leave_target(self, job: Job, *, cancelled: bool) -> tuple[str, ...]:
+    def _leave_target(self, *, cancelled: bool) -> tuple[str, ...]:
         """End what still carries; delete what was brought if the move was cancelled; return what stays there."""
+        job = self.jobs.get(self.handle.id)
         if self.hand_over.sighting(self.record.target).side is Side.UNSEEN:
             return kept_places(job)
         try:
             end_carriers(self.connections, self.handle, job)
+            room = Room(self.connections, self.handle, self.target)
+            room.make_sure(job)
         except (HypervisorError, HostUnreachableError):
             return kept_places(job)  # it may still write there: whoever goes on with the job ends it first
-        room = Room(self.connections, self.handle, self.target)
+        job = self.jobs.get(self.handle.id)
         return remove_places(room, job, self.inventory, self.connections) if cancelled else kept_places(job)
 
     def _closed(self, error: MudanzaError, left: tuple[str, ...], remark: str, *, down: bool) -> MudanzaError:
