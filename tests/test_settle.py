@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from mudanza.migration.settle import Act, Verdict, settle
+from mudanza.migration.settle import Act, Verdict, settle, waits_in_vain
 from mudanza.model.migration import Side, Sighting
 from mudanza.model.vm import VmState
 
@@ -97,6 +97,15 @@ def test_the_disks_of_the_source_are_old_only_when_the_migration_brought_it_over
     started = settle(OFF, STARTED_THERE)
     assert (started.verdict, started.arrived) == (Verdict.MOVED, False)
     assert "kept at the source" in started.remark
+
+
+def test_a_copy_is_ended_before_its_time_only_where_the_other_one_runs_for_certain() -> None:
+    waiting = [(source, target) for source, target in product(EVERYTHING, EVERYTHING) if waits_in_vain(source, target)]
+    assert (seen(VmState.PAUSED, "migrating", "migration out"), ARRIVED) in waiting
+    for source, target in waiting:
+        assert target.running
+        assert target.reason == "migrated"
+        assert (source.state, source.reason) == (VmState.PAUSED, "migrating")
 
 
 def test_a_vm_that_arrived_and_stands_still_is_told_of() -> None:

@@ -408,11 +408,15 @@ class World(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             if self.vm:
-                self._come_to_rest()
+                self.come_to_rest()
         finally:
-            self._stack.close()
+            self.close()
 
-    def _come_to_rest(self) -> None:
+    def close(self) -> None:
+        """Take the world away."""
+        self._stack.close()
+
+    def come_to_rest(self) -> None:
         """Heal everything, let everybody end, resume every open job to its end, and look."""
         self._recover()
         for attempt in self._alive():

@@ -56,14 +56,14 @@ def play(number: int, counts: Counter[str]) -> tuple[list[Step], BaseException |
     try:
         for rule in world._initialize_rules_to_run:
             steps.append(Step(rule.function.__name__, {k: drawn(v, random) for k, v in sorted(rule.arguments.items())}))
-            _take(world, steps[-1])
+            take(world, steps[-1])
         for _ in range(random.randint(2, STEPS)):
             rules = [
                 each for each in sorted(world.rules, key=lambda each: each.function.__name__) if _fits(world, each)
             ]
             rule = random.choice(rules)
             steps.append(Step(rule.function.__name__, {k: drawn(v, random) for k, v in sorted(rule.arguments.items())}))
-            _take(world, steps[-1])
+            take(world, steps[-1])
     except Exception as error:
         return steps, error, _end(world, counts, quietly=True)
     try:
@@ -79,7 +79,7 @@ def replay(steps: list[Step]) -> BaseException | None:
     try:
         for step in steps:
             if step.rule == "begin" or _fits(world, rules[step.rule]):
-                _take(world, step)
+                take(world, step)
     except Exception as error:
         _end(world, Counter(), quietly=True)
         return error
@@ -105,7 +105,8 @@ def _fits(world: World, rule: Any) -> bool:
     return all(precondition(world) for precondition in rule.preconditions)
 
 
-def _take(world: World, step: Step) -> None:
+def take(world: World, step: Step) -> None:
+    """Take a step, and see whether all that must hold does."""
     getattr(world, step.rule)(**step.arguments)
     for each in world.invariants:
         each.function(world)
@@ -114,17 +115,17 @@ def _take(world: World, step: Step) -> None:
 def _end(world: World, counts: Counter[str], *, quietly: bool = False) -> str:
     if quietly:
         with contextlib.suppress(Exception):
-            world._stack.close()
+            world.close()
         return ""
     try:
         if world.vm:
-            world._come_to_rest()
+            world.come_to_rest()
             for job in world.the.jobs.latest(99):
                 ended = f"{job.kind} {job.state} {job.exit_code}"
                 counts[ended + (", gone on with by another controller" if job.epoch > 1 else "")] += 1
             counts["libvirt itself ran two"] += sum(not each.actor for each in world.twin.oracle.violations)
     finally:
-        world._stack.close()
+        world.close()
     return ""
 
 

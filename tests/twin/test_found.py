@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from mudanza.model.migration import Mode, Verify
-from tests.twin.play import Step, replay
+from tests.twin.machine import World
+from tests.twin.play import Step, replay, take
 
 
 def begin(**about: Any) -> Step:
@@ -89,3 +90,17 @@ FOUND = {
 def test_it_is_mended(steps: list[Step]) -> None:
     broken = replay(steps)
     assert broken is None, broken
+
+
+@pytest.mark.parametrize("phase", ["HANDED_OVER", "FINISHING"])
+def test_libvirt_is_kept_from_letting_both_copies_run(phase: str) -> None:
+    """Cut off while the target lets the guest run, the source's libvirt would let it go on there after 30 s."""
+    world = World()
+    try:
+        for each in (begin(), migrate(f"phase {phase} of web"), later(0.05), step("cut"), later(120.0)):
+            take(world, each)
+        assert world.twin.oracle.violations == []
+        assert world.twin.oracle.runs_on(world.vm) == ["h2"]
+        assert [attempt.exit_code for attempt in world.the.attempts] == [0]
+    finally:
+        world.close()

@@ -17,7 +17,7 @@ from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import LONG_LOOK, Job, JobHandle, Step
 from mudanza.migration.freight.room import Place, Room
 from mudanza.migration.record import CopiedDisk, MoveRecord
-from mudanza.migration.settle import Act, Settlement, Verdict, settle
+from mudanza.migration.settle import Act, Settlement, Verdict, settle, waits_in_vain
 from mudanza.model.cluster import Cluster
 from mudanza.model.errors import HostUnreachableError, HypervisorError, NeedsPersonError
 from mudanza.model.migration import Side, Sighting
@@ -102,6 +102,12 @@ class Closing:
             if not unclear:
                 self._carry_out(found)
             clock.sleep(LOOK_AGAIN)
+
+    def end_stopped_copy(self) -> None:
+        """End the source's stopped copy where the VM runs at the target already and libvirt does not get to hear it."""
+        if waits_in_vain(*self.look()):
+            why = "it runs at the target, and libvirt at the source waits in vain to hear so"
+            self._carry_out(Settlement(Verdict.MOVED, why, (Act.DROP_SOURCE_COPY,)))
 
     def _carry_out(self, found: Settlement) -> None:
         """Do what the verdict asks for, up to the first thing that fails: then both hosts must be asked again."""

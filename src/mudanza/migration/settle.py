@@ -87,6 +87,16 @@ def settle(source: Sighting, target: Sighting, *, was_paused: bool = False) -> S
     return _settle_at_source(source, target, was_paused=was_paused)
 
 
+def waits_in_vain(source: Sighting, target: Sighting) -> bool:
+    """Whether the VM runs at the target, and libvirt at the source still waits to hear of it.
+
+    If it hears nothing for half a minute it takes the target for dead, and lets the source's copy run as well. So that
+    copy, which nobody will need any more, is to be ended before.
+    """
+    stopped = source.side is Side.PRESENT and source.state is VmState.PAUSED and source.reason == "migrating"
+    return stopped and target.running and target.reason == "migrated" and target.job is None
+
+
 def _is_off(side: Sighting) -> bool:
     return side.side is Side.ABSENT or (side.side is Side.PRESENT and not side.state.active)
 

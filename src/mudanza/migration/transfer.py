@@ -68,7 +68,8 @@ class _Call:
 class Transfer:
     """One migration on its way; ``stop`` or ``cancel`` cancels it.
 
-    ``on_stop`` is told why it is cancelled, before that is ordered.
+    ``on_stop`` is told why it is cancelled, before that is ordered; ``on_standstill`` is called at every turn while the
+    guest stands still for the switchover and nothing moves.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Transfer:
         way: Way,
         stop: clock.Event,
         on_stop: Callable[[str], None],
+        on_standstill: Callable[[], None] = lambda: None,
     ) -> None:
         self._domains = domains
         self._uuid = uuid
@@ -86,6 +88,7 @@ class Transfer:
         self._way = way
         self._stop = stop
         self._on_stop = on_stop
+        self._on_standstill = on_standstill
         self._begun = clock.monotonic()
         self._over = clock.new_event()
         self._call = _Call()
@@ -131,6 +134,8 @@ class Transfer:
             keep_claim()
             sample = self._look(self._elapsed())
             now = self._situation(self._elapsed())
+            if now.stopped:
+                self._on_standstill()
             self._why = self._why or reason_to_stop(now, self._steering)
             if self._why:
                 self._order_to_stop(now)

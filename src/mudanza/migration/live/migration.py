@@ -126,7 +126,7 @@ class LiveMigration:
                 Closing(self._connections, self._inventory, handle, record).disarm()
                 with claim.resting():
                     order = marked(order, claim.on)
-                    end = self._transfer(handle, order, self._steered(handle, prepared, stop, begun))
+                    end = self._transfer(handle, order, self._steered(handle, prepared, record, stop, begun))
         except NeedsPersonError as error:
             raise left_open(handle, error) from None
         except (LeaseLostError, ClaimRefusedError):
@@ -211,14 +211,17 @@ class LiveMigration:
         found = self._connections.volumes(record.source).find(disk.source_path)
         return self._connections.volumes(record.source).describe(*found) if found else None
 
-    def _steered(self, handle: JobHandle, prepared: Prepared, stop: clock.Event, begun: float) -> Transfer:
+    def _steered(
+        self, handle: JobHandle, prepared: Prepared, record: MoveRecord, stop: clock.Event, begun: float
+    ) -> Transfer:
         source, target, options = prepared.source, prepared.chosen.target, prepared.options
         spent = clock.monotonic() - begun
         steering = Steering(
             source.name, target.name, options.max_downtime, options.deadline, self._limits.no_progress, spent
         )
         domains, way = self._connections.domains(source.name), way_between(self._connections, source, target)
-        return Transfer(domains, prepared.vm.uuid, steering, way, stop, journalling_cancel(handle))
+        closing = Closing(self._connections, self._inventory, handle, record)
+        return Transfer(domains, record.uuid, steering, way, stop, journalling_cancel(handle), closing.end_stopped_copy)
 
     def _transfer(self, handle: JobHandle, order: Order, transfer: Transfer) -> TransferEnd:
         # It may last for ever: whoever takes the job over sees it in libvirt.
@@ -406,7 +409,10 @@ class LiveMigration:
             job.read_at - job.started_at,
         )
         way = way_between(self._connections, source, target)
-        transfer = Transfer(domains, record.uuid, steering, way, stop, journalling_cancel(handle))
+        closing = Closing(self._connections, self._inventory, handle, record)
+        transfer = Transfer(
+            domains, record.uuid, steering, way, stop, journalling_cancel(handle), closing.end_stopped_copy
+        )
         if decided := cancelled_because(job):
             transfer.cancel(decided)
         return transfer.follow(self._on_progress, renewing(handle, transfer.cancel))
