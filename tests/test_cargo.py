@@ -113,6 +113,13 @@ def test_what_snapshots_are_made_of_belongs_to_the_vm() -> None:
     assert not found[BASE.path].own
 
 
+def test_memory_of_a_snapshot_can_be_deleted_where_a_pool_knows_its_directory() -> None:
+    paths = (f"{IMAGES}/web.mem", "/srv/two.mem")
+    snapshots = tuple(Snapshot(path[-7:], external=True, current=False, memory=path) for path in paths)
+    found = files(make.vm(snapshots=snapshots))
+    assert [(found[path].source_pool, found[path].source_volume) for path in paths] == [("images", "web.mem"), ("", "")]
+
+
 def test_two_files_of_one_name_cannot_become_one() -> None:
     base = Backing("/srv/base/web.qcow2", "qcow2")
     found = cargo(make.vm(disks=(make.disk(backing=(base,)),)), map_storage={"images": "fast", "/srv/base": "fast"})

@@ -147,6 +147,7 @@ EXAMPLES: list[tuple[str, Level, Change]] = [
     ("disk-shareable", B, all_of(disk(shareable=True), neighbour(host="h1", disks=(make.disk(),)), cold)),
     ("disk-lun", B, disk(device="lun")),
     ("disk-encrypted", B, disk(encryption="luks")),
+    ("disk-encrypted", B, all_of(disk(encryption="luks"), options(format="raw"), cold)),
     ("disk-size-unknown", B, disk(capacity=None)),
     ("map-onto-itself", B, all_of(SHARED, options(map_storage={"images": "images"}))),
     ("pools-unknown", B, target(pools=None)),

@@ -186,17 +186,18 @@ def test_a_migration_from_a_host_that_hangs_is_not_begun(lab: Lab, connections: 
         faults.start_daemon(lab, "h3")
 
 
-VOLUME = """<volume><name>{name}</name><capacity>1048576</capacity><target><format type='qcow2'/></target></volume>"""
+VOLUME = """<volume><name>{name}</name><capacity>{size}</capacity><target><format type='qcow2'/></target></volume>"""
 
 
-def test_volumes(volumes: Volumes) -> None:
-    path = volumes.create("default", VOLUME.format(name="made.qcow2"))
+@pytest.mark.parametrize("size", [MIB, MIB + 512])
+def test_volumes(volumes: Volumes, size: int) -> None:
+    path = volumes.create("default", VOLUME.format(name="made.qcow2", size=size))
     try:
         assert path == f"{IMAGES}/made.qcow2"
         assert "made.qcow2" in volumes.names("default")
         assert volumes.find(path) == ("default", "made.qcow2")
         made = volumes.read("default", "made.qcow2")
-        assert (made.capacity, made.format, made.path) == (MIB, "qcow2", path)
+        assert (made.capacity, made.format, made.path) == (size, "qcow2", path)
     finally:
         volumes.delete("default", "made.qcow2")
     assert volumes.find(path) is None
@@ -207,7 +208,7 @@ def test_no_volume_is_made_over_a_file_the_pool_does_not_know(lab: Lab, volumes:
     with file(lab.cell("h1"), f"{IMAGES}/precious.qcow2", "precious") as path:
         assert "precious.qcow2" not in volumes.names("default")
         with pytest.raises(HypervisorError, match="already exists"):
-            volumes.create("default", VOLUME.format(name="precious.qcow2"))
+            volumes.create("default", VOLUME.format(name="precious.qcow2", size=MIB))
         assert lab.cell("h1").run(["cat", "--", path]).stdout == "precious"
         volumes.refresh("default")
         assert "precious.qcow2" in volumes.names("default")

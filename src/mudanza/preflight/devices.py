@@ -56,13 +56,14 @@ def _lent(case: Case, device: HostDevice) -> Finding:
             "disconnect them in the viewer first",
         )
     if device.kind in _TIED:
+        now = "--live" if case.vm.state.active else "--config"
         return blocks_live(
             case,
             "host-device",
             subject,
             f"the VM uses {_TIED[device.kind]}, which cannot move with it",
-            f"detach it: virsh detach-device --live {vm_key(case.vm)} FILE; a VM moved cold finds only what "
-            f"{case.target.name} has under the same name",
+            f"detach it: virsh detach-device {now} {vm_key(case.vm)} FILE; "
+            f"a VM moved cold finds only what {case.target.name} has under the same name",
         )
     return warning(
         "device-unknown",

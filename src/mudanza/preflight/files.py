@@ -30,6 +30,8 @@ class NeededFile:
     drive: str | None = None
     """The removable drive it lies in."""
     is_firmware: bool = False
+    is_medium: bool = False
+    """An image the VM only reads, which can travel along."""
 
 
 def files_needed(vm: Vm, target: Host) -> tuple[str, ...]:
@@ -58,7 +60,7 @@ def _needed(vm: Vm, target: Host) -> Iterator[NeededFile]:
 def _read_only(disk: Disk) -> Iterator[NeededFile]:
     if disk.is_local_image and disk.source is not None and opened_read_only(disk) and not _is_host_drive(disk):
         drive = disk.target if disk.device in ("cdrom", "floppy") else None
-        yield NeededFile(disk.source, f"disk {disk.target}", "reads it", drive)
+        yield NeededFile(disk.source, f"disk {disk.target}", "reads it", drive, is_medium=True)
 
 
 def needed_files(case: Case) -> Iterator[Finding]:
@@ -92,6 +94,8 @@ def _how_to_mend(case: Case, needed: NeededFile) -> str:
     ways = [f"give {case.target.name} that device"] if is_device else [copy]
     if needed.is_firmware:
         ways.insert(0, "install the firmware there (Debian: ovmf)")
+    if needed.is_medium and case.options.media is not Media.COPY:
+        ways.insert(0, "let it travel along: --media copy")
     if needed.drive is not None:
         now = ("--live",) if case.vm.state.active else ()
         drive = ("--domain", key, "--path", needed.drive, "--eject", *now, "--config")

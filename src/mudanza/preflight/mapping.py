@@ -9,7 +9,7 @@ from typing import Literal
 
 from mudanza.model.finding import Finding
 from mudanza.model.host import Host, Pool
-from mudanza.model.migration import Answer, Facts, Media, MigrationOptions, Probe
+from mudanza.model.migration import Answer, Chain, Facts, Media, MigrationOptions, Probe
 from mudanza.model.vm import Disk, Nic, Vm
 from mudanza.preflight.wording import because, blocker, listed, start_driver, virsh, warning
 
@@ -127,7 +127,7 @@ def _plan_disk(
         return _in_place(disk, "shared", "both hosts see the same image" + because(shared.detail))
     if wanted is None and shared.answer is Answer.UNKNOWN:
         return _sharing_unknown(disk, shared)
-    against = _why_not_copied(disk, source, cold=cold)
+    against = _why_not_copied(disk, source, options, cold=cold)
     return against or _plan_copy(disk, source, target, wanted, shared, options)
 
 
@@ -192,7 +192,7 @@ def _sharing_unknown(disk: Disk, shared: Probe) -> Finding:
     )
 
 
-def _why_not_copied(disk: Disk, source: Host, *, cold: bool) -> Finding | None:
+def _why_not_copied(disk: Disk, source: Host, options: MigrationOptions, *, cold: bool) -> Finding | None:
     """A cold copy is one of bytes: it asks neither what they mean nor whether somebody writes to them elsewhere."""
     subject = f"disk {disk.target}"
     if disk.shareable and not cold:
@@ -209,12 +209,13 @@ def _why_not_copied(disk: Disk, source: Host, *, cold: bool) -> Finding | None:
             f"{disk.source} is passed through as a SCSI LUN, which no copy in a pool can stand in for",
             "use it as an ordinary disk (device='disk', virsh edit), which can be copied",
         )
-    if disk.encryption is not None and not cold:
+    if disk.encryption is not None and not (cold and _stays_as_it_is(disk, options)):
         return blocker(
             "disk-encrypted",
             subject,
             f"{disk.source} is encrypted ({disk.encryption}), and a copy would need an encrypted volume made first",
-            "put it on storage that both hosts share, or move the file yourself while the VM is shut off",
+            "put it on storage that both hosts share, or let its bytes travel as they are: --mode cold, without "
+            "--format and --chain flatten",
         )
     if disk.capacity is None:
         return blocker(
@@ -225,6 +226,12 @@ def _why_not_copied(disk: Disk, source: Host, *, cold: bool) -> Finding | None:
             "virsh pool-define-as, virsh pool-start",
         )
     return None
+
+
+def _stays_as_it_is(disk: Disk, options: MigrationOptions) -> bool:
+    """Whether a cold copy asks nothing of what an image means."""
+    flattened = bool(disk.backing) and options.chain is Chain.FLATTEN
+    return options.format in (None, disk.format) and not flattened
 
 
 def _plan_copy(
