@@ -93,6 +93,33 @@ def test_within_one_host_too(lab: Lab, mudanza: Mudanza, by_ssh: Mudanza) -> Non
         virsh(lab.cell("h1"), "start", "--paused", "inner")
 
 
+def test_a_chain_comes_back_onto_its_own_old_layers(lab: Lab, by_ssh: Mudanza, made: ExitStack) -> None:
+    """They name each other by other paths than those that come back; what a guest finds in them is the same."""
+    made.callback(kinds.sweep, lab, "storey")
+    base = image(lab, f"{IMAGES}/storey-base.qcow2", "64M", *WRITES)
+    middle = image(lab, f"{IMAGES}/storey-middle.qcow2", "", "write -q -P 0xb1 1M 1M", backing=base)
+    top = image(lab, f"{IMAGES}/storey.qcow2", "", "write -q -P 0xb2 2M 1M", backing=middle)
+    holds = content(lab, "h1", top, "qcow2")
+    left = {path: look(lab, "h1", path).sha256 for path in (base, middle)}
+    with off(lab, "storey", disk(top, "vda")) as uuid:
+        move(by_ssh, "storey", "--map-storage", "default=fast")
+        assert {path: look(lab, "h1", path).sha256 for path in left} == left, "others may be built upon them"
+        # One byte of the guest's in the layer there, and it is another one.
+        h1 = lab.cell("h1")
+        h1.run(["qemu-io", "-f", "qcow2", "-c", "write -q -P 0xb0 1M 512", middle])
+        refused = by_ssh("migrate", "storey", "--to", "h1", "--map-storage", "fast=default", expect=4)
+        assert f"h1 has a {middle} of its own" in refused.err
+        h1.run(["qemu-io", "-f", "qcow2", "-c", "write -q -P 0xb1 1M 512", middle])
+        # It is to stand on its base as the other one does.
+        h1.run(["qemu-img", "rebase", "-u", "-f", "qcow2", "-b", base, "-F", "raw", middle])
+        by_ssh("migrate", "storey", "--to", "h1", "--map-storage", "fast=default", expect=4)
+        h1.run(["qemu-img", "rebase", "-u", "-f", "qcow2", "-b", base, "-F", "qcow2", middle])
+        report = move(by_ssh, "storey", "--map-storage", "fast=default", to="h1")
+        assert "1 of them by what a guest finds there" in str(report["verified"])
+        assert content(lab, "h1", top, "qcow2") == holds
+        assert states(lab, uuid) == {"h1": "shut off"}
+
+
 def test_a_chain_that_goes_on_where_libvirt_does_not_look_is_refused(
     lab: Lab, by_ssh: Mudanza, made: ExitStack
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +17,7 @@ from mudanza.hypervisor.probing.files import file_lengths
 from mudanza.hypervisor.streams import copy_bytes
 from mudanza.journal.jobs import Job, JobHandle
 from mudanza.migration.claim import journalling_cancel, renewing
+from mudanza.migration.freight.as_good import candidates
 from mudanza.migration.freight.bases import name_bases_anew, refuse_unknown_bases
 from mudanza.migration.freight.comparison import Comparison, Piece, Range
 from mudanza.migration.freight.images import images_at_both_ends, length_of
@@ -145,9 +146,12 @@ class Freight:
         # What becomes another format is carried anew as a whole.
         ranges = {piece: whole(piece) for piece in pieces if piece.fresh or not piece.file.as_it_is}
         if stale:
-            self._tell("comparing what is there already")
+            self._on_progress(Progress("comparing what is there already", 0.0))
             found = self._differences(stale, Verify.FULL)
-            ranges |= {piece: found[piece.file.source] for piece in stale if piece.file.source in found}
+            as_good = self._as_good(stale, found)
+            pieces = tuple(as_good.get(piece.file.source, piece) for piece in pieces)
+            differing = [piece for piece in stale if piece.file.source in found.keys() - as_good.keys()]
+            ranges |= {piece: found[piece.file.source] for piece in differing}
             self._refuse_foreign(ranges)
         comparison = self._comparison(pieces, self._record.verify)
         try:
@@ -222,12 +226,21 @@ class Freight:
         here = contents_of(self._connections.get(self._source.name), self._source)
         there = contents_of(self._connections.get(self._target.name), self._target)
         images_too = here.images is not None and there.images is not None
-        comparable = [piece for piece in pieces if piece.file.as_it_is or (images_too and piece.here)]
+        comparable = [piece for piece in pieces if (images_too if piece.here else piece.file.as_it_is)]
         return Comparison(here, there, comparable, how, self._stop)
 
     def _differences(self, pieces: Sequence[Piece], how: Verify) -> Mapping[str, tuple[Range, ...]]:
         comparison = self._comparison(pieces, how)
         return comparison.differences(self.turn, self._tell_compared(comparison.total))
+
+    def _as_good(self, stale: Sequence[Piece], differing: Collection[str]) -> Mapping[str, Piece]:
+        """Return, by path at the source, the images there that are no others to a guest though their bytes are."""
+        source, target = ((self._connections.get(host.name), host) for host in (self._source, self._target))
+        foreign = {piece.file.source for piece in stale if piece.file.path not in self._ours}
+        pieces = {each.file.source: each for each in candidates(source, target, stale, foreign.intersection(differing))}
+        comparison = self._comparison(tuple(pieces.values()), Verify.FULL)
+        found = comparison.differences(self.turn, self._tell_compared(comparison.total))
+        return {path: pieces[path] for path in comparison.by_content if path not in found}
 
     def _prove(self, comparison: Comparison, written: Mapping[str, float | None]) -> str:
         self._handle.enter("comparing")
@@ -334,9 +347,6 @@ class Freight:
     def _copy_through_us(self, file: CargoFile, part: Range) -> None:
         source, target = (self._connections.get(host.name) for host in (self._source, self._target))
         copy_bytes(source, self._source, file.source, target, self._target, file.path, start=part[0], length=part[1])
-
-    def _tell(self, phase: str) -> None:
-        self._on_progress(Progress(phase, 0.0))
 
     def _tell_compared(self, total: int) -> Callable[[int], None]:
         def tell(done: int) -> None:
