@@ -196,6 +196,7 @@ EXAMPLES: list[tuple[str, Level, Change]] = [
     ("data-elsewhere", B, all_of(facts(elsewhere={f"{IMAGES}/web.qcow2": Probe(Answer.YES, "/srv/data")}), cold)),
     ("data-file-stays", W, facts(elsewhere={f"{IMAGES}/web.qcow2": YES})),
     ("volume-unknown", B, facts(occupied={"vda": UNKNOWN})),
+    ("pool-squashes-root", B, facts(squashed={"images": YES})),
     ("volume-unknown", B, facts(occupied={})),
     ("cache-mode", B, all_of(SHARED, disk(cache="unsafe"))),
     ("cache-mode", W, all_of(SHARED, disk(cache="unsafe"), cold)),

@@ -137,6 +137,8 @@ class Facts:
     ``detail`` names that one."""
     room: Mapping[str, int] = field(default_factory=lambda: _NO_FIGURES)
     """Pool of the target that disks would be copied into → bytes free in it now."""
+    squashed: Mapping[str, Probe] = field(default_factory=lambda: _NO_PROBES)
+    """Pool of the target that disks would be copied into → is root somebody else on its storage, and QEMU not root?"""
     addresses: Mapping[str, Probe] = field(default_factory=lambda: _NO_PROBES)
     """Address a display of the VM listens on → can one listen there on the target?"""
     reserved_memory: int = 0

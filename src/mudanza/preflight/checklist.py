@@ -70,6 +70,7 @@ OF_THE_TARGET: tuple[Check, ...] = (
     storage.occupied,
     storage.occupied_beside,
     storage.data_elsewhere,
+    storage.root_squashed,
     storage.host_cache,
     storage.shared_by_pool,
     history.snapshots,

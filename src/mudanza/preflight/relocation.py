@@ -40,6 +40,7 @@ def check_in_place(case: Case) -> tuple[Finding, ...]:
         storage.places,
         storage.free_space,
         storage.occupied,
+        storage.root_squashed,
         storage.transient_disks,
         _staying,
         _snapshots,

@@ -152,6 +152,21 @@ def data_elsewhere(case: Case) -> Iterator[Finding]:
             )
 
 
+def root_squashed(case: Case) -> Iterator[Finding]:
+    """Where root is nobody, libvirt gives what it makes to nobody else, and QEMU may not open it."""
+    for name in dict.fromkeys(plan.pool for _, plan in case.planned("copy")):
+        probe = case.facts.squashed.get(name, _UNKNOWN)
+        if probe.answer is Answer.YES:
+            yield blocker(
+                "pool-squashes-root",
+                f"pool {name}",
+                f"pool {name} of {case.target.name} lies on storage where root is not root{because(probe.detail)}, and "
+                "QEMU, which is another user, could not open the copy",
+                "export it to that host without squashing root (NFS: no_root_squash), or map to another pool: "
+                "--map-storage A=B",
+            )
+
+
 def host_cache(case: Case) -> Iterator[Finding]:
     """A shared image must not be half in the cache of the host the guest leaves. As in libvirt's own check,
     except that ``unsafe`` never passes: there the guest's flushes do not reach the storage."""

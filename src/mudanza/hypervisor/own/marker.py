@@ -39,6 +39,8 @@ class Marker:
     """Its host's clock minus the controller's, in seconds; None where the host told no time."""
     clock_error: float
     """By how much that may be wrong, in seconds: half of the time it took to make it."""
+    owner: tuple[int, int] | None = None
+    """User and group that it belongs to, where its host told."""
 
 
 @contextmanager
@@ -63,9 +65,10 @@ def _make(raw: Any, pool: str, name: str, host: str) -> Marker:
     before = clock.time()
     volume = _create(found, name)
     after = clock.time()
-    changed_at = parse_volume(volume.XMLDesc(0), host).changed_at
+    told = parse_volume(volume.XMLDesc(0), host)
     middle = (before + after) / 2
-    return Marker(volume.path(), None if changed_at is None else changed_at - middle, (after - before) / 2)
+    offset = None if told.changed_at is None else told.changed_at - middle
+    return Marker(volume.path(), offset, (after - before) / 2, told.owner)
 
 
 def _create(pool: Any, name: str) -> Any:

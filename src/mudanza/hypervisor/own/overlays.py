@@ -9,6 +9,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import libvirt
@@ -17,6 +18,7 @@ from lxml import etree
 from mudanza.hypervisor.connection import HostConnection
 from mudanza.hypervisor.own.directories import pool_on
 from mudanza.hypervisor.own.throwaway import gone_is_fine, throwaway_name
+from mudanza.hypervisor.xml.resources import parse_volume
 from mudanza.model.errors import HypervisorError
 from mudanza.model.host import Host
 from mudanza.model.units import KIB
@@ -38,7 +40,11 @@ def make_overlays(host: HostConnection, about: Host, beside: str | None, sizes: 
     for place in places:
         try:
             with pool_on(host, about, place) as pool:
-                return _made(host, pool, sizes)
+                made = _made(host, pool, sizes)
+                if not _is_lost_to_qemu(host, about, pool, made[0]):
+                    return made
+                host.ask(partial(_delete_all, pool=pool, names=list(map(posixpath.basename, made))))
+                failures.append(f"in {place}: root is nobody there, and QEMU could not open it")
         except HypervisorError as error:
             failures.append(f"in {place}: {error.reason}")
     raise HypervisorError(
@@ -57,6 +63,15 @@ def delete_overlays(host: HostConnection, about: Host, paths: Sequence[str]) -> 
 
 def _made(host: HostConnection, pool: str, sizes: Sequence[int]) -> tuple[str, ...]:
     return host.ask(lambda raw: _make_all(raw, pool, sizes), timeout=OVERLAYS_TIMEOUT)
+
+
+def _is_lost_to_qemu(host: HostConnection, about: Host, pool: str, path: str) -> bool:
+    """Whether what libvirt made belongs to another user than root, which may give nothing away then, and QEMU is not
+    root either."""
+    name = posixpath.basename(path)
+    told = host.ask(lambda raw: str(raw.storagePoolLookupByName(pool).storageVolLookupByName(name).XMLDesc(0)))
+    owner = parse_volume(told, about.name).owner
+    return bool(owner and owner[0] and about.qemu_owner and about.qemu_owner[0])
 
 
 def _make_all(raw: Any, pool: str, sizes: Sequence[int]) -> tuple[str, ...]:

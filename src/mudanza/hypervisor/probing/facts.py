@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
@@ -17,6 +18,7 @@ from mudanza.hypervisor.bounded import Task, all_of
 from mudanza.hypervisor.connection import HostConnection, message
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.own.ghost import GHOST_TIMEOUT, ghost
+from mudanza.hypervisor.own.marker import NoMarkerError, marker
 from mudanza.hypervisor.own.throwaway import REMOVAL_TIMEOUT, sweep
 from mudanza.hypervisor.probing.addresses import probe_addresses
 from mudanza.hypervisor.probing.clocks import probe_clock
@@ -76,6 +78,7 @@ class _Storage:
     occupied: Mapping[str, Probe]
     room: Mapping[str, int]
     elsewhere: Mapping[str, Probe]
+    squashed: Mapping[str, Probe]
 
 
 def gather_facts(
@@ -122,6 +125,7 @@ def gather_facts(
         occupied=storage.occupied,
         room=storage.room,
         elsewhere=storage.elsewhere,
+        squashed=storage.squashed,
         addresses=addresses,
         clock_offset=clock_offset,
     )
@@ -142,6 +146,7 @@ def gather_facts_in_place(
         shared=_seen_elsewhere(connections, vm, host, others, copies),
         occupied=probe_occupied(seat, host, copies),
         room=probe_room(seat, [plan.pool for plan in copies], arriving),
+        squashed=probe_squashed(seat, host, copies),
     )
 
 
@@ -207,7 +212,8 @@ def _probe_storage(seats: _Seats, vm: Vm, options: MigrationOptions, arriving: V
     room = probe_room(seats.target, [copy.pool for copy in plan.copies], arriving)
     images = images_of(vm, cargo)
     elsewhere = probe_data_elsewhere(seats.source, seats.here, images, frozenset(filter(is_device, images)))
-    return _Storage(shared, files, {**beside, **occupied}, room, elsewhere)
+    squashed = probe_squashed(seats.target, seats.there, plan.copies)
+    return _Storage(shared, files, {**beside, **occupied}, room, elsewhere, squashed)
 
 
 def probe_occupied(target: HostConnection, about: Host, copies: Iterable[DiskPlan]) -> Mapping[str, Probe]:
@@ -220,6 +226,26 @@ def probe_occupied(target: HostConnection, about: Host, copies: Iterable[DiskPla
     seen = probe_files(target, about, [plan.path for plan in plans], devices=devices)
     taken = {path: Probe(Answer.YES, path) for path, probe in seen.items() if probe.answer is Answer.YES}
     return {plan.target: taken.get(plan.path, seen[plan.path]) for plan in plans}
+
+
+def probe_squashed(target: HostConnection, about: Host, copies: Iterable[DiskPlan]) -> Mapping[str, Probe]:
+    """Return for each pool of files that disks would be copied into whether root is somebody else there, so that what
+    libvirt makes may not be QEMU's to open; ``detail`` says who. Asked only where QEMU is not root itself.
+    """
+    if about.qemu_owner is None or about.qemu_owner[0] == 0:
+        return {}
+    return {plan.pool: _who_is_root(target, about, plan) for plan in copies if not plan.pool_is_block}
+
+
+def _who_is_root(target: HostConnection, about: Host, plan: DiskPlan) -> Probe:
+    try:
+        with marker(target, about, posixpath.dirname(plan.path)) as made:
+            owner = made.owner
+    except NoMarkerError as error:
+        return Probe(Answer.UNKNOWN, str(error))
+    if owner is None:
+        return Probe(Answer.UNKNOWN, "libvirt did not tell whose the file is that it made there")
+    return Probe(Answer.YES if owner[0] else Answer.NO, f"what root makes there belongs to user {owner[0]}")
 
 
 def probe_room(target: HostConnection, pools: Iterable[str], arriving: Volumes = frozenset()) -> Mapping[str, int]:
