@@ -58,9 +58,9 @@ class Mudanza:
     def environment(self) -> dict[str, str]:
         return {**os.environ, "MUDANZA_CONFIG": str(self.config)}
 
-    def __call__(self, *arguments: str, expect: int | None = 0) -> Result:
+    def __call__(self, *arguments: str, expect: int | None = 0, limit: float = COMMAND_LIMIT) -> Result:
         """Run a command to its end; ``expect`` None: any exit code."""
-        return self.start(*arguments).end(expect)
+        return self.start(*arguments).end(expect, limit)
 
     def start(self, *arguments: str) -> Running:
         """Start a command and return while it runs."""
@@ -120,10 +120,10 @@ class Running:
             self._process.kill()
             self._process.communicate()
 
-    def end(self, expect: int | None = 0) -> Result:
-        """Wait for its end."""
+    def end(self, expect: int | None = 0, limit: float = COMMAND_LIMIT) -> Result:
+        """Wait for its end, ``limit`` seconds at the most."""
         try:
-            out, err = self._process.communicate(timeout=COMMAND_LIMIT)
+            out, err = self._process.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
             self._process.kill()
             raise

@@ -26,6 +26,8 @@ RATE = 10 * MIB
 """Bytes per second over the wire until the fault has struck: slow enough that it strikes in its phase."""
 MOMENT_LIMIT = 120.0
 """Seconds until a moment must have come."""
+END_LIMIT = 420.0
+"""Seconds that a command may take: an order to cancel that goes unheeded is waited for 180 s, a host's word 90 s more."""
 DOWN = 6
 
 
@@ -109,9 +111,9 @@ class Player:
         with ExitStack() as stack:
             stack.callback(self._lab.set_uplink, self._stage.source, None)
             if is_boundary(self._cell.kind, self._cell.moment):
-                ended = self._begin(stack, "KILL", *death_of(self._cell.moment)).end(None)
+                ended = self._begin(stack, "KILL", *death_of(self._cell.moment)).end(None, END_LIMIT)
             else:
-                ended = self._struck(stack).end(None)
+                ended = self._struck(stack).end(None, END_LIMIT)
         self._seen.command = ended.code
         self._seen.said = said(ended)
         assert ended.code in self._cell.command, f"the command ended with {ended.code}: {ended.out}{ended.err}"
@@ -195,7 +197,7 @@ class Player:
 
     def _resume(self, job: int) -> Result:
         expire_leases(self._mudanza)
-        return self._mudanza("job", "resume", str(job), "-o", "json", expect=None)
+        return self._mudanza("job", "resume", str(job), "-o", "json", expect=None, limit=END_LIMIT)
 
     def _act_as_person(self, job: int) -> None:
         """Look: the VM is off, at the target only. Start it, and finish the job: it keeps what lies at the source."""
