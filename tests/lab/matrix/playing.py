@@ -27,7 +27,7 @@ RATE = 10 * MIB
 MOMENT_LIMIT = 120.0
 """Seconds until a moment must have come."""
 END_LIMIT = 420.0
-"""Seconds that a command may take: an order to cancel that goes unheeded is waited for 180 s, a host's word 90 s more."""
+"""Seconds that a command may take: an order to cancel that goes unheeded is waited for 180 s, a host 90 s more."""
 DOWN = 6
 
 
