@@ -398,6 +398,30 @@ def test_a_killed_controller_leaves_a_job_that_can_be_finished(
     guest.verify()
 
 
+def test_what_a_dead_libvirt_forgot_in_qemu_stands_in_the_way_once(
+    lab: Lab, mudanza: Mudanza, make_guest: MakeGuest
+) -> None:
+    guest = make_guest("forgotten")
+    node = {"driver": "null-co", "node-name": "migration-vda-storage", "size": MIB}
+    order = json.dumps({"execute": "blockdev-add", "arguments": node})
+    virsh(lab.cell("h1"), "qemu-monitor-command", guest.uuid, order)
+    refused = mudanza("migrate", "forgotten", "--to", "h2", expect=4)
+    assert "Duplicate nodes" in refused.err
+    assert_untouched(lab, guest)
+    mudanza("migrate", "forgotten", "--to", "h2")
+    assert guest.states() == {"h2": "running"}
+
+
+def test_ports_that_are_taken_say_nothing_about_encryption(lab: Lab, mudanza: Mudanza, make_guest: MakeGuest) -> None:
+    make_guest("ported")
+    faults.take_ports(lab, "h2")
+    try:
+        assert "Unable to find an unused port" in mudanza("migrate", "ported", "--to", "h2", expect=3).err
+    finally:
+        faults.free_ports(lab, "h2")
+    assert mudanza("migrate", "ported", "--to", "h2", "-o", "json").report["tls"]
+
+
 def test_without_certificates_it_goes_unencrypted_and_says_so(needs_lab: None) -> None:
     with plain_lab() as lab:
         mudanza = Mudanza(lab)

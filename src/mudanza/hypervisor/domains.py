@@ -15,7 +15,7 @@ from mudanza.hypervisor.reading.vms import written
 from mudanza.hypervisor.states import reason_name, state_name
 from mudanza.hypervisor.xml.claims import PREFIX, claim_namespace, claim_xml, read_claims
 from mudanza.hypervisor.xml.parsing import parse
-from mudanza.hypervisor.yank import yank_copies
+from mudanza.hypervisor.yank import drop_forgotten_copies, yank_copies
 from mudanza.model.claim import Claim
 from mudanza.model.errors import HostUnreachableError, HypervisorError, UsageError
 from mudanza.model.migration import Side, Sighting
@@ -176,6 +176,11 @@ class Domains:
     def cut_off_copies(self, uuid: str) -> tuple[str, ...]:
         """End the connections over which a migration copies disks, which makes it fail; return which ones."""
         return self._of(uuid, yank_copies, JOB_TIMEOUT)
+
+    def drop_forgotten_copies(self, uuid: str) -> None:
+        """Take out of QEMU what a migration that broke off has left there, which would stand in the next one's way."""
+        if kept := self._of(uuid, drop_forgotten_copies, JOB_TIMEOUT):
+            raise HypervisorError(self.host, f"QEMU does not let go of {', '.join(kept)}")
 
     def set_max_downtime(self, uuid: str, milliseconds: int) -> None:
         """Tell a running migration how long the vCPUs may stand still."""

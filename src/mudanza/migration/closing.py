@@ -280,6 +280,16 @@ class Closing:
             return f"what is built upon it could not be found out: {error}"
         return ""
 
+    def drop_forgotten_copies(self) -> tuple[str, ...]:
+        """Take out of the source's QEMU what a transfer that broke off has left; return a warning where that fails."""
+        record = self._record
+        return self._attempt(
+            "drop forgotten copies",
+            {"host": record.source},
+            lambda: self._connections.domains(record.source).drop_forgotten_copies(record.uuid),
+            f"whether the QEMU on {record.source} can migrate it again could not be made sure of",
+        )
+
     def undo_at_target(self, job: Job) -> Residue:
         """Delete the volumes that this job's journal says it made at the target, and that no domain uses there."""
         found = Residue()

@@ -273,6 +273,8 @@ class LiveMigration:
             return self._close_moved(handle, record, closing, settled, end, begun, history, claim)
         job = self._jobs.get(handle.id)
         history += closing.rearm(job)
+        if settled.verdict is Verdict.STAYED and record.disks and job.steps_named("transfer"):
+            history += closing.drop_forgotten_copies()
         residue = closing.undo_at_target(job)
         history += claim.release()
         why = explained(why, record.source, record.target, record.name)
