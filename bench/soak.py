@@ -29,7 +29,6 @@ from tests.lab.matrix.playing import Player
 from tests.lab.matrix.subjects import LiveSubject, whereabouts
 
 GUESTS = (
-    GuestSpec("still", memory=128 * MIB, disk=64 * MIB, beat=0.1),
     GuestSpec("busy", memory=192 * MIB, disk=64 * MIB, write_rate=8 * MIB, working_set=32 * MIB, beat=0.1),
     GuestSpec("writer", memory=128 * MIB, disk=96 * MIB, disk_write_rate=MIB, beat=0.1),
     GuestSpec("shared", memory=128 * MIB, disk=64 * MIB, pool="shared", beat=0.1),
