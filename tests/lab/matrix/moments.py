@@ -12,8 +12,8 @@ from mudanza.lab.cell import Cell as Host
 from mudanza.lab.process import LabError, readable
 from mudanza.model.units import MIB
 
-SUSPENDED_LIMIT = 60.0
-"""Seconds until a guest whose memory is copied must be suspended for the switchover."""
+SUSPENDED_LIMIT = 180.0
+"""Seconds from the beginning of a move until its guest must be suspended for the switchover."""
 
 
 @dataclass(frozen=True, slots=True)
