@@ -24,7 +24,7 @@ from tests.lab.test_migrate import expire_leases
 
 RATE = 10 * MIB
 """Bytes per second over the wire until the fault has struck: slow enough that it strikes in its phase."""
-MOMENT_LIMIT = 120.0
+MOMENT_LIMIT = 240.0
 """Seconds until a moment must have come."""
 END_LIMIT = 420.0
 """Seconds that a command may take: an order to cancel that goes unheeded is waited for 180 s, a host 90 s more."""
