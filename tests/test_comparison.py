@@ -10,11 +10,11 @@ import pytest
 from mudanza import clock
 from mudanza.hypervisor.contents.digests import Images
 from mudanza.hypervisor.contents.reading import CHUNK, UNREAD, Digests
-from mudanza.migration.freight.comparison import BATCH, Comparison, Piece, chunks_to_look_at
+from mudanza.migration.freight.comparison import Comparison, Piece, chunks_to_look_at
 from mudanza.model.migration import Verify
 from mudanza.preflight.cargo import CargoFile, Role
 
-COUNT = 3 * BATCH
+COUNT = 12
 FILE = CargoFile(Role.DISK, "vda", "/here/vda", "/there/vda")
 PIECE = Piece(FILE, COUNT * CHUNK, fresh=True)
 AWAIT_LIMIT = 10.0
@@ -29,6 +29,8 @@ class Stored:
     images: Images | None = None
     read: list[tuple[int, ...]] = field(default_factory=list)
     was_read: clock.Event = field(default_factory=clock.new_event)
+    was_written_out: clock.Event = field(default_factory=clock.new_event)
+    was_closed: clock.Event = field(default_factory=clock.new_event)
 
     def digests(
         self,
@@ -47,9 +49,16 @@ class Stored:
         found = (digest if number in wanted else UNREAD for number, digest in enumerate(self.chunks))
         return Digests(len(self.chunks) * CHUNK, tuple(found))
 
+    def write_out(self, path: str, *, stop: clock.Event | None = None) -> None:
+        assert path == FILE.path
+        self.was_written_out.set()
+
+    def close(self) -> None:
+        self.was_closed.set()
+
 
 def compare(here: Stored, there: Stored, how: Verify = Verify.FULL) -> Comparison:
-    return Comparison(here, there, [PIECE], how, clock.new_event())
+    return Comparison(lambda: here, lambda: there, [PIECE], how, clock.new_event())
 
 
 def differences(comparison: Comparison) -> dict[str, tuple[tuple[int, int], ...]]:
@@ -71,17 +80,32 @@ def test_one_chunk_that_differs_is_found_wherever_it_is(number: int) -> None:
     assert differences(compare(Stored(same()), Stored(there))) == {FILE.source: ((number * CHUNK, CHUNK),)}
 
 
-def test_the_target_is_read_behind_what_has_arrived_and_each_chunk_once() -> None:
-    there = Stored(same())
-    comparison = compare(Stored(same()), there)
-    comparison.has_arrived(FILE.source, (BATCH + 1) * CHUNK)
-    assert there.was_read.wait(AWAIT_LIMIT), "it begins while more is on its way"
-    assert there.read == [tuple(range(BATCH))], "one chunk behind, for several writes are under way"
+def test_both_are_read_behind_what_has_arrived_and_each_chunk_once() -> None:
+    here, there = Stored(same()), Stored(same())
+    comparison = compare(here, there)
+    comparison.has_arrived(FILE.source, 4 * CHUNK + 1)
+    for stored in (here, there):
+        assert stored.was_read.wait(AWAIT_LIMIT), "it begins while more is on its way"
+        assert stored.read == [(0, 1, 2, 3)], "the next one is not whole"
     assert differences(comparison) == {}
-    assert sorted(number for numbers in there.read for number in numbers) == list(range(COUNT))
+    for stored in (here, there):
+        assert sorted(number for numbers in stored.read for number in numbers) == list(range(COUNT))
+        assert stored.was_closed.is_set()
 
 
-def test_what_was_read_early_counts_as_well() -> None:
+def test_what_was_read_early_and_differs_is_read_again() -> None:
+    late = same()
+    late[1] = "half of it"
+    there = Stored(late)
+    comparison = compare(Stored(same()), there)
+    comparison.has_arrived(FILE.source, 4 * CHUNK)
+    assert there.was_read.wait(AWAIT_LIMIT)
+    late[1] = same()[1]
+    assert differences(comparison) == {}
+    assert there.read[-1] == (1,)
+
+
+def test_what_differs_stays_different_however_often_it_is_read() -> None:
     wrong = same()
     wrong[1] = "spoilt"
     there = Stored(wrong)
@@ -91,15 +115,35 @@ def test_what_was_read_early_counts_as_well() -> None:
     assert differences(comparison) == {FILE.source: ((CHUNK, CHUNK),)}
 
 
+def test_the_target_writes_out_what_has_arrived_meanwhile() -> None:
+    here, there = Stored(same()), Stored(same())
+    comparison = compare(here, there)
+    comparison.has_arrived(FILE.source, 1)
+    assert there.was_written_out.wait(AWAIT_LIMIT)
+    assert differences(comparison) == {}
+    assert not here.was_written_out.is_set()
+
+
 def test_a_file_of_another_length_is_another_one() -> None:
     assert differences(compare(Stored(same()), Stored([*same(), "more"])))
     assert differences(compare(Stored(same()), Stored(same()[:-1])))
 
 
-def test_given_up_it_reads_no_more() -> None:
+def test_given_up_before_anything_arrived_it_does_not_even_log_in() -> None:
     there = Stored(same())
     compare(Stored(same()), there).give_up()
     assert not there.was_read.wait(1.0)
+    assert not there.was_closed.is_set()
+
+
+def test_given_up_it_reads_no_more() -> None:
+    there = Stored(same())
+    comparison = compare(Stored(same()), there)
+    comparison.has_arrived(FILE.source, 4 * CHUNK)
+    assert there.was_read.wait(AWAIT_LIMIT)
+    comparison.give_up()
+    assert there.was_closed.wait(AWAIT_LIMIT)
+    assert there.read == [(0, 1, 2, 3)]
 
 
 def test_a_sample_looks_at_both_ends_and_none_at_nothing() -> None:

@@ -8,7 +8,6 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from types import TracebackType
 from urllib.parse import unquote, urlsplit
 
 from mudanza.hypervisor.bounded import Task
@@ -28,19 +27,16 @@ SSH_FAILED = 255
 """Exit code of ssh itself; any other is the remote shell's."""
 _MARK = b"@ "
 
-# fd 4 is the connection's input: where it ends the connection has ended, and so does all that was started here.
-# Without its outputs sent elsewhere, that watch would keep the connection open after the end of the script.
+# The scripts come in by the connection's input: where it ends the connection has ended, and so does all that was
+# started here. Of two shells the outer one sees to that, for the inner one may be busy.
+_SERVE = "exec sh -c '{ cat; kill 0; } | { sh -s; kill 0; }'"
 _PREAMBLE = """\
-run() {
 LC_ALL=C PATH=$PATH:/usr/sbin:/sbin; export LC_ALL PATH
-exec 4<&0 </dev/null
-{ cat; kill 0; } <&4 >/dev/null 2>&1 &
 """
+_BEGIN = "(\n"
 _END = """
-echo '@ end'
-}
-run
-exit
+) </dev/null
+echo "@ end $?"
 """
 
 
@@ -88,20 +84,22 @@ def _parameters(query: str) -> dict[str, str]:
 
 
 class RemoteShell:
-    """Runs a script in a host's shell while the block runs; nothing of it goes on there after the block.
+    """A shell on a host that runs one script after the other until it is closed; nothing of it goes on there then.
 
-    What the script is to answer it prints in lines that begin with ``@``; a host's start-up files may print others.
+    What a script is to answer it prints in lines that begin with ``@``; a host's start-up files may print others.
     """
 
-    def __init__(self, host: str, command: tuple[str, ...], script: str) -> None:
+    def __init__(self, host: str, command: tuple[str, ...]) -> None:
         """Raises HostUnreachableError where the program cannot be started."""
         self._host = host
         self._command = command
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - __exit__ closes it
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
+        self._said_before = 0
+        self._preamble = _PREAMBLE
         try:
             # A session of its own keeps the terminal's Ctrl-C from it.
             self._process = subprocess.Popen(
-                [*command, "exec sh -s"],
+                [*command, _SERVE],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._said,
@@ -110,15 +108,9 @@ class RemoteShell:
         except OSError as error:
             self._said.close()
             raise HostUnreachableError(host, f"ssh cannot be started: {error}") from error
-        text = (_PREAMBLE + script + _END).encode()
-        self._writing = Task(lambda: self._write(text))
 
-    def __enter__(self) -> RemoteShell:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """End the connection."""
         self.kill()
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -132,31 +124,46 @@ class RemoteShell:
         """End the connection, without waiting; to be called from any thread."""
         self._process.kill()
 
-    def answers(self) -> Iterator[list[str]]:
-        """Yield the words of each answer until the script is through.
+    @property
+    def ended(self) -> bool:
+        """Whether the connection has ended."""
+        return self._process.poll() is not None
+
+    def run(self, script: str) -> Iterator[list[str]]:
+        """Yield the words of each answer until the script is through. Only then can the next one be run.
 
         Raises HostUnreachableError when the connection fails, HypervisorError when the script does.
         """
         assert self._process.stdout is not None
+        self._said_before = os.fstat(self._said.fileno()).st_size
+        text, self._preamble = self._preamble + _BEGIN + script + _END, ""
+        self._writing = Task(lambda: self._write(text.encode()))
         for line in self._process.stdout:
             if not line.startswith(_MARK):
                 continue
-            words = line[len(_MARK) :].decode(errors="replace").split()
-            if words == ["end"]:
-                return
-            yield words
-        raise self._failure(self._process.wait(END_TIMEOUT))
+            match line[len(_MARK) :].decode(errors="replace").split():
+                case ["end", "0"]:
+                    return
+                case ["end", code]:
+                    raise self._failed(code)
+                case words:
+                    yield words
+        raise self._broken(self._process.wait(END_TIMEOUT))
 
     def said(self) -> str:
-        """Return the last of what was printed as errors, here and there, in one line."""
-        said = os.pread(self._said.fileno(), MOST_BYTES, 0)
+        """Return the last of what was printed as errors since the script began, here and there, in one line."""
+        said = os.pread(self._said.fileno(), MOST_BYTES, self._said_before)
         return " ".join(said.decode(errors="replace").split())[-MOST_SAID:]
 
-    def _failure(self, code: int) -> HostUnreachableError | HypervisorError:
+    def _failed(self, code: object) -> HypervisorError:
         said = self.said() or "it said nothing"
-        if code in (SSH_FAILED, -9):
-            return HostUnreachableError(self._host, f"the ssh connection failed: {said}", remedy=self._by_hand())
         return HypervisorError(self._host, f"a command run by ssh ended with exit code {code}: {said}")
+
+    def _broken(self, code: int) -> HostUnreachableError | HypervisorError:
+        if code not in (SSH_FAILED, -9):
+            return self._failed(code)
+        said = self.said() or "it said nothing"
+        return HostUnreachableError(self._host, f"the ssh connection failed: {said}", remedy=self._by_hand())
 
     def _by_hand(self) -> str:
         return f"try it by hand: {shlex.join(self._command)} true"

@@ -69,6 +69,12 @@ class LibvirtContents:
             on_progress=on_progress,
         )
 
+    def write_out(self, path: str, *, stop: clock.Event | None = None) -> None:
+        """See Contents. There is no way to tell a host so."""
+
+    def close(self) -> None:
+        """See Contents."""
+
     def _read(self, attended: Attended, path: str, length: int, block: bool, chunks: Collection[int] | None) -> Digests:
         there = self._length(path, block)
         end = min(length, there)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Collection, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mudanza import clock
@@ -26,6 +28,8 @@ from mudanza.model.errors import HypervisorError
 
 LOGIN_TIMEOUT = 10.0
 """Seconds that logging in and looking for the programs may take."""
+WRITE_OUT_LIMIT = 600.0
+"""Seconds that a host's disk may take to write what its memory holds of a file."""
 MOST_JOBS = 4
 """Chunks of one file that a host reads at once, if it has as many CPUs."""
 
@@ -99,8 +103,8 @@ elif [ -b "$path" ]; then found=$(blockdev --getsize64 "$path") || exit 1
 else found=$(stat -L -c %s -- "$path") || exit 1
 fi
 map_it() {
-  if [ -n "$image" ]; then qemu-img map -U --output=json -- "json:$image"
-  elif [ -n "$map" ]; then qemu-img map -f raw -U --output=json -- "$path"
+  if [ -n "$image" ]; then qemu-img map -U --output=json --start-offset="$from" --max-length="$much" -- "json:$image"
+  elif [ -n "$map" ]; then qemu-img map -f raw -U --output=json --start-offset="$from" --max-length="$much" -- "$path"
   fi
 }
 echo "@ length $found"
@@ -115,10 +119,14 @@ jobs=$(nproc)
 [ "$jobs" -le "$most_jobs" ] || jobs=$most_jobs
 echo "$plan" | sed -n 's/^read //p' | nice xargs -r -n 1 -P "$jobs" sh -c "$one" sh || exit 1
 """
+# An old sync knows of no single files, and everything on the host is too much.
+_WRITE_OUT = """
+sync -d -- "$path" 2>/dev/null || true
+"""
 
 
 class SshContents:
-    """Reads by ssh: nothing but digests comes to the controller."""
+    """Reads by ssh: nothing but digests comes to the controller. One login serves until ``close``."""
 
     def __init__(self, host: str, command: tuple[str, ...]) -> None:
         """Log in for a trial, with an ssh command (see ``ssh_command``) as root.
@@ -127,8 +135,12 @@ class SshContents:
         """
         self._host = host
         self._command = command
+        self._lock = threading.Lock()
+        self._idle: RemoteShell | None = None
+        self._closed = False
         user, tools = attend(self._log_in, host=host, what="logging in by ssh", patience=LOGIN_TIMEOUT)
         if user != "0":
+            self.close()
             raise HypervisorError(host, "ssh logs in as somebody who may not read every file")
         self.way = f"by ssh on {host}: {tools}"
         self.images: Images | None = self if "qemu-img" in tools.split() else None
@@ -176,26 +188,68 @@ class SshContents:
             on_progress=on_progress,
         )
 
+    def write_out(self, path: str, *, stop: clock.Event | None = None) -> None:
+        """See Contents."""
+        attend(
+            lambda attended: self._write_out(attended, path),
+            host=self._host,
+            what=f"writing out {path}",
+            patience=WRITE_OUT_LIMIT,
+            stop=stop,
+        )
+
+    def close(self) -> None:
+        """See Contents."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, None
+        if idle is not None:
+            idle.close()
+
+    @contextmanager
+    def _shell(self, attended: Attended) -> Iterator[RemoteShell]:
+        """Have a shell to run scripts in: the one that was used last, if it serves still."""
+        with self._lock:
+            idle, self._idle = self._idle, None
+        if idle is not None and idle.ended:
+            idle.close()
+            idle = None
+        shell = idle or RemoteShell(self._host, self._command)
+        attended.interrupt_by(shell.kill)
+        try:
+            yield shell
+        except BaseException:
+            shell.close()
+            raise
+        attended.interrupt_by(lambda: None)
+        with self._lock:
+            keep = self._idle is None and not self._closed
+            if keep:
+                self._idle = shell
+        if not keep:
+            shell.close()
+
     def _log_in(self, attended: Attended) -> tuple[str, str]:
         """Return the number of the user and the tools there."""
-        said: dict[str, str] = {}
-        with RemoteShell(self._host, self._command, _TOOLS + _LOGIN) as shell:
-            attended.interrupt_by(shell.kill)
-            for word, *rest in shell.answers():
-                said[word] = " ".join(rest)
+        with self._shell(attended) as shell:
+            said = {word: " ".join(rest) for word, *rest in shell.run(_TOOLS + _LOGIN)}
         return said.get("user", ""), said.get("tools", "")
 
     def _read(self, attended: Attended, subject: _Subject, length: int, chunks: Collection[int] | None) -> Digests:
         answer = _Answer(self._host, subject.path, length)
-        with RemoteShell(self._host, self._command, _script(subject, length, chunks)) as shell:
-            attended.interrupt_by(shell.kill)
-            for words in shell.answers():
+        with self._shell(attended) as shell:
+            for words in shell.run(_script(subject, length, chunks)):
                 attended.got_on(answer.take(words))
                 if answer.unread:
                     raise HypervisorError(self._host, f"{subject.path} cannot be read: {shell.said()}")
                 if answer.refused:
                     raise UnreadableError(self._host, f"root may not read {subject.path}")
         return answer.digests(subject.block, chunks)
+
+    def _write_out(self, attended: Attended, path: str) -> None:
+        with self._shell(attended) as shell:
+            for _ in shell.run(f"path={shlex.quote(path)}\n{_WRITE_OUT}"):
+                attended.got_on()
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,14 +322,17 @@ def node(layers: Sequence[Layer]) -> str:
 
 
 def _script(subject: _Subject, length: int, chunks: Collection[int] | None) -> str:
-    wanted = "\n".join(f"{first} {last}" for first, last in runs(chunks, length))
+    wanted = runs(chunks, length)
+    first, last = (wanted[0][0], wanted[-1][1]) if wanted else (0, 0)
     values = {
         "path": subject.path,
         "image": node(subject.layers) if subject.layers else "",
         "top": node(subject.layers[:1]) if subject.layers else "",
         "limit": length,
         "chunk": CHUNK,
-        "wanted": wanted,
+        "wanted": "\n".join(f"{first} {last}" for first, last in wanted),
+        "from": first * CHUNK,
+        "much": (last + 1 - first) * CHUNK,
         "most_jobs": MOST_JOBS,
         "pick": PICK,
         "one": _DIGEST_OF_IMAGE if subject.layers else _DIGEST,

@@ -103,6 +103,12 @@ class Contents(Protocol):
         is gone or does not get on, HypervisorError when it cannot read the file.
         """
 
+    def write_out(self, path: str, *, stop: clock.Event | None = None) -> None:
+        """Have the host write to its disk what its memory holds of a file, where it can be told to; raises the same."""
+
+    def close(self) -> None:
+        """Read no more: end the connection, if it took one. Repeatable."""
+
 
 def differing(a: Digests, b: Digests) -> tuple[Range, ...]:
     """Return the ranges that have to be copied from ``a`` to ``b`` for both to be the same, neighbours as one.

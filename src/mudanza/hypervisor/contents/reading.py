@@ -18,6 +18,7 @@ from mudanza.hypervisor.contents.digests import (
     Layer,
     UnreadableError,
     assembled,
+    chunk_size,
     differing,
     is_readable,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "Layer",
     "UnreadableError",
     "assembled",
+    "chunk_size",
     "contents_of",
     "differing",
     "is_readable",
@@ -82,3 +84,11 @@ class _SshElseLibvirt:
             _log.info("%s is read through the controller, for root may not read it: %s", path, error)
             self.way = f"{self._by_ssh.way}, and what root may not read there {self._by_libvirt.way}"
             return self._by_libvirt.digests(path, length, **wanted)
+
+    def write_out(self, path: str, *, stop: clock.Event | None = None) -> None:
+        """See Contents."""
+        self._by_ssh.write_out(path, stop=stop)
+
+    def close(self) -> None:
+        """See Contents."""
+        self._by_ssh.close()

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
 
 from mudanza import clock
 from mudanza.hypervisor.bounded import Task
-from mudanza.hypervisor.contents.digests import Images
-from mudanza.hypervisor.contents.reading import CHUNK, Contents, Digests, Layer, UnreadableError, assembled, differing
+from mudanza.hypervisor.contents.reading import (
+    CHUNK,
+    Contents,
+    Digests,
+    Layer,
+    UnreadableError,
+    assembled,
+    chunk_size,
+    differing,
+)
 from mudanza.model.migration import Verify
 from mudanza.model.units import format_size
 from mudanza.preflight.cargo import CargoFile
 
 SAMPLES = 8
 """Chunks of each file that a sample looks at; the first and the last are always among them."""
-BATCH = 4
-"""Chunks that are read at the target at once while more is on its way: each time costs a login."""
-FOLLOW = 0.5
-"""Seconds between two looks what else has got to the target."""
+WRITE_OUT = 0.5
+"""Seconds between two orders to the target to write out what has got there: else it would do so all at once in the end,
+while everybody waits."""
 TURN = 0.2
-"""Seconds between two looks whether the claim on the job is to be renewed."""
+"""Seconds between two looks whether the claim on the job is to be renewed, and whether there is more to be read."""
 
 Range = tuple[int, int]
 """Where it starts and how long it is, in bytes."""
@@ -52,30 +60,51 @@ def chunks_to_look_at(length: int, how: Verify) -> frozenset[int]:
     return frozenset({0, count - 1, *random.sample(range(1, count - 1), SAMPLES - 2)})
 
 
+@dataclass(slots=True)
+class _Read:
+    """What was read of one file on one host."""
+
+    chunks: dict[int, str | None] = field(default_factory=dict)
+    early: set[int] = field(default_factory=set)
+    """Chunks read while more was on its way."""
+    length: int | None = None
+
+
 class Comparison:
-    """One comparison of some files. Both sides are read in the background from the beginning: the source as fast as it
-    goes, the target behind what has got there for good."""
+    """One comparison of some files. Both hosts read theirs in the background, behind what has got to the target: what
+    is read has just been in their memory, and little is left to be read in the end."""
 
     def __init__(
-        self, source: Contents, target: Contents, pieces: Sequence[Piece], how: Verify, stop: clock.Event
+        self,
+        source: Callable[[], Contents],
+        target: Callable[[], Contents],
+        pieces: Sequence[Piece],
+        how: Verify,
+        stop: clock.Event,
     ) -> None:
-        self._source, self._target = source, target
+        """``source`` and ``target`` open the way to the files of either host; that may take a login."""
         self._how = how
         self._stop = stop
         self._chosen = {piece: chunks_to_look_at(piece.length, how) for piece in pieces if how is not Verify.NONE}
+        self._mine = {piece: _Read() for piece in self._chosen}
+        self._theirs = {piece: _Read() for piece in self._chosen}
+        self._way_there = self._way_here = ""
+        self._news = clock.new_condition()
         self._there: dict[str, int] = {}
-        self._all_there = clock.new_event()
-        self._given_up = False
+        self._unreadable: set[Piece] = set()
+        self._all_there = self._given_up = False
         self._on_bytes: OnBytes = lambda _: None
-        self._theirs: dict[str, dict[int, str | None]] = {piece.file.source: {} for piece in self._chosen}
-        self._lengths: dict[str, int] = {}
-        self._unreadable: set[str] = set()
-        self._reading: Task[Mapping[str, Digests]] = Task(self._read_source)
-        self._following: Task[None] = Task(self._read_target)
+        self._reading_here: Task[None] = Task(lambda: self._read_source(source))
+        self._reading_there: Task[None] = Task(lambda: self._read_target(target))
 
     def has_arrived(self, source: str, upto: int) -> None:
-        """Note that the first ``upto`` bytes of a file have got to the target, and will not be written again."""
-        self._there[source] = upto
+        """Note that the first ``upto`` bytes of a file have got to the target.
+
+        Should QEMU write there once more, what was read too early is read again.
+        """
+        with self._news:
+            self._there[source] = upto
+            self._news.notify_all()
 
     def differences(self, turn: Callable[[], None], on_bytes: OnBytes) -> Mapping[str, tuple[Range, ...]]:
         """Return path at the source → the ranges in which the target's bytes are others, now that all is there.
@@ -84,80 +113,151 @@ class Comparison:
         raises, and what ``turn`` raises.
         """
         self._on_bytes = on_bytes
-        self._all_there.set()
-        for reading in (self._following, self._reading):
+        self._end(all_there=True)
+        for reading in (self._reading_here, self._reading_there):
             while not reading.ended:
                 turn()
-                self._stop.wait(TURN)
-        self._following.wait(0)
-        mine = self._reading.wait(0)
-        theirs = {
-            path: assembled(self._theirs[path], self._lengths.get(path, piece.length))
-            for piece in self._chosen
-            for path in (piece.file.source,)
-        }
-        found = {path: here for path, here in mine.items() if path not in self._unreadable}
-        return {path: ranges for path, here in found.items() if (ranges := differing(here, theirs[path]))}
+                with suppress(TimeoutError):
+                    reading.wait(TURN)
+            reading.wait(0)
+        return {piece.file.source: ranges for piece in self._compared if (ranges := self._differing(piece))}
 
     def give_up(self) -> None:
         """Read no more: the files did not get there."""
-        self._given_up = True
-        self._all_there.set()
+        self._end(all_there=False)
 
-    def _read_source(self) -> Mapping[str, Digests]:
-        return {piece.file.source: self._digests_here(piece, chosen) for piece, chosen in self._chosen.items()}
+    def _end(self, *, all_there: bool) -> None:
+        with self._news:
+            self._all_there, self._given_up = all_there, not all_there
+            self._news.notify_all()
 
-    def _digests_here(self, piece: Piece, chosen: Collection[int]) -> Digests:
-        if piece.here:
-            images, stop = images_of(self._source), self._stop
-            return self._if_readable(
-                piece, lambda: images.image_digests(piece.here, piece.length, chunks=chosen, stop=stop)
-            )
-        path, block = piece.file.source, piece.file.source_is_block
-        return self._source.digests(path, piece.length, block=block, chunks=chosen, stop=self._stop)
+    def _differing(self, piece: Piece) -> tuple[Range, ...]:
+        mine, theirs = (
+            assembled(read.chunks, piece.length if read.length is None else read.length)
+            for read in (self._mine[piece], self._theirs[piece])
+        )
+        return differing(mine, theirs)
 
-    def _if_readable(self, piece: Piece, read: Callable[[], Digests]) -> Digests:
-        """Read an image; one that may not be read is left uncompared."""
-        try:
-            return read()
-        except UnreadableError:
-            self._unreadable.add(piece.file.source)
-            return assembled({}, piece.length)
-
-    def _digests_there(self, piece: Piece, numbers: Collection[int], on_progress: OnBytes) -> Digests:
-        wanted, stop = piece.length, self._stop
-        if piece.there:
-            images = images_of(self._target)
-            return self._if_readable(
-                piece,
-                lambda: images.image_digests(piece.there, wanted, chunks=numbers, stop=stop, on_progress=on_progress),
-            )
-        path, block = piece.file.path, piece.file.is_block
-        return self._target.digests(path, wanted, block=block, chunks=numbers, stop=stop, on_progress=on_progress)
-
-    def _read_target(self) -> None:
-        while not self._all_there.wait(FOLLOW) and not self._stop.is_set():
-            for piece, chosen in self._chosen.items():
-                known = self._theirs[piece.file.source]
-                # One chunk behind, for QEMU has several writes under way.
-                final = max(0, self._there.get(piece.file.source, 0) - CHUNK) // CHUNK
-                due = [number for number in chosen if number < final and number not in known]
-                if len(due) >= BATCH:
-                    self._read_chunks(piece, due, 0)
-        done = 0
-        for piece, chosen in self._chosen.items():
-            if self._given_up:
-                return
-            self._read_chunks(piece, chosen - self._theirs[piece.file.source].keys(), done)
-            done += min(len(chosen) * CHUNK, piece.length)
-
-    def _read_chunks(self, piece: Piece, numbers: Collection[int], before: int) -> None:
-        if not numbers:
+    def _read_source(self, way: Callable[[], Contents]) -> None:
+        if not self._is_wanted():
             return
-        found = self._digests_there(piece, numbers, lambda read: self._on_bytes(before + read))
-        self._lengths[piece.file.source] = found.length
-        read = {number: digest for number, digest in enumerate(found.chunks) if number in numbers}
-        self._theirs[piece.file.source].update(read)
+        with closing(way()) as contents:
+            self._way_here = contents.way
+            while self._more_is_coming():
+                for piece, due in self._due(self._mine):
+                    self._read_here(contents, piece, due)
+            if not self._given_up:
+                for piece, rest in self._rest(self._mine):
+                    self._read_here(contents, piece, rest)
+
+    def _read_target(self, way: Callable[[], Contents]) -> None:
+        if not self._is_wanted():
+            return
+        with closing(way()) as contents:
+            self._way_there = contents.way
+            last, written = clock.monotonic(), dict[Piece, int]()
+            while self._more_is_coming():
+                for piece, due in self._due(self._theirs):
+                    self._theirs[piece].early.update(due)
+                    self._read_there(contents, piece, due)
+                if clock.monotonic() - last >= WRITE_OUT:
+                    written = self._write_out(contents, written)
+                    last = clock.monotonic()
+            if not self._given_up:
+                for piece, rest in self._rest(self._theirs):
+                    self._read_there(contents, piece, rest)
+                self._read_again(contents)
+                for (
+                    piece
+                ) in self._chosen:  # before the source is let go: a host that fails loses what it only remembers
+                    contents.write_out(piece.file.path, stop=self._stop)
+
+    def _is_wanted(self) -> bool:
+        """Wait until something gets there: logging in would slow down what starts at the same time to bring it."""
+        while not self._there and self._more_is_coming():
+            continue
+        return bool(self._chosen) and not self._given_up
+
+    def _more_is_coming(self) -> bool:
+        """Wait for news, TURN seconds at most; return whether there may be more."""
+        with self._news:
+            if not self._all_there and not self._given_up:
+                self._news.wait(TURN)
+            return not (self._all_there or self._given_up or self._stop.is_set())
+
+    def _due(self, read: Mapping[Piece, _Read]) -> list[tuple[Piece, list[int]]]:
+        """Return what can be read of each file, as far as it has got to the target."""
+        found = []
+        for piece, chosen in self._chosen.items():
+            upto = self._there.get(piece.file.source, 0)
+            if piece.here:  # what a guest finds there is read at the source at any time, at the target in the end
+                upto = piece.length if upto and read is self._mine else 0
+            unread = chosen - read[piece].chunks.keys()
+            if due := sorted(n for n in unread if n * CHUNK + chunk_size(n, piece.length) <= upto):
+                found.append((piece, due))
+        return found
+
+    def _rest(self, read: Mapping[Piece, _Read]) -> list[tuple[Piece, frozenset[int]]]:
+        """Return what is left of each file; of one without contents nothing, so that its length is read."""
+        rest = [(piece, chosen - read[piece].chunks.keys()) for piece, chosen in self._chosen.items()]
+        return [(piece, chunks) for piece, chunks in rest if chunks or read[piece].length is None]
+
+    def _read_here(self, contents: Contents, piece: Piece, numbers: Collection[int]) -> None:
+        file, length, stop = piece.file, piece.length, self._stop
+        if piece.here:
+            found = self._of_images(piece, contents, piece.here, numbers, lambda _: None)
+        else:
+            found = contents.digests(file.source, length, block=file.source_is_block, chunks=numbers, stop=stop)
+        _keep(self._mine[piece], found, numbers)
+
+    def _read_there(self, contents: Contents, piece: Piece, numbers: Collection[int]) -> None:
+        file, length, stop = piece.file, piece.length, self._stop
+        before = sum(chunk_size(n, each.length) for each, read in self._theirs.items() for n in read.chunks)
+
+        def tell(read: int) -> None:
+            self._on_bytes(before + read)
+
+        if piece.there:
+            found = self._of_images(piece, contents, piece.there, numbers, tell)
+        else:
+            found = contents.digests(
+                file.path, length, block=file.is_block, chunks=numbers, stop=stop, on_progress=tell
+            )
+        _keep(self._theirs[piece], found, numbers)
+
+    def _of_images(
+        self, piece: Piece, contents: Contents, layers: Sequence[Layer], numbers: Collection[int], tell: OnBytes
+    ) -> Digests:
+        """Read what a guest finds on a disk; one that may not be read, or cannot on this host, is left uncompared."""
+        nothing = assembled({}, piece.length)
+        if contents.images is None:
+            self._unreadable.add(piece)
+            return nothing
+        try:
+            return contents.images.image_digests(
+                layers, piece.length, chunks=numbers, stop=self._stop, on_progress=tell
+            )
+        except UnreadableError:
+            self._unreadable.add(piece)
+            return nothing
+
+    def _read_again(self, contents: Contents) -> None:
+        """Read again what was read early and differs: it may have been written since."""
+        while not self._reading_here.ended:
+            with suppress(TimeoutError):
+                self._reading_here.wait(TURN)
+        for piece, theirs in self._theirs.items():
+            mine = self._mine[piece].chunks
+            if again := [n for n in theirs.early if theirs.chunks.get(n) != mine.get(n)]:
+                self._read_there(contents, piece, again)
+
+    def _write_out(self, contents: Contents, before: Mapping[Piece, int]) -> dict[Piece, int]:
+        """Have what has arrived since written out; return how much of each file it is now."""
+        now = {piece: self._there.get(piece.file.source, 0) for piece in self._chosen}
+        for piece, upto in now.items():
+            if upto > before.get(piece, 0):
+                contents.write_out(piece.file.path, stop=self._stop)
+        return now
 
     @property
     def by_content(self) -> tuple[str, ...]:
@@ -166,7 +266,7 @@ class Comparison:
 
     @property
     def _compared(self) -> Mapping[Piece, Collection[int]]:
-        return {piece: chosen for piece, chosen in self._chosen.items() if piece.file.source not in self._unreadable}
+        return {piece: chosen for piece, chosen in self._chosen.items() if piece not in self._unreadable}
 
     @property
     def total(self) -> int:
@@ -180,7 +280,7 @@ class Comparison:
         much = {Verify.FULL: "in full", Verify.SAMPLE: "in samples"}[self._how]
         count = len(self._compared)
         files = "1 file" if count == 1 else f"{count} files"
-        way = self._source.way if self._source.way == self._target.way else f"{self._source.way}; {self._target.way}"
+        way = "; ".join(dict.fromkeys((self._way_here, self._way_there)))
         images = len(self.by_content)
         guests = f", {images} of them by what a guest finds there" if images else ""
         return f"{files} compared {much}, {format_size(self.total)}, holes included{guests} ({way})"
@@ -194,8 +294,6 @@ def not_compared(file: CargoFile) -> str:
     )
 
 
-def images_of(contents: Contents) -> Images:
-    """Return the way to read what guests find on disks, where the caller knows that there is one."""
-    if contents.images is None:
-        raise TypeError(f"images cannot be read {contents.way}")
-    return contents.images
+def _keep(read: _Read, digests: Digests, numbers: Collection[int]) -> None:
+    read.length = digests.length
+    read.chunks.update({n: digests.chunks[n] for n in numbers if n < len(digests.chunks)})
