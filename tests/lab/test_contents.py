@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -66,7 +66,8 @@ def ways_to(where: HostEntry) -> Iterator[Mapping[str, Contents]]:
     with Connections([where]) as connections:
         about = read_cluster([where], timeout=20, connections=connections).host(where.name)
         host = connections.get(where.name)
-        yield {"ssh": contents_of(host, about), "libvirt": LibvirtContents(host, about)}
+        with closing(contents_of(host, about)) as shell:
+            yield {"ssh": shell, "libvirt": LibvirtContents(host, about)}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -307,6 +308,7 @@ def open_files(pid: int) -> set[str]:
 def test_it_stops_when_told_and_leaves_nothing_running(lab: Lab, ways: Mapping[str, Contents], by: str) -> None:
     stop = threading.Event()
     domains = virsh(lab.cell("h1"), "list", "--all", "--name")
+    ways["ssh"].close()  # a login that is kept for the next reading is no reader
     with large(lab, "h1") as larges:
         it = larges[by]
         with pytest.MonkeyPatch.context() as patch:
