@@ -12,6 +12,7 @@ from mudanza.lab.domain import GuestSpec
 from mudanza.lab.guest import create_guest, virsh
 from mudanza.lab.lab import Lab
 from mudanza.lab.process import LabError
+from mudanza.model.units import MIB
 from tests.lab import kinds
 from tests.lab.cold import FAST, content, image, look, off, spoiling, states
 from tests.lab.command import Mudanza
@@ -82,7 +83,9 @@ def test_root_is_nobody_there(squashing: Lab, shy_disk: str) -> None:
 
 
 def test_a_guest_moves_live_and_cold_and_its_disk_stays(squashing: Lab, by_socket: Mudanza, shy_disk: str) -> None:
-    guest = create_guest(squashing, GuestSpec("timid", disk=0, devices=disk(shy_disk, "vda")), on="h1")
+    guest = create_guest(
+        squashing, GuestSpec("timid", memory=128 * MIB, disk=0, devices=disk(shy_disk, "vda")), on="h1"
+    )
     try:
         _, written = guest.verify()
         for options, mode, to in (((), "live", "h2"), (("--mode", "cold"), "cold", "h1")):

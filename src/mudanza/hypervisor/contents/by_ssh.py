@@ -79,7 +79,6 @@ echo "@ chunk $1 ${sum%% *}"
 # The same of what a guest finds on a disk: a part of it is written out as it is, and read from there. The file has no
 # name from the beginning, so that nothing can be left behind.
 _DIGEST_OF_IMAGE = """
-exec 3>&1
 start=$(($1 * chunk)) size=$chunk
 [ "$size" -le $((limit - start)) ] || size=$((limit - start))
 part=$(mktemp -p "$place") && exec 4<>"$part" && rm -- "$part" && truncate -s "$size" /proc/self/fd/4 || exit 1

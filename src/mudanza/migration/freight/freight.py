@@ -242,6 +242,8 @@ class Freight:
         source, target = ((self._connections.get(host.name), host) for host in (self._source, self._target))
         foreign = {piece.file.source for piece in stale if piece.file.path not in self._ours}
         pieces = {each.file.source: each for each in candidates(source, target, stale, foreign.intersection(differing))}
+        if not pieces:
+            return {}
         comparison = self._comparison(tuple(pieces.values()), Verify.FULL)
         found = comparison.differences(self.turn, self._tell_compared(comparison.total))
         return {path: pieces[path] for path in comparison.by_content if path not in found}
