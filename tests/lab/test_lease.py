@@ -49,7 +49,7 @@ def test_a_queue_is_worked_off_and_what_was_left_behind_with_it(
     lab: Lab, mudanza: Mudanza, make_guest: MakeGuest
 ) -> None:
     queued, behind = make_guest("queued"), make_guest("behind", **BIG)
-    with slow(lab, "h1", 8 * MIB):
+    with slow(lab, "h1", MIB):
         left_behind(mudanza, "behind")
     number = mudanza("migrate", "queued", "--to", "h2", "--detach", "-o", "name").out.strip()
     assert mudanza("migrate", "queued", "--to", "h2", expect=3).err.count("mudanza work")
@@ -68,7 +68,7 @@ def test_a_vm_whose_job_was_left_behind_is_taken_up_by_the_next_move(
     lab: Lab, mudanza: Mudanza, make_guest: MakeGuest
 ) -> None:
     guest = make_guest("resumed", **BIG)
-    with slow(lab, "h1", 8 * MIB):
+    with slow(lab, "h1", MIB):
         job = left_behind(mudanza, "resumed")
     said = mudanza("migrate", "resumed", "--to", "h2").err
     assert f"the controller of job {job} (h1 → h2) is gone: that is finished first" in said
