@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -183,7 +184,7 @@ def _sharing_unknown(disk: Disk, shared: Probe) -> Finding:
     ways = [] if disk.kind == "block" else [_POOL_ON_BOTH]
     if any(words in shared.detail for words in _REFUSED):
         ways.insert(0, "let root make files there, though it may be nobody (NFS: anonuid and anongid of the export)")
-    ways.append(f"say where to copy it: --map-storage {_map_key(disk)}=POOL")
+    ways.append(f"say where to copy it: {_map_hint(disk)}")
     return blocker(
         "shared-unknown",
         f"disk {disk.target}",
@@ -298,7 +299,7 @@ def _destination_pool(disk: Disk, source: Host, target: Host, wanted: str | None
             "pool-kind",
             f"pool {pool.name}",
             f"disk {disk.target} cannot be copied into pool {pool.name} of {target.name}, which is of type {pool.kind}",
-            f"map it to a pool of type {listed(FILE_POOLS | BLOCK_POOLS)}: --map-storage {_map_key(disk)}=POOL",
+            f"map it to a pool of type {listed(FILE_POOLS | BLOCK_POOLS)}: {_map_hint(disk)}",
         )
     if not pool.active:
         return blocker(
@@ -331,13 +332,13 @@ def _no_pool(disk: Disk, target: Host, wanted: str | None) -> Finding:
         "pool-missing",
         f"disk {disk.target}",
         f"{target.name} has no pool {missing} (it has: {known})",
-        f"map it: --map-storage {_map_key(disk)}=POOL, or make one, then pool-build and pool-start it: "
+        f"map it: {_map_hint(disk)}, or make one, then pool-build and pool-start it: "
         + virsh(target, "pool-define-as", wanted or disk.pool or "images", "dir", "--target", _directory(disk)),
     )
 
 
-def _map_key(disk: Disk) -> str:
-    return disk.pool or _directory(disk)
+def _map_hint(disk: Disk) -> str:
+    return shlex.join(("--map-storage", f"{disk.pool or _directory(disk)}=POOL"))
 
 
 def _unless_taken(plan: DiskPlan, earlier: list[DiskPlan]) -> DiskPlan | Finding:

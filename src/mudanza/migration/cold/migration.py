@@ -32,6 +32,7 @@ from mudanza.migration.freight.comparison import not_compared
 from mudanza.migration.freight.freight import CancelledError, Freight, FreightLimits
 from mudanza.migration.freight.left_behind import end_carriers
 from mudanza.migration.freight.room import Room
+from mudanza.migration.freight.turns import await_turn
 from mudanza.migration.left_at_source import clean_up_source, undeleted_of
 from mudanza.migration.power import shut_down
 from mudanza.migration.prepare import Prepared
@@ -240,6 +241,7 @@ class _Work:
             case Next.CARRY:
                 self.hand_over.refuse_changed()
                 self.hand_over.remember()
+                await_turn(self.jobs, self.handle.id, self.record.files, self.freight.turn, self.freight.tell)
                 self.verified = self.freight.bring(self.jobs.get(self.handle.id))
                 self.freight.turn()  # from here on it is too late to cancel
                 self.claim.confirm_at(record.source)

@@ -148,7 +148,7 @@ class Freight:
         # What becomes another format is carried anew as a whole.
         ranges = {piece: whole(piece) for piece in pieces if piece.fresh or not piece.file.as_it_is}
         if stale:
-            self._on_progress(Progress("comparing what is there already", 0.0))
+            self.tell("comparing what is there already")
             found = self._differences(stale, Verify.FULL)
             as_good = self._as_good(stale, found)
             pieces = tuple(as_good.get(piece.file.source, piece) for piece in pieces)
@@ -356,6 +356,10 @@ class Freight:
     def _copy_through_us(self, file: CargoFile, part: Range) -> None:
         source, target = (self._connections.get(host.name) for host in (self._source, self._target))
         copy_bytes(source, self._source, file.source, target, self._target, file.path, start=part[0], length=part[1])
+
+    def tell(self, phase: str) -> None:
+        """Tell whoever watches what is going on."""
+        self._on_progress(Progress(phase, 0.0))
 
     def _tell_compared(self, total: int) -> Callable[[int], None]:
         def tell(done: int) -> None:

@@ -23,6 +23,7 @@ from mudanza.migration.freight.freight import Freight, FreightLimits
 from mudanza.migration.freight.left_behind import end_carriers
 from mudanza.migration.freight.room import Room, make_volume
 from mudanza.migration.freight.travelling import travelling
+from mudanza.migration.freight.turns import await_turn
 from mudanza.migration.history_keeper import HistoryKeeper
 from mudanza.migration.left_at_source import clean_up_source, undeleted_of
 from mudanza.migration.live.order import marked, order_of
@@ -175,6 +176,7 @@ class LiveMigration:
         limits = FreightLimits(self._limits.no_progress, prepared.options.deadline, prepared.options.bandwidth)
         hosts = prepared.source, prepared.chosen.target
         freight = Freight(self._connections, handle, record.as_freight(), hosts, limits, stop, self._on_progress)
+        await_turn(self._jobs, handle.id, record.ahead, freight.turn, freight.tell)
         freight.bring(self._jobs.get(handle.id))
 
     def _writes_hard(self, prepared: Prepared) -> bool:
