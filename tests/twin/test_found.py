@@ -80,6 +80,13 @@ FOUND = {
         step("lose_answer", host="h2", call="create volume"),
         later(120.0),
     ],
+    "a person is called for ever for a guest that died at the target": [
+        begin(),
+        migrate("phase FINISHING of web"),
+        later(0.05),
+        step("kill_qemu", host="h2"),
+        later(120.0),
+    ],
     "a controller that slept makes a volume nobody knows of": sleeps_through_its_lease("after intend create volume"),
     "a controller that slept defines the VM at the target": sleeps_through_its_lease("after intend define", Mode.COLD),
     "a controller that slept starts the VM": sleeps_through_its_lease("after intend start", Mode.COLD),

@@ -184,6 +184,11 @@ class Closing:
             return found + source + Residue(kept=kept, undeleted=() if record.keep_source else kept)
         return found + source + self.remove_source_disks()
 
+    def leave_down_at_target(self) -> Residue:
+        """See to a VM that moved and has ended at the target since: nothing is deleted, nothing started."""
+        kept = tuple(f"{self._record.source}:{disk.source_path}" for disk in self._record.disks)
+        return Residue(kept=kept, warnings=self._restore_autostart())
+
     def _define_at_target(self) -> tuple[str, ...]:
         """Make the VM persistent at the target where the transfer was cut off before libvirt did."""
         record = self._record

@@ -24,6 +24,8 @@ class Verdict(StrEnum):
     """libvirt is still at work on it: look again."""
     DOWN = "down"
     """It runs nowhere; its disks are whole at the source."""
+    DOWN_THERE = "down at the target"
+    """It moved, and has ended at the target since; its disks are whole there."""
     PERSON = "person"
     """No action is safe: a person must look."""
 
@@ -230,6 +232,9 @@ def _settle_known_to_target(source: Sighting, target: Sighting) -> Settlement:
         # Only a guest that runs shuts itself down, and the source had let it go.
         why = "it is at the target, where it was shut down after it had arrived"
         return Settlement(Verdict.MOVED, why, remark=f"{why}; it was not started again")
+    if let_go and target.state in (VmState.SHUTOFF, VmState.CRASHED) and target.reason != "migrated":
+        # libvirt lets go of it at the source only when the target has said that it runs there.
+        return Settlement(Verdict.DOWN_THERE, f"it moved, and is {target.state} ({target.reason}) at the target since")
     at_source = "does not list it" if source.side is Side.ABSENT else f"says {source.state} ({source.reason})"
     return Settlement(
         Verdict.PERSON,

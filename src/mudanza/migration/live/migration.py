@@ -27,7 +27,7 @@ from mudanza.migration.freight.turns import await_turn
 from mudanza.migration.history_keeper import HistoryKeeper
 from mudanza.migration.left_at_source import clean_up_source, undeleted_of
 from mudanza.migration.live.order import marked, order_of
-from mudanza.migration.live.reporting import not_moved, report_of
+from mudanza.migration.live.reporting import ended_there, not_moved, report_of
 from mudanza.migration.prepare import Prepared
 from mudanza.migration.record import CopiedDisk, MoveRecord
 from mudanza.migration.settle import Settlement, Verdict
@@ -44,6 +44,7 @@ from mudanza.model.errors import (
     MigrationFailedError,
     MudanzaError,
     NeedsPersonError,
+    VmDownError,
 )
 from mudanza.model.host import Host
 from mudanza.model.migration import Answer, MigrationReport, Probe, Progress
@@ -273,6 +274,11 @@ class LiveMigration:
         handle.enter("cleaning up")
         if settled.verdict is Verdict.MOVED:
             return self._close_moved(handle, record, closing, settled, end, begun, history, claim)
+        if settled.verdict is Verdict.DOWN_THERE:
+            kept = closing.leave_down_at_target()
+            history += claim.release()
+            handle.finish("down", settled.why, VmDownError.exit_code, {"kept": list(kept.kept)})
+            raise ended_there(record, settled, kept + Residue(warnings=history), handle.id)
         job = self._jobs.get(handle.id)
         history += closing.rearm(job)
         if settled.verdict is Verdict.STAYED and record.disks and job.steps_named("transfer"):
@@ -309,7 +315,8 @@ class LiveMigration:
 
     def _put_history_back(self, handle: JobHandle, record: MoveRecord, settled: Settlement) -> tuple[str, ...]:
         """Give the VM its snapshots and checkpoints again where it is; return what is to be known of them."""
-        host = record.target if settled.verdict is Verdict.MOVED else record.source
+        moved = settled.verdict in (Verdict.MOVED, Verdict.DOWN_THERE)
+        host = record.target if moved else record.source
         return HistoryKeeper(self._connections, handle, record).put_back(self._jobs.get(handle.id), host)
 
     def _disk_bytes(self, record: MoveRecord) -> int:

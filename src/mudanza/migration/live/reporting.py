@@ -67,6 +67,18 @@ def not_moved(record: MoveRecord, settled: Settlement, why: str, residue: Residu
     )
 
 
+def ended_there(record: MoveRecord, settled: Settlement, residue: Residue, job_id: int) -> VmDownError:
+    """Return the error about a VM that moved, and does not run any more where it is now."""
+    kept = f"; kept at {record.source}: {', '.join(residue.kept)}" if residue.kept else ""
+    return VmDownError(
+        f"VM {record.name!r} moved from {record.source} to {record.target} and ended there",
+        vm_state="; ".join((f"{settled.why}; it was not started again{kept}", *residue.warnings)),
+        remedy=f"why it ended: /var/log/libvirt/qemu/{record.name}.log on {record.target}; start it there: "
+        f"mudanza start {record.name if _PLAIN.fullmatch(record.name) else record.uuid}; "
+        f"what was done: mudanza job show {job_id}",
+    )
+
+
 def _remedy(record: MoveRecord, settled: Settlement, why: str) -> str:
     if settled.verdict is Verdict.DOWN:
         vm = record.name if _PLAIN.fullmatch(record.name) else record.uuid
