@@ -302,13 +302,28 @@ class World(RuleBasedStateMachine):
     @precondition(lambda self: not self.twin.oracle.runs_on(self.vm) and self.homes())
     @rule()
     def stranger_starts_it(self) -> None:
-        self._by_hand(self._place(), lambda domain: domain.create())
+        self._by_hand(self._place(), lambda line: line.lookupByUUIDString(self.vm).create())
 
     @precondition(lambda self: self.twin.oracle.runs_on(self.vm))
     @rule(hard=st.booleans())
     def stranger_stops_it(self, hard: bool) -> None:
         host = self.twin.oracle.runs_on(self.vm)[0]
-        self._by_hand(host, lambda domain: domain.destroy() if hard else domain.shutdown())
+
+        def stop(line: Any) -> None:
+            domain = line.lookupByUUIDString(self.vm)
+            domain.destroy() if hard else domain.shutdown()
+
+        self._by_hand(host, stop)
+
+    @precondition(lambda self: self.homes())
+    @rule()
+    def stranger_defines_it_elsewhere(self) -> None:
+        """As somebody does who thinks that it is to run there."""
+        place = self._place()
+        domain = self._host(place).domains.get(self.vm)
+        if domain is not None and domain.definition is not None:
+            xml = domain.definition
+            self._by_hand("h2" if place == "h1" else "h1", lambda line: line.defineXML(xml))
 
     def _by_hand(self, host: str, act: Callable[[Any], Any]) -> None:
         self.disturbed.add("stranger")
@@ -319,7 +334,7 @@ class World(RuleBasedStateMachine):
         def doing() -> None:
             line = self.twin.open(f"qemu+tls://{host}/system")
             try:
-                act(line.lookupByUUIDString(self.vm))
+                act(line)
             except Exception as error:
                 self.twin.note(f"the stranger was told: {error}")
             finally:
