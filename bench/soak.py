@@ -104,7 +104,7 @@ def _cast(lab: Lab, subject: LiveSubject, chance: random.Random) -> tuple[Player
     fault = FAULTS[name]
     if chance.random() < QUIET_SHARE:
         name, fault = "nothing", NOTHING
-    elif fault.lasts is None and chance.random() < 0.5:
+    elif fault.lasts is None and fault.mend is not NOTHING.mend and chance.random() < 0.5:
         fault = replace(fault, lasts=chance.uniform(1, LONGEST))
     moment = Moment(after=chance.uniform(0, LATEST))
     subject.options = ("--mode", "cold", "--shutdown-limit", "60s") if kind != "live" else ("--mode", "live")
