@@ -14,8 +14,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import libvirt
 import libvirt_qemu
+
+from mudanza.hypervisor.jobs import job_name
 
 _TARGET_NODE = "migration-"
 """What libvirt's names for the far ends of a migration's mirrors begin with."""
@@ -35,7 +36,7 @@ def drop_forgotten_copies(domain: Any) -> tuple[str, ...]:
 
     Raises libvirtError.
     """
-    if domain.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE:
+    if job_name(domain) is not None:
         return ()
     for node in _target_nodes(domain):
         _monitor(domain, "blockdev-del", {"node-name": node})

@@ -32,6 +32,7 @@ STEPS = frozenset(
         "define saved",
         "delete volume",
         "disarm",
+        "drop forgotten copies",
         "name base",
         "pivot",
         "put history back",
