@@ -116,7 +116,7 @@ class Player:
                 ended = self._struck(stack).end(None, END_LIMIT)
         self._seen.command = ended.code
         self._seen.said = said(ended)
-        assert ended.code in self._cell.command, f"the command ended with {ended.code}: {ended.out}{ended.err}"
+        assert ended.code in self._cell.command, f"the command ended with {ended.code}: {self._seen.said or ended.err}"
 
     def _struck(self, stack: ExitStack) -> Running:
         """Begin, and strike when the moment has come. Return the command, which the fault may outlive."""
