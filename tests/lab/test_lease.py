@@ -52,7 +52,7 @@ def test_a_queue_is_worked_off_and_what_was_left_behind_with_it(
     with slow(lab, "h1", MIB):
         left_behind(mudanza, "behind")
     number = mudanza("migrate", "queued", "--to", "h2", "--detach", "-o", "name").out.strip()
-    assert mudanza("migrate", "queued", "--to", "h2", expect=3).err.count("mudanza work")
+    assert f"mudanza job resume {number}" in mudanza("migrate", "queued", "--to", "h2", expect=3).err
     assert queued.states() == {"h1": "running"}
     done = mudanza("work", "--once", "-o", "json")
     assert {event["vm"] for event in done.events if event["event"] == "report"} == {"queued", "behind"}
