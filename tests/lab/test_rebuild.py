@@ -58,7 +58,7 @@ def test_a_live_move_that_went_on_without_its_controller(
     lab: Lab, lost: Mudanza, new: Mudanza, make_guest: MakeGuest
 ) -> None:
     guest = make_guest("bereft")
-    with slow(lab, "h1", MIB):
+    with slow(lab, "h1", MIB // 4):
         running = lost.start("migrate", "bereft", "--to", "h2", "-o", "json")
         running.until("copying memory")
         running.send(signal.SIGKILL)
