@@ -87,6 +87,12 @@ FOUND = {
         step("kill_qemu", host="h2"),
         later(120.0),
     ],
+    "a stranger starts it at the source while autostart is about to be switched off there": [
+        begin(autostart=True),
+        migrate("before intend define", Mode.COLD),
+        step("stranger_starts_it"),
+        later(120.0),
+    ],
     "a controller that slept makes a volume nobody knows of": sleeps_through_its_lease("after intend create volume"),
     "a controller that slept defines the VM at the target": sleeps_through_its_lease("after intend define", Mode.COLD),
     "a controller that slept starts the VM": sleeps_through_its_lease("after intend start", Mode.COLD),

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 
-from hypothesis import HealthCheck, Verbosity, settings
+import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.twin.machine import World
 
-SEQUENCES = int(os.environ.get("MUDANZA_SEQUENCES", "150"))
+pytestmark = pytest.mark.timeout(3600)
+"""On a busy machine handing the baton on takes its time."""
+
+SEQUENCES = int(os.environ.get("MUDANZA_SEQUENCES", "200"))
+"""About a fifth of a second of CPU each."""
 
 TestWorld = World.TestCase
 TestWorld.settings = settings(
     max_examples=SEQUENCES,
     stateful_step_count=12,
     deadline=None,
-    derandomize=False,
     print_blob=True,
-    verbosity=Verbosity.normal,
     suppress_health_check=list(HealthCheck),
 )

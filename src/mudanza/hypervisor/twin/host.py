@@ -85,6 +85,8 @@ class Domain:
     autostart: bool = False
     number: int = -1
     qemu: Qemu | None = None
+    starting: bool = False
+    """Its QEMU is about to be there; that has the domain's lock too."""
     migration: Migration | None = None
     """The one that has the domain's lock."""
     completed: dict[str, int] = field(default_factory=dict)
@@ -293,14 +295,23 @@ class TwinHost:
         yield from self._boot(domain, domain.definition, paused=paused)
 
     def _boot(self, domain: Domain, xml: str, *, paused: bool) -> Process:
-        images = self.open_images(xml)
-        yield START_TIME
-        self.twin.catch_up()
-        if domain.is_active or self.domains.get(domain.uuid) is not domain:
-            raise errors.invalid("domain is already running")
-        self.refuse_locked(images)
-        qemu = Qemu(domain.uuid, self, definitions.memory(xml), images)
+        """libvirt says "paused (starting up)" of it from the first moment on."""
+        qemu = Qemu(domain.uuid, self, definitions.memory(xml), self.open_images(xml), incoming=True)
         self.adopt(domain, xml, qemu)
+        domain.enter(PAUSED, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP)
+        domain.starting = True
+        try:
+            yield START_TIME
+            self.twin.catch_up()
+            if domain.qemu is not qemu:
+                raise errors.internal("qemu unexpectedly closed the monitor")
+            self.refuse_locked(qemu.images)
+        except BaseException:
+            domain.starting = False
+            if domain.qemu is qemu:
+                self.end_guest(domain, libvirt.VIR_DOMAIN_SHUTOFF_FAILED)
+            raise
+        domain.starting = qemu.incoming = False
         reason = libvirt.VIR_DOMAIN_PAUSED_USER if paused else libvirt.VIR_DOMAIN_RUNNING_BOOTED
         domain.enter(PAUSED if paused else RUNNING, reason)
         if not paused:
@@ -343,9 +354,10 @@ class TwinHost:
     def lock(self, domain: Domain) -> Process:
         """Wait until no migration has the domain. Raises libvirtError after LOCK_PATIENCE, or when it has gone."""
         waited = 0.0
-        while domain.migration is not None:
+        while domain.migration is not None or domain.starting:
             if waited >= LOCK_PATIENCE:
-                raise errors.locked(domain.migration.holder(self))
+                holder = domain.migration.holder(self) if domain.migration else "remoteDispatchDomainCreate"
+                raise errors.locked(holder)
             yield _LOOK
             waited += _LOOK
         if self.domains.get(domain.uuid) is not domain:

@@ -126,12 +126,12 @@ class HandOver:
         """
         source = self._record.source
         self._handle.renew(LONG_LOOK)
-        seen = self.sighting(source)
-        if seen.side is not Side.PRESENT or seen.state.active:
-            raise MigrationFailedError(f"it is not shut off at {source} any more: {_words(seen)}")
         self.refuse_changed()
         if changed := unchanged():
             raise MigrationFailedError(f"it has changed at {source} while it was copied: {changed}")
+        seen = self.sighting(source)  # last of all: the next thing may be to start it at the target
+        if seen.side is not Side.PRESENT or seen.state.active:
+            raise MigrationFailedError(f"it is not shut off at {source} any more: {_words(seen)}")
 
     def disarm(self) -> None:
         """Have the source not start it by itself while the target does."""

@@ -250,9 +250,9 @@ class _Work:
                 self.handle.enter("handing over")
                 self.verified = str((self.compared or {}).get("same", ""))
                 self.hand_over.complete(self.jobs.get(self.handle.id), self.target)
+                self.hand_over.disarm()  # it waits for whoever is about to start it there
                 self.hand_over.last_look(lambda: self.freight.changed_at_source(self.compared or {}))
                 self.claim.confirm()
-                self.hand_over.disarm()
                 return self._finish()
             case Next.TAKE_BACK:
                 self.hand_over.take_back()
