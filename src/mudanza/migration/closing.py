@@ -151,9 +151,9 @@ class Closing:
         may run at the target by then. Raises HypervisorError, HostUnreachableError."""
         record = self._record
         if record.persistent and record.autostart:
-            step = self._handle.intend("disarm", {"host": record.source})
-            self._connections.domains(record.source).set_autostart(record.uuid, False)
-            self._handle.done(step, {"done": True})
+            source = self._connections.domains(record.source)
+            off = partial(source.set_autostart, record.uuid, False)
+            self._handle.perform("disarm", {"host": record.source}, off)
 
     def rearm(self, job: Job) -> tuple[str, ...]:
         """Undo that for a VM that stays; return in words where that fails."""
