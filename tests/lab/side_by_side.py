@@ -15,10 +15,8 @@ from types import FrameType
 HERE = Path(__file__).parent
 SECONDS = {
     "test_migrate.py": 300,
-    "test_matrix.py": 300,
     "test_claims.py": 120,
     "test_rebuild.py": 120,
-    "test_contract.py": 60,
     "test_squashed.py": 50,
     "test_formats.py": 50,
     "test_matrix.py": 240,
