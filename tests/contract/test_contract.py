@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -14,10 +15,10 @@ from mudanza.lab import faults
 from mudanza.lab.lab import Lab
 from mudanza.model.host import HostEntry
 from tests.contract.terms import TERMS, Scene, Term
-from tests.lab.conftest import lab, needs_lab
+from tests.lab.conftest import needs_lab
 from tests.twin.scene import scene
 
-__all__ = ["lab", "needs_lab"]
+__all__ = ["needs_lab"]
 
 terms = pytest.mark.parametrize("term", TERMS, ids=[each.__name__ for each in TERMS])
 
@@ -73,10 +74,14 @@ def test_on_the_twin(tmp_path: Path, term: Term, seed: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def real(lab: Lab) -> Iterator[Scene]:
-    world = LabWorld(lab)
-    with Connections(world.entries) as connections:
-        yield Scene(world, connections)
+def real(needs_lab: None) -> Iterator[Scene]:
+    lab = Lab.up(f"c{os.getpid()}", hosts=2, tied=True)
+    try:
+        world = LabWorld(lab)
+        with Connections(world.entries) as connections:
+            yield Scene(world, connections)
+    finally:
+        lab.down()
 
 
 @terms
