@@ -21,7 +21,7 @@ def bring_up_to_date(connection: Connection, shown: str) -> None:
     Takes no time where nothing is to be done. ``shown``: what the database is called. Raises UsageError for one of a
     newer schema, or none of ours.
     """
-    if _standing(connection, shown) == HEAD:
+    if _recorded(connection) == HEAD:
         return
     if connection.dialect.name == "postgresql":  # SQLite holds its write lock already
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
@@ -30,13 +30,19 @@ def bring_up_to_date(connection: Connection, shown: str) -> None:
         _upgrade(connection, standing)
 
 
+def _recorded(connection: Connection) -> str | None:
+    """Return the schema that Alembic has written down, None where it never did."""
+    if "alembic_version" not in inspect(connection).get_table_names():
+        return None
+    return str(connection.scalar(text("SELECT version_num FROM alembic_version")))
+
+
 def _standing(connection: Connection, shown: str) -> str | None:
-    """Return the database's schema, None where there is nothing yet."""
-    tables = inspect(connection).get_table_names()
-    if "alembic_version" in tables:
-        found = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    """Return the database's schema, None where there is nothing yet; asked while nobody else upgrades it."""
+    found: str | int | None = _recorded(connection)
+    if found is not None:
         known = next((revision for revision in REVISIONS if revision == found), None)
-    elif about.name in tables:
+    elif about.name in inspect(connection).get_table_names():
         found = connection.scalar(select(about.c.version))
         known = _OLDER.get(found or 0)
     else:
