@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +11,6 @@ from mudanza import clock
 from mudanza.hypervisor.connection import acting_only_if
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.reading.cluster import read_host
-from mudanza.hypervisor.xml.claims import without_claim
 from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import Job, JobHandle, Jobs, LeaseLostError, NewJob
 from mudanza.migration.asked import read_back, stored
@@ -22,18 +20,18 @@ from mudanza.migration.destination import volume_xml
 from mudanza.migration.freight.freight import Freight, FreightLimits
 from mudanza.migration.freight.left_behind import end_carriers
 from mudanza.migration.freight.room import Room, make_volume
-from mudanza.migration.freight.travelling import travelling
 from mudanza.migration.freight.turns import await_turn
 from mudanza.migration.history_keeper import HistoryKeeper
 from mudanza.migration.left_at_source import clean_up_source, undeleted_of
 from mudanza.migration.live.order import marked, order_of
+from mudanza.migration.live.plan import below, live_record
 from mudanza.migration.live.reporting import ended_there, not_moved, report_of
 from mudanza.migration.prepare import Prepared
 from mudanza.migration.record import CopiedDisk, MoveRecord
 from mudanza.migration.settle import Settlement, Verdict
 from mudanza.migration.steering import ON_REQUEST, Steering
 from mudanza.migration.transfer import Order, Transfer, TransferEnd
-from mudanza.migration.unchanged import assert_unchanged, look_again
+from mudanza.migration.unchanged import look_again
 from mudanza.migration.variables import remove_variables
 from mudanza.migration.vm_claim import ClaimRefusedError, VmClaim
 from mudanza.migration.way import way_between
@@ -48,19 +46,8 @@ from mudanza.model.errors import (
 )
 from mudanza.model.host import Host
 from mudanza.model.migration import Answer, MigrationReport, Probe, Progress
-from mudanza.model.units import MIB
-from mudanza.model.vm import Backing, Vm, VmState
-from mudanza.preflight.cargo import arrives_on_chain
-from mudanza.preflight.mapping import DiskPlan
 
 OnProgress = Callable[[Progress], None]
-
-SYNCHRONOUS_WRITES = 8_000_000
-"""The first libvirt that lets a disk mirror hold the guest's writes until the target has them too."""
-WRITES_HARD = 2 * MIB
-"""Bytes per second that a guest writes to its disks from which on they are mirrored so. Seen: at 8 MiB/s over a link of
-12 MiB/s a mirror in the background had not caught up after 90 s; synchronously it took 20 s, and the guest got 0.3 to
-0.9 MiB/s through meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +81,7 @@ class LiveMigration:
         Setting ``stop`` cancels it. Raises MigrationFailedError (it is at the source as before), VmDownError,
         NeedsPersonError; BlockedError when it has an unfinished job or is no longer what was judged.
         """
-        record = self._record(prepared)
+        record = live_record(prepared, self._connections)
         order = order_of(prepared, record)
         handle = self._jobs.begin(
             NewJob(
@@ -140,36 +127,6 @@ class LiveMigration:
         why = self._why(end, problem, stop)
         return self.close(handle, record, why, end, begun, claim)
 
-    def _record(self, prepared: Prepared) -> MoveRecord:
-        vm = prepared.vm
-        domains = self._connections.domains(vm.host)
-        xml = without_claim(domains.describe(vm.uuid, migratable=True))
-        assert_unchanged(vm, domains.sighting(vm.uuid), xml)
-        inactive = domains.describe(vm.uuid, inactive=True, migratable=True) if vm.persistent else None
-        return MoveRecord(
-            uuid=vm.uuid,
-            name=vm.name,
-            source=vm.host,
-            target=prepared.chosen.target.name,
-            was_paused=vm.state is VmState.PAUSED,
-            persistent=vm.persistent,
-            autostart=vm.autostart,
-            keep_source=prepared.options.keep_source,
-            tls=prepared.tls,
-            xml=xml,
-            inactive_xml=without_claim(inactive) if inactive is not None else None,
-            disks=tuple(_copied(vm, plan, prepared) for plan in prepared.chosen.resolution.copies),
-            warnings=tuple(finding.message for finding in prepared.chosen.findings),
-            checking_time=prepared.checking_time,
-            ahead=travelling(prepared, live=True),
-            keeps_chains=_keeps_chains(prepared),
-            arch=vm.arch,
-            machine=vm.machine,
-            domain_type=vm.domain_type,
-            nvram=(vm.firmware.nvram or "") if vm.firmware else "",
-            synchronous=bool(prepared.chosen.resolution.copies) and self._writes_hard(prepared),
-        )
-
     def _send_ahead(self, handle: JobHandle, prepared: Prepared, record: MoveRecord, stop: clock.Event) -> None:
         """Bring the images that disks build on, and whatever else the VM only reads, before the VM itself."""
         if not record.ahead:
@@ -179,18 +136,6 @@ class LiveMigration:
         freight = Freight(self._connections, handle, record.as_freight(), hosts, limits, stop, self._on_progress)
         await_turn(self._jobs, handle.id, record.ahead, freight.turn, freight.tell)
         freight.bring(self._jobs.get(handle.id))
-
-    def _writes_hard(self, prepared: Prepared) -> bool:
-        """Whether the guest writes so much that a mirror in the background may never be done, and both hosts can
-        mirror at once instead."""
-        before, hosts = prepared.vm.written, (prepared.source, prepared.chosen.target)
-        if before is None or any(host.libvirt_version < SYNCHRONOUS_WRITES for host in hosts):
-            return False
-        try:
-            now = self._connections.domains(prepared.vm.host).written(prepared.vm.uuid)
-        except (HypervisorError, HostUnreachableError):
-            return False  # what it writes is not known: as libvirt does by itself
-        return now.rate_since(before) >= WRITES_HARD
 
     def _create_volumes(self, handle: JobHandle, prepared: Prepared, record: MoveRecord, stop: clock.Event) -> None:
         target = self._connections.volumes(record.target)
@@ -206,7 +151,7 @@ class LiveMigration:
                 "size": plan.size,
                 "device": plan.pool_is_block,
             }
-            xml = volume_xml(plan, origin, _below(prepared.vm, plan, record))
+            xml = volume_xml(plan, origin, below(prepared.vm, plan, record))
             make_volume(handle, intent, partial(target.create, plan.pool, xml))
 
     def _origin(self, record: MoveRecord, disk: CopiedDisk) -> str | None:
@@ -434,40 +379,3 @@ def _is_unwanted(handle: JobHandle, stop: clock.Event) -> bool:
     if handle.cancel_asked():
         stop.set()
     return stop.is_set()
-
-
-def _keeps_chains(prepared: Prepared) -> bool:
-    """Whether disks stay on their chains. Preflight has seen to it that they all do, or none."""
-    disks = {disk.target: disk for disk in prepared.vm.disks if disk.backing}
-    copies = [plan for plan in prepared.chosen.resolution.copies if plan.target in disks]
-    return any(arrives_on_chain(disks[plan.target], plan, prepared.options, live=True) for plan in copies)
-
-
-def _below(vm: Vm, plan: DiskPlan, record: MoveRecord) -> Backing | None:
-    """Return the image at the target that a disk arrives on top of, None for one that arrives whole."""
-    disk = next(disk for disk in vm.disks if disk.target == plan.target)
-    if not disk.backing or not record.keeps_chains:
-        return None
-    return replace(disk.backing[0], path=record.places[disk.backing[0].path])
-
-
-def _copied(vm: Vm, plan: DiskPlan, prepared: Prepared) -> CopiedDisk:
-    disk = next(disk for disk in vm.disks if disk.target == plan.target)
-    shared = prepared.chosen.facts.shared.get(plan.target, Probe())
-    pool, volume = disk.pool, disk.volume
-    if pool is None and (lies_in := prepared.source.pool_at(posixpath.dirname(disk.source or ""))) is not None:
-        # libvirt has not looked into its directory since the image was made, by a snapshot for one.
-        pool, volume = lies_in.name, posixpath.basename(disk.source or "")
-    pooled = pool is not None and volume is not None
-    return CopiedDisk(
-        target=plan.target,
-        source_path=disk.source or "",
-        source_pool=pool,
-        source_volume=volume,
-        pool=plan.pool,
-        volume=plan.volume,
-        path=plan.path,
-        size=plan.size,
-        removable=pooled and disk.device == "disk" and not disk.readonly and not disk.shareable,
-        seen_by_both=shared.answer is not Answer.NO,
-    )
