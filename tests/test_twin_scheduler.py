@@ -118,3 +118,22 @@ def test_whatever_a_thread_raises_reaches_the_owner(sim: Scheduler) -> None:
     sim.start(lambda: 1 / 0, "bad", Controller("c"))
     with pytest.raises(ZeroDivisionError):
         sim.advance()
+
+
+def test_nobody_wakes_the_dead(sim: Scheduler) -> None:
+    controller, event = Controller("c"), sim.new_event()
+
+    def work() -> None:
+        try:
+            clock.sleep(5)
+        finally:
+            event.wait(1)
+
+    sim.start(work, "work", controller)
+    sim.advance(seconds=1)
+    sim.kill(controller)
+    sim.advance()
+    event.set()
+    sim.start(lambda: clock.sleep(1), "other", Controller("other"))
+    sim.advance()
+    assert sim.now == 2.0

@@ -24,7 +24,7 @@ from hypothesis.strategies._internal.numbers import IntegersStrategy
 from tests.twin.machine import World
 
 STEPS = 12
-STUCK = 900
+STUCK = 300
 """Seconds of the machine's own time after which a sequence is given up, and where it hangs is told."""
 
 

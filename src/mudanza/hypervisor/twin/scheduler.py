@@ -370,7 +370,8 @@ class Scheduler:
 
     def _wake(self, thread: SimThread) -> None:
         thread.turn += 1
-        self._ready.append(thread)
+        if thread in self._threads and thread not in self._ready:
+            self._ready.append(thread)
 
 
 class SimEvent:
@@ -397,6 +398,7 @@ class SimEvent:
         """Wait for it, ``timeout`` seconds at most; return whether it has happened."""
         if self._happened:
             return True  # no scheduling point: nobody waits here, so that a lock may be held
+        self._scheduler._die_if_killed()  # or somebody would wake it whom nobody waits for
         running = self._scheduler._running
         if running is not None:
             self._waiting.append((running, running.turn))
@@ -424,6 +426,7 @@ class SimCondition:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Let go of the lock and wait for a notice, ``timeout`` seconds at most; return whether there was one."""
+        self._scheduler._die_if_killed()  # or somebody would wake it whom nobody waits for
         running = self._scheduler._running
         if running is not None:
             self._waiting.append((running, running.turn))
