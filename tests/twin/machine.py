@@ -370,7 +370,9 @@ class World(RuleBasedStateMachine):
     def _note_end(self, job: int) -> None:
         homes = tuple(home.host for home in self.homes())
         answer = all(host.answers and self.twin.reachable(host) for host in self.twin.hosts.values())
-        is_calm = answer and not self.disturbed and self.twin.scheduler.now - self.troubled_at > CALM
+        is_calm = (
+            answer and not self.twin.is_cut and not self.disturbed and self.twin.scheduler.now - self.troubled_at > CALM
+        )
         is_calm = is_calm and not self.twin.oracle.violations
         self.ends.append(End(self.the.jobs.get(job), homes, tuple(self.twin.oracle.runs_on(self.vm)), is_calm))
 

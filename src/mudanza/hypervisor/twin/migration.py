@@ -329,7 +329,8 @@ class Migration:
             self._raise_failure()
             gave_up = stalled >= NOTICED_BY_SILENCE or self.abort_asked
             # QEMU waits for the mirrors' dead connections, unless it was told not to.
-            if gave_up and (self.cut_off or not self._pairs() or stalled >= DEAD_CONNECTION):
+            has_mirrors = self.phase >= Phase.DISKS and bool(self._pairs())
+            if gave_up and (self.cut_off or not has_mirrors or stalled >= DEAD_CONNECTION):
                 raise errors.aborted() if self.abort_asked else errors.lost_peer()
             yield TICK
             stalled += TICK

@@ -113,6 +113,11 @@ class Twin:
         """Cut the way between two hosts."""
         self._cuts.add(frozenset({one, other}))
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether any way between two hosts is cut."""
+        return bool(self._cuts)
+
     def heal(self) -> None:
         """Mend every way and every disk; whoever is off stays so."""
         self._cuts.clear()
