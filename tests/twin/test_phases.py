@@ -30,7 +30,5 @@ COLD = [
     ("instant", "mode"), [*((each, Mode.AUTO) for each in LIVE), *((each, Mode.COLD) for each in COLD)]
 )
 def test_the_promises_hold(instant: str, mode: Mode, trouble: Step) -> None:
-    if mode is Mode.COLD and trouble.rule == "isolate":
-        pytest.xfail("a person is called where the job could be finished: seen, and not looked into yet")
     broken = replay([begin(autostart=True), migrate(instant, mode), later(0.05), trouble, later(120.0)])
     assert broken is None, broken

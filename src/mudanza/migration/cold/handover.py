@@ -8,7 +8,7 @@ from typing import Any
 from mudanza import clock
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.own.tpm_carrier import CARRYING_LIMIT, carry_tpm, end_tpm_carrier
-from mudanza.journal.jobs import LONG_LOOK, LONGEST_CALL, Job, JobHandle
+from mudanza.journal.jobs import LONG_LOOK, LONGEST_CALL, Job, JobHandle, Step
 from mudanza.migration.history_keeper import HistoryKeeper
 from mudanza.migration.record import ColdRecord
 from mudanza.migration.secrets import same_but_for_secrets, with_secrets_of
@@ -199,11 +199,12 @@ class HandOver:
 def comparison_of(job: Job) -> Mapping[str, Any] | None:
     """Return what the journal says of both hosts' files being the same, None where it does not say so.
 
-    What was found before the VM was decided about anew, or shut down, or taken back, counts no more.
+    What was found before the VM was decided about anew, or shut down, or taken back, counts no more; where taking it
+    back failed, it is as it was.
     """
     found: Mapping[str, Any] | None = None
     for step in job.steps:
-        if step.name in ("decide", "shut down", "take back"):
+        if step.name in ("decide", "shut down") or _is_taken_back(step):
             found = None
         elif step.name == "compare" and step.outcome is not None and "same" in step.outcome:
             found = step.outcome
@@ -227,9 +228,13 @@ def was_defined(job: Job) -> bool:
     for step in job.steps:
         if step.name == "define":
             defined = True
-        elif step.name == "take back" and step.outcome is not None and step.outcome.get("done"):
+        elif _is_taken_back(step):
             defined = False
     return defined
+
+
+def _is_taken_back(step: Step) -> bool:
+    return step.name == "take back" and step.outcome is not None and bool(step.outcome.get("done"))
 
 
 def _words(seen: Sighting) -> str:
