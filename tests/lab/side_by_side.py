@@ -19,7 +19,7 @@ SECONDS = {
     "test_rebuild.py": 120,
     "test_squashed.py": 50,
     "test_formats.py": 50,
-    "test_matrix.py": 240,
+    "test_matrix.py": 200,
     "test_cold_faults.py": 150,
     "test_link_cut.py": 135,
     "test_cold.py": 110,
