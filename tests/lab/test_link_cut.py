@@ -93,13 +93,13 @@ def test_the_reason_outlives_the_controller(lab: Lab, mudanza: Mudanza, guest: G
 
 def test_a_resumed_job_keeps_its_deadline(lab: Lab, mudanza: Mudanza, guest: Guest) -> None:
     with narrow(lab, MIB):
-        running = mudanza.start("migrate", "cutoff", "--to", "h2", "--deadline", "5s", "-o", "json")
+        running = mudanza.start("migrate", "cutoff", "--to", "h2", "--deadline", "15s", "-o", "json")
         running.until("copying memory")
         running.send(signal.SIGKILL)
         running.end(-signal.SIGKILL)
         expire_leases(mudanza)
         job = str(mudanza("jobs", "-o", "json").data[0]["id"])
         ended = mudanza("job", "resume", job, expect=4)
-    assert "not done within the deadline of 5.0 s" in ended.err
+    assert "not done within the deadline of 15.0 s" in ended.err
     assert "mudanza check" not in ended.err, "nothing stands in its way"
     assert guest.states() == {"h1": "running"}
