@@ -26,6 +26,9 @@ pytestmark = pytest.mark.lab
 
 ELSEWHERE = {
     "claim-taken-over": "test_claims.py takes one over",
+    "data-elsewhere": "test_probes.py asks for images whose content lies in another file",
+    "data-file-stays": "the same",
+    "pool-squashes-root": "test_squashed.py has such a pool",
     "source-unreachable": "a host that does not answer lists no VM to be checked",
     "vm-in-between": "libvirt shows these states for an instant only",
     "chain-in-volume-group": "the lab's kernel need not have a device mapper, without which there is no volume group",

@@ -142,19 +142,18 @@ class Comparison:
         if not self._is_wanted():
             return
         with closing(way()) as contents:
-            self._way_here = contents.way
             while self._more_is_coming():
                 for piece, due in self._due(self._mine):
                     self._read_here(contents, piece, due)
             if not self._given_up:
                 for piece, rest in self._rest(self._mine):
                     self._read_here(contents, piece, rest)
+            self._way_here = contents.way  # only now is it known by which ways all could be read
 
     def _read_target(self, way: Callable[[], Contents]) -> None:
         if not self._is_wanted():
             return
         with closing(way()) as contents:
-            self._way_there = contents.way
             last, written = clock.monotonic(), dict[Piece, int]()
             while self._more_is_coming():
                 for piece, due in self._due(self._theirs):
@@ -167,10 +166,10 @@ class Comparison:
                 for piece, rest in self._rest(self._theirs):
                     self._read_there(contents, piece, rest)
                 self._read_again(contents)
-                for (
-                    piece
-                ) in self._chosen:  # before the source is let go: a host that fails loses what it only remembers
+                # Before the source is let go: a host that fails loses what only its memory holds.
+                for piece in self._chosen:
                     contents.write_out(piece.file.path, stop=self._stop)
+            self._way_there = contents.way
 
     def _is_wanted(self) -> bool:
         """Wait until something gets there: logging in would slow down what starts at the same time to bring it."""
