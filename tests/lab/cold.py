@@ -120,7 +120,8 @@ def remove(lab: Lab, uuid: str) -> None:
 @contextmanager
 def spoiling(lab: Lab, host: str, path: str, at: int) -> Iterator[None]:
     """Have something write one byte into a file of a host over and over, as soon as there is such a file."""
-    loop = 'while :; do [ -e "$1" ] && printf X | dd of="$1" bs=1 seek="$2" conv=notrunc status=none; sleep 0.02; done'
+    write = 'printf X | dd of="$1" bs=1 seek="$2" conv=notrunc,nocreat status=none'
+    loop = f'while :; do [ -e "$1" ] && {write}; sleep 0.02; done'
     writer = lab.cell(host).popen(["sh", "-c", loop, "sh", path, str(at)])
     try:
         yield

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from urllib.parse import unquote, urlsplit
 
+from mudanza import clock
 from mudanza.hypervisor.bounded import Task
 from mudanza.hypervisor.connection import KEEPALIVE_COUNT, KEEPALIVE_INTERVAL
 from mudanza.hypervisor.uris import transport
@@ -23,6 +24,10 @@ MOST_SAID = 500
 """Characters of what ssh printed that an error repeats."""
 MOST_BYTES = 64 * 1024
 """Bytes of it that are looked at."""
+SAID_LIMIT = 1.0
+"""Seconds until what a failed script has printed as an error must be here: it comes another way than its answers."""
+SAID_AGAIN = 0.02
+"""Seconds between two looks for it."""
 SSH_FAILED = 255
 """Exit code of ssh itself; any other is the remote shell's."""
 _MARK = b"@ "
@@ -156,6 +161,9 @@ class RemoteShell:
         return " ".join(said.decode(errors="replace").split())[-MOST_SAID:]
 
     def _failed(self, code: object) -> HypervisorError:
+        until = clock.monotonic() + SAID_LIMIT
+        while not self.said() and clock.monotonic() < until:
+            clock.sleep(SAID_AGAIN)
         said = self.said() or "it said nothing"
         return HypervisorError(self._host, f"a command run by ssh ended with exit code {code}: {said}")
 
