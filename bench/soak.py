@@ -16,12 +16,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mudanza.cli.lab import tell_mudanza
 from mudanza.lab.domain import GuestSpec
 from mudanza.lab.guest import create_guest
 from mudanza.lab.lab import Lab
 from mudanza.model.units import MIB
 from tests.lab.command import Mudanza
+from tests.lab.conftest import know_by_ssh
 from tests.lab.matrix.cells import KILLED, Cell
 from tests.lab.matrix.faults import FAULTS, NOTHING
 from tests.lab.matrix.moments import Moment
@@ -43,8 +43,6 @@ LATEST = 9.0
 """Seconds after its decision at which a move is hit at the latest: most are over by then."""
 LONGEST = 25.0
 """Seconds a fault lasts that does not last until the command has ended."""
-BY_NETWORK = frozenset(name for name, fault in FAULTS.items() if fault.by_network)
-"""They need a controller in the lab's own seat, which has a journal of its own: the matrix has them."""
 ANY_END = frozenset({0, 4, 5, 6, KILLED})
 
 
@@ -58,9 +56,10 @@ def main() -> int:
     print(f"seed {seed}", flush=True)
     lab = Lab.up(f"soak{os.getpid() % 100000}", hosts=3, tied=True)
     try:
-        tell_mudanza(lab)
+        # By ssh from the lab's seat: what is cut off, the controller loses too.
+        mudanza = know_by_ssh(lab, lab.directory)
         subjects = [_subject(lab, spec) for spec in GUESTS]
-        return _soak(lab, subjects, time.monotonic() + arguments.minutes * 60, random.Random(seed))
+        return _soak(lab, mudanza, subjects, time.monotonic() + arguments.minutes * 60, random.Random(seed))
     finally:
         lab.down()
 
@@ -71,11 +70,11 @@ def _subject(lab: Lab, spec: GuestSpec) -> LiveSubject:
     return LiveSubject(lab, guest, path, options=(), autostart=False)
 
 
-def _soak(lab: Lab, subjects: Sequence[LiveSubject], until: float, chance: random.Random) -> int:
+def _soak(lab: Lab, mudanza: Mudanza, subjects: Sequence[LiveSubject], until: float, chance: random.Random) -> int:
     counts: Counter[str] = Counter(dict.fromkeys(("moves", "faults", "violations", "lost writes"), 0))
     while time.monotonic() < until:
         subject = chance.choice(subjects)
-        player, what = _cast(lab, subject, chance)
+        player, what = _cast(lab, mudanza, subject, chance)
         counts["moves"] += 1
         counts["faults"] += "nothing" not in what
         try:
@@ -95,12 +94,12 @@ def _soak(lab: Lab, subjects: Sequence[LiveSubject], until: float, chance: rando
     return 1 if counts["violations"] or counts["lost writes"] else 0
 
 
-def _cast(lab: Lab, subject: LiveSubject, chance: random.Random) -> tuple[Player, str]:
+def _cast(lab: Lab, mudanza: Mudanza, subject: LiveSubject, chance: random.Random) -> tuple[Player, str]:
     """Choose where a guest goes, how, and what happens to it; return that, and the same in words."""
     (here,) = whereabouts(subject)
     there = chance.choice([host for host in lab.hosts if host != here])
     kind = "cold, running" if chance.random() < COLD_SHARE else "live"
-    name = chance.choice([*sorted(FAULTS.keys() - BY_NETWORK)])
+    name = chance.choice(sorted(FAULTS))
     fault = FAULTS[name]
     if chance.random() < QUIET_SHARE:
         name, fault = "nothing", NOTHING
@@ -110,7 +109,7 @@ def _cast(lab: Lab, subject: LiveSubject, chance: random.Random) -> tuple[Player
     subject.options = ("--mode", "cold", "--shutdown-limit", "60s") if kind != "live" else ("--mode", "live")
     killing = "QEMU" in name
     cell = Cell(kind, name, "at random", ANY_END, frozenset({0, 4, 6}), off=None if killing else False)
-    player = Player(cell, lab, Mudanza(lab), subject, target=there, fault=fault, moment=moment)
+    player = Player(cell, lab, mudanza, subject, target=there, fault=fault, moment=moment)
     lasts = f" for {fault.lasts:.1f} s" if fault.lasts else ""
     return player, f"{subject.name} {here} → {there}, {kind}: {name} after {moment.after:.1f} s{lasts}"
 

@@ -21,12 +21,14 @@ HELD_BY_HAND = frozenset(
         # Forced off at the end of a long wait: one step, made sure of right before.
         ("migration/power.py", "domains.destroy"),
         # Things of our own with names of their own, which nobody but their maker starts.
-        ("migration/freight/freight.py", "carrier.start"),
+        ("migration/freight/carriage.py", "carrier.start"),
         ("migration/relocation/freight.py", "carrier.start"),
         ("migration/relocation/freight.py", "jobs.pivot"),
+        # What a heartbeat of ours has left of itself in /run: no VM, and no file of one.
+        ("availability/heartbeats.py", "command.forget"),
         # Ours, and a step of its own each.
-        ("migration/cold/migration.py", "self.hand_over.define"),
-        ("migration/cold/migration.py", "self.hand_over.start"),
+        ("migration/cold/work.py", "self.hand_over.define"),
+        ("migration/cold/work.py", "self.hand_over.start"),
         ("migration/cold/undo.py", "hand_over.start"),
         ("migration/relocation/off.py", "self._hand_over.start"),
     }
@@ -50,7 +52,8 @@ def acts(tree: ast.AST) -> Iterator[str]:
 def test_what_cannot_be_undone_is_handed_to_perform() -> None:
     found = {
         (str(path.relative_to(SOURCE)), what)
-        for path in (SOURCE / "migration").rglob("*.py")
+        for room in ("migration", "protection", "availability")
+        for path in (SOURCE / room).rglob("*.py")
         for what in acts(ast.parse(path.read_text()))
     }
     assert found == HELD_BY_HAND
@@ -82,7 +85,7 @@ def names_of_steps(path: Path) -> Iterator[str]:
     for node in ast.walk(tree):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):
             continue
-        if node.func.attr in ("intend", "perform", "_step", "step", "_attempt"):
+        if node.func.attr in ("intend", "perform", "note", "_step", "step", "_attempt"):
             first = node.args[0]
             if isinstance(first, ast.Constant) and isinstance(first.value, str):
                 yield first.value
@@ -92,7 +95,10 @@ def names_of_steps(path: Path) -> Iterator[str]:
 
 def test_the_protocol_knows_every_step_that_is_written() -> None:
     written = {
-        name for room in ("migration", "cli") for path in (SOURCE / room).rglob("*.py") for name in names_of_steps(path)
+        name
+        for room in ("migration", "protection", "availability", "operations", "cli")
+        for path in (SOURCE / room).rglob("*.py")
+        for name in names_of_steps(path)
     }
     written |= {"create volume", "adopt"}  # make_volume's, and written with the job itself
     assert written - STEPS == set()

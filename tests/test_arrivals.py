@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mudanza.journal.database import open_database
-from mudanza.journal.jobs import Jobs, NewJob
+from mudanza.journal.jobs import Job, Jobs, NewJob
 from mudanza.migration.arrivals import Arrivals
 from mudanza.model.cluster import Cluster
 from mudanza.model.migration import MigrationOptions
@@ -105,6 +106,28 @@ def test_who_has_an_unfinished_job_is_expected_until_it_ends(tmp_path: Path) -> 
     assert arrivals.expected() == {make.UUID: WEB}
     handle.finish("done", "moved", 0)
     assert arrivals.expected() == {}
+
+
+def test_what_was_decided_of_a_job_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = Jobs(open_database(str(tmp_path / "m.db")))
+    read: list[int] = []
+    find = Jobs.find
+
+    def reading(self: Jobs, number: int) -> Job | None:
+        read.append(number)
+        return find(self, number)
+
+    monkeypatch.setattr(Jobs, "find", reading)
+    arrivals = Arrivals(jobs)
+    first, second = (jobs.begin(NewJob("live", uuid, "vm", "h1", "h2", {}, "ana")) for uuid in ("u-1", "u-2"))
+    assert arrivals.expected().keys() == {"u-1", "u-2"}
+    assert read == [], "they have not begun"
+    first.note("decide", {"was_running": False}, {})
+    second.note("look", {}, {})
+    for _ in range(3):
+        assert {uuid: each.will_run for uuid, each in arrivals.expected().items()} == {"u-1": False, "u-2": True}
+    assert read.count(first.id) == 1
+    assert read.count(second.id) == 3, "nothing was decided of it yet"
 
 
 def test_a_cold_move_brings_files_and_memory_only_if_it_is_started_again(tmp_path: Path) -> None:

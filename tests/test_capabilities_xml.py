@@ -12,7 +12,7 @@ from mudanza.hypervisor.xml.capabilities import (
 )
 from mudanza.hypervisor.xml.resources import Volume, parse_network, parse_pool, parse_snapshot, parse_volume
 from mudanza.model.errors import HypervisorError
-from mudanza.model.host import Host, HostEntry, HugePages, Network, Pool
+from mudanza.model.host import Host, HostEntry, HugePages, Network, NumaNode, Pool
 from mudanza.model.units import GIB, KIB, MIB
 from mudanza.model.vm import Backing, Snapshot
 
@@ -75,6 +75,10 @@ def test_machines_and_their_aliases_of_the_hosts_own_kind_only() -> None:
 def test_hugepages_of_all_nodes_together_without_ordinary_pages() -> None:
     host = with_capabilities(BARE, CAPABILITIES)
     assert host.hugepages == (HugePages(2 * MIB, 15, 0), HugePages(GIB, 1, 0))
+    assert host.nodes == (
+        NumaNode(0, 4 * GIB, 0, (HugePages(2 * MIB, 10, 0), HugePages(GIB, 1, 0))),
+        NumaNode(1, 4 * GIB, 0, (HugePages(2 * MIB, 5, 0),)),
+    )
     assert free_of(host, {2 * MIB: 7}).hugepages == (HugePages(2 * MIB, 15, 7), HugePages(GIB, 1, 0))
 
 

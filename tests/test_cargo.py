@@ -92,6 +92,16 @@ def test_a_shareable_disk_travels_and_stays() -> None:
     assert not file.own
 
 
+def test_a_floppy_that_can_be_written_to_travels_like_a_disk_and_stays_like_any_medium() -> None:
+    floppy = make.disk(device="floppy", bus="fdc", format="raw", source=f"{IMAGES}/tools.img", volume="tools.img")
+    before = Snapshot("one", external=False, current=True, disks=frozenset({f"{IMAGES}/tools.img"}))
+    for vm in (make.vm(disks=(floppy,)), make.vm(disks=(floppy,), snapshots=(before,))):
+        [file] = cargo(vm).files
+        assert file.role is Role.DISK
+        assert not file.own
+        assert not file.for_others_too
+
+
 def test_uefi_variables_are_found_where_libvirt_puts_them() -> None:
     auto = files(make.vm(firmware=Firmware(None, None)))
     assert auto["/var/lib/libvirt/qemu/nvram/web_VARS.fd"].optional

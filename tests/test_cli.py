@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from enum import StrEnum
@@ -12,13 +13,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mudanza.cli.exit_codes import INTERRUPTED
 from mudanza.cli.lab import _argv
-from mudanza.cli.options import choose_vms, parse_map
+from mudanza.cli.options import parse_map
 from mudanza.cli.output import Format, print_data, write_line
 from mudanza.model.cluster import Cluster
 from mudanza.model.errors import BlockedError, UsageError
 from mudanza.model.host import Host, HostEntry
 from mudanza.model.vm import VmState
+from mudanza.operations.choosing import choose_vms
 from tests.factories import OTHER_UUID, cluster, host, vm
 from tests.program import Program
 
@@ -206,6 +209,29 @@ def test_names_are_printed_in_utf_8_in_any_locale(mudanza: Program, encoding: st
     )
     assert "straße" in done.stdout
     assert "ñ;$(id)" in done.stdout
+
+
+@pytest.mark.parametrize("entry", [["-m", "mudanza"], ["-c", "from mudanza.__main__ import main; main()"]])
+@pytest.mark.parametrize("module", ["typer", "libvirt"])
+def test_ctrl_c_while_it_is_being_loaded_ends_it_silently(
+    mudanza: Program, tmp_path: Path, entry: list[str], module: str
+) -> None:
+    """A library that takes for ever to load makes sure that it is being loaded: as it starts, or by a command."""
+    mudanza("import", "-", stdin=TWO_HOSTS)
+    (tmp_path / f"{module}.py").write_text("print('loading', flush=True)\nimport time\ntime.sleep(60)\n")
+    program = subprocess.Popen(
+        [sys.executable, *entry, "vms"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "loading\n"
+        program.send_signal(signal.SIGINT)
+        assert program.communicate(timeout=LIMIT) == ("", "")
+    assert program.returncode == INTERRUPTED
 
 
 class Colour(StrEnum):

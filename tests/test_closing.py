@@ -13,9 +13,11 @@ from mudanza.hypervisor.connections import Connections
 from mudanza.journal.database import open_database
 from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import JobHandle, Jobs, NewJob
-from mudanza.migration.closing import Closing, Residue, deleted_by, standing_places, why_keep
+from mudanza.migration.closing import Closing
+from mudanza.migration.live.settler import Settler
 from mudanza.migration.record import CopiedDisk, MoveRecord
-from mudanza.migration.settle import Verdict
+from mudanza.migration.residue import Residue, deleted_by, may_use, standing_places, why_keep
+from mudanza.migration.settle import Settlement, Verdict
 from mudanza.model.errors import HostUnreachableError, HypervisorError, NeedsPersonError
 from mudanza.model.migration import Side, Sighting
 from mudanza.model.vm import Backing, Vm, VmState
@@ -28,6 +30,7 @@ RECORD = MoveRecord("u-1", "db", "h1", "h2", False, True, False, False, True, "<
 RUNNING = Sighting(Side.PRESENT, VmState.RUNNING, "booted", persistent=True)
 INCOMING = Sighting(Side.PRESENT, VmState.PAUSED, "migrating")
 ABSENT = Sighting(Side.ABSENT)
+OFF = Sighting(Side.PRESENT, VmState.SHUTOFF, "migrated", persistent=True)
 
 
 class Host:
@@ -70,25 +73,54 @@ def closing(tmp_path: Path, handle: JobHandle, **hosts: Host) -> Closing:
     return Closing(cast(Connections, Hosts(**hosts)), inventory, handle, RECORD)
 
 
+def settler(tmp_path: Path, handle: JobHandle, **hosts: Host) -> Settler:
+    jobs = Jobs(open_database(str(tmp_path / "m.db")))
+    return Settler(cast(Connections, Hosts(**hosts)), jobs, handle, RECORD, closing(tmp_path, handle).define_at_target)
+
+
 def no_domain() -> None:
     raise HypervisorError("h2", "Domain not found", code=42)
 
 
+class Letting(Host):
+    """A host that does what it is told with a definition."""
+
+    def set_autostart(self, _uuid: str, on: bool) -> None:
+        assert not on
+
+    def undefine(self, _uuid: str, *, with_snapshots: bool) -> None:
+        self._sightings = [ABSENT]
+
+
+@pytest.mark.parametrize(("kept", "there"), [(True, OFF), (True, ABSENT), (False, OFF)])
+def test_a_definition_that_stays_at_the_source_is_told_of(
+    tmp_path: Path, handle: JobHandle, kept: bool, there: Sighting
+) -> None:
+    record = replace(RECORD, keep_source=kept, disks=())
+    hosts = cast(Connections, Hosts(h1=Letting(there), h2=Host(RUNNING)))
+    ours = Closing(hosts, Inventory(open_database(str(tmp_path / "m.db"))), handle, record)
+    told = ours.finish_at_target(Settlement(Verdict.MOVED, "")).warnings
+    if kept and there is OFF:
+        assert told == ("h1 keeps its definition too, with autostart off: do not start it there while h2 has it",)
+    else:
+        assert told == ()
+
+
 def test_a_copy_that_ends_by_itself_just_before_we_end_it_is_no_failure(tmp_path: Path, handle: JobHandle) -> None:
-    ours = closing(tmp_path, handle, h1=Host(RUNNING), h2=Host(INCOMING, ABSENT, destroy=no_domain))
+    ours = settler(tmp_path, handle, h1=Host(RUNNING), h2=Host(INCOMING, ABSENT, destroy=no_domain))
     assert ours.settle(10.0, lambda: None).verdict is Verdict.STAYED
     step = Jobs(open_database(str(tmp_path / "m.db"))).get(handle.id).steps_named("settle")[0]
     assert step.outcome == {"error": "host h2: Domain not found"}
 
 
 def test_what_fails_again_and_again_ends_with_a_person(tmp_path: Path, handle: JobHandle) -> None:
-    ours = closing(tmp_path, handle, h1=Host(RUNNING), h2=Host(INCOMING, destroy=no_domain))
+    ours = settler(tmp_path, handle, h1=Host(RUNNING), h2=Host(INCOMING, destroy=no_domain))
     with pytest.raises(NeedsPersonError, match="incoming copy"):
         ours.settle(0.5, lambda: None)
 
 
 def test_a_host_without_a_connection_is_one_that_cannot_be_asked(tmp_path: Path, handle: JobHandle) -> None:
-    source, target = closing(tmp_path, handle, h1=Host(RUNNING)).look()
+    source, target = settler(tmp_path, handle, h1=Host(RUNNING)).look()
     assert (source, target.side) == (RUNNING, Side.UNSEEN)
     assert "connection refused" in target.reason
 
@@ -133,6 +165,23 @@ def test_a_volume_is_deleted_only_when_nothing_can_refer_to_it(disk: CopiedDisk,
 def test_a_host_that_is_not_seen_may_use_what_it_can_see(disk: CopiedDisk, unseen: str, kept: bool) -> None:
     hosts = [factories.host(name, error="down" if name == unseen else None) for name in ("h1", "h2", "h3")]
     assert bool(why_keep(disk, "h1", factories.cluster(hosts))) == kept
+
+
+@pytest.mark.parametrize(
+    ("disks", "asked"),
+    [([OWN_FILE], ["h1"]), ([SHARED_FILE], ["h1", "h2", "h3"]), ([OWN_FILE, SHARED_FILE], ["h1", "h2", "h3"])],
+)
+@pytest.mark.parametrize("unseen", ["h1", "h2", "h3", None])
+@pytest.mark.parametrize("user", ["h1", "h2", "h3"])
+def test_only_hosts_that_may_use_a_file_are_asked(
+    disks: list[CopiedDisk], asked: list[str], unseen: str | None, user: str
+) -> None:
+    hosts = [factories.host(name, error="down" if name == unseen else None) for name in ("h1", "h2", "h3")]
+    vms = [] if user == unseen else [using(host=user)]
+    assert [entry.name for entry in may_use(disks, "h1", [host.entry for host in hosts])] == asked
+    those = [host for host in hosts if host.name in asked]
+    all_told, told = factories.cluster(hosts, vms), factories.cluster(those, [vm for vm in vms if vm.host in asked])
+    assert [why_keep(disk, "h1", told) for disk in disks] == [why_keep(disk, "h1", all_told) for disk in disks]
 
 
 def place(path: str, pool: str = "default") -> dict[str, str]:

@@ -6,7 +6,6 @@ import hashlib
 import logging
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -198,10 +197,8 @@ def test_work_that_does_not_get_on_is_given_up() -> None:
         attended.interrupt_by(interrupted.set)
         interrupted.wait(20)
 
-    before = time.monotonic()
     with pytest.raises(HostUnreachableError, match=r"host h1: reading /a has not got on for 0\.3 s"):
         attend(work, host="h1", what="reading /a", patience=0.3)
-    assert time.monotonic() - before < 2
     assert interrupted.is_set()
 
 

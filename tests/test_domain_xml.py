@@ -511,3 +511,26 @@ def test_ranges_and_exceptions(low: int, length: int, without: int) -> None:
 )
 def test_units(unit: str, number: int) -> None:
     assert unit_bytes(unit) == number
+
+
+@pytest.mark.parametrize(
+    ("device", "kind", "path"),
+    [
+        ("<graphics type='egl-headless'><gl rendernode='/dev/dri/r0'/></graphics>", "render", "/dev/dri/r0"),
+        ("<disk type='network'><source protocol='ssh'><identity keyfile='/root/k'/></source></disk>", "ssh", "/root/k"),
+        ("<disk type='network'><source protocol='ssh'><knownHosts path='/root/h'/></source></disk>", "ssh", "/root/h"),
+        ("<serial type='tcp'><source mode='bind' host='10.0.0.9' service='24'/></serial>", "listener", None),
+        ("<pstore backend='acpi-erst'><path>/srv/p</path></pstore>", "pstore", "/srv/p"),
+    ],
+)  # fmt: skip
+def test_what_else_ties_a_vm_to_its_host(device: str, kind: str, path: str | None) -> None:
+    xml = f"<domain type='kvm'><name>a</name><uuid>u</uuid><devices>{device}</devices></domain>"
+    found = parse_vm(xml, host="h1", state=VmState.SHUTOFF).host_devices
+    assert [(each.kind, each.path) for each in found] == [(kind, path)]
+
+
+def test_what_connects_out_listens_nowhere() -> None:
+    serial = "<serial type='tcp'><source mode='connect' host='log' service='24'/></serial>"
+    console = "<console type='tcp'><source mode='bind' service='24'/><target type='serial' port='0'/></console>"
+    xml = f"<domain type='kvm'><name>a</name><uuid>u</uuid><devices>{serial}{console}</devices></domain>"
+    assert parse_vm(xml, host="h1", state=VmState.SHUTOFF).host_devices == (), "the first console repeats the serial"

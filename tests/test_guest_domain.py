@@ -14,7 +14,7 @@ from mudanza.lab.domain import BootFiles, GuestSpec, domain_xml, mac_of, volume_
 from mudanza.model.errors import UsageError
 from mudanza.model.units import GIB, MIB
 
-BOOT = BootFiles(kernel="/srv/boot/x/vmlinuz", initrd="/srv/boot/x/initrd.gz")
+BOOT = BootFiles(kernel="/srv/boot/x/vmlinuz", initrd="/srv/boot/x/initrd.cpio")
 UUID = "11111111-2222-3333-4444-555555555555"
 
 
@@ -44,6 +44,8 @@ def test_a_name_with_a_control_character_is_refused() -> None:
 
 def test_the_settings_reach_the_agent() -> None:
     spec = settled(GuestSpec("web", write_rate=5, working_set=4 * MIB, disk_write_rate=6, beat=0.1, burn=2))
+    assert "mudanza.little=0" in domain_xml(spec, BOOT, ["/x"])
+    assert "mudanza.little=1" in domain_xml(replace(spec, changes_little=True), BOOT, ["/x"])
     words = str(text(etree.fromstring(domain_xml(spec, BOOT, ["/x"])), "os/cmdline")).split()
     assert {
         "console=ttyS0", "mudanza.ip=10.77.0.101/24", "mudanza.beat=100", "mudanza.write=5",
@@ -70,11 +72,15 @@ def test_firmware_tpm_and_further_devices_appear_only_when_asked_for() -> None:
     plain = etree.fromstring(domain_xml(settled(GuestSpec("web")), BOOT, ["/a", "/b"]))
     assert [target.get("dev") for target in plain.findall("devices/disk/target")] == ["vda", "vdb"]
     assert (plain.find("os/loader"), plain.find("os/nvram"), plain.find("devices/tpm")) == (None, None, None)
+    assert plain.find("devices/channel") is None
     assert "mudanza.stubborn=0" in str(text(plain, "os/cmdline"))
-    wishes = GuestSpec("web", uefi=True, tpm=True, stubborn=True, devices="<rng model='virtio'/><vsock/>")
+    wishes = GuestSpec(
+        "web", uefi=True, tpm=True, stubborn=True, guest_agent=True, devices="<rng model='virtio'/><vsock/>"
+    )
     full = etree.fromstring(domain_xml(settled(wishes), BOOT, []))
     assert "secboot" not in str(text(full, "os/loader"))
     assert text(full, "os/nvram") == "/var/lib/libvirt/qemu/nvram/web_VARS.fd"
+    assert full.find("devices/channel/target[@name='org.qemu.guest_agent.0']") is not None
     assert full.find("devices/tpm/backend[@type='emulator'][@version='2.0']") is not None
     assert full.find("devices/rng") is not None
     assert full.find("devices/vsock") is not None

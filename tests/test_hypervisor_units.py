@@ -12,6 +12,7 @@ import pytest
 
 from mudanza.hypervisor.bounded import Deadline, Task, all_of, bounded, for_each
 from mudanza.hypervisor.connection import message
+from mudanza.hypervisor.console import MOST_WAITING, Console
 from mudanza.hypervisor.own.ghost import disk_name
 from mudanza.hypervisor.own.throwaway import STALE_AFTER, is_abandoned, is_throwaway, throwaway_name
 from mudanza.hypervisor.states import operation_name, reason_name, state_name
@@ -214,6 +215,7 @@ def test_what_is_made_now_is_ours_and_not_abandoned(purpose: str) -> None:
 @pytest.mark.parametrize(
     "name",
     ["mudanza-probe-mine", "mudanza-probe-00000001-0000abcd", f"my-{throwaway_name('probe')}", throwaway_name("web")],
+    ids=["somebody's", "too short", "something before", "for something else"],
 )
 def test_only_names_of_our_own_making_are_taken_for_ours(name: str) -> None:
     assert not is_throwaway(name)
@@ -250,3 +252,25 @@ def test_what_another_controller_made_is_abandoned_when_it_is_old() -> None:
 
 def test_what_a_living_process_made_is_abandoned_when_it_is_old() -> None:
     assert is_abandoned(renamed(age=STALE_AFTER + 10))
+
+
+class Flood:
+    """A console's stream on which more comes than anybody receives."""
+
+    def __init__(self, pieces: int) -> None:
+        self.left = [b"%d" % number for number in range(pieces)]
+
+    def eventAddCallback(self, _events: int, _callback: object, _opaque: object) -> None:  # noqa: N802 - libvirt's
+        return
+
+    def recv(self, _most: int) -> bytes | int:
+        return self.left.pop(0) if self.left else -2
+
+
+def test_a_guest_that_floods_its_console_costs_no_memory_without_end() -> None:
+    console = Console("h1", None, Flood(MOST_WAITING + 10))
+    console._on_event(None, libvirt.VIR_STREAM_EVENT_READABLE, None)
+    received = [console.receive() for _ in range(MOST_WAITING)]
+    assert received[0] == b"10"
+    assert received[-1] == b"%d" % (MOST_WAITING + 9)
+    assert console._came.empty()

@@ -67,6 +67,12 @@ def test_what_nobody_wrote_down_as_compared_is_kept() -> None:
     assert {disk.source_path for disk in RECORD.as_move(["/a/two.qcow2"]).disks} == {"/a/one.qcow2", "/a/two.qcow2"}
 
 
+def test_a_disk_that_is_not_the_vms_own_is_named_among_what_stays() -> None:
+    floppy = replace(KEPT, own=False, source_pool="images", source_volume="one.qcow2")
+    disks = replace(RECORD, files=(floppy,)).as_move(()).disks
+    assert [(disk.source_path, disk.removable) for disk in disks] == [("/a/one.qcow2", False)]
+
+
 def test_uefi_variables_stay_for_whoever_may_need_them() -> None:
     host = make.host("h1")
     other = replace(make.vm(), uuid="u-2", name="db", inactive_xml=None)

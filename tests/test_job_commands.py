@@ -161,6 +161,33 @@ def test_who_closed_a_job_and_when_is_history(mudanza: Program, handle: JobHandl
 
 
 @pytest.mark.parametrize(
+    ("steps", "off"),
+    [
+        ([], False),
+        ([("disarm", {"done": True})], True),
+        ([("disarm", None)], True),
+        ([("disarm", {"error": "refused"})], False),
+        ([("disarm", {"done": True}), ("rearm", {"done": True})], False),
+        ([("disarm", {"done": True}), ("autostart", {"done": True})], False),
+        ([("disarm", {"done": True}), ("rearm", {"error": "h1 is down"})], True),
+        ([("disarm", {"done": True}), ("autostart", None)], True),
+        ([("disarm", {"done": True}), ("rearm", {"done": True}), ("disarm", {"done": True})], True),
+    ],
+)
+def test_closing_a_job_tells_that_autostart_is_off(
+    mudanza: Program, handle: JobHandle, steps: list[tuple[str, dict[str, object] | None]], off: bool
+) -> None:
+    for name, outcome in steps:
+        number = handle.intend(name, {"host": "h2" if name == "autostart" else "h1"})
+        if outcome is not None:
+            handle.done(number, outcome)
+    handle.let_go(NEEDS_PERSON)
+    said = mudanza("job", "close", "1", "--yes").stderr
+    assert ("switched off at h1, stays off" in said) == off
+    assert ("virsh autostart u-1" in said) == off
+
+
+@pytest.mark.parametrize(
     "words",
     [("host", "remove", "h1"), ("host", "edit", "h1", "--uri", "qemu:///system"), ("import", "-")],
 )
@@ -171,3 +198,32 @@ def test_hosts_of_unfinished_jobs_stay_as_they_are(mudanza: Program, handle: Job
     assert "mudanza job cancel 1" in done.stderr
     assert mudanza("export").stdout == before
     assert mudanza("host", "edit", "h1", "--tag", "rack1").returncode == 0
+
+
+def test_other_limits_are_written_down_for_whoever_works_on_the_job(mudanza: Program, handle: JobHandle) -> None:
+    told = mudanza("job", "tune", "1", "--bandwidth", "20MiB/s", "--max-downtime", "1s", "--post-copy", "now")
+    assert (told.returncode, "job 1 (db): bandwidth 20 MiB/s, downtime up to 1.0 s, post-copy now" in told.stderr) == (
+        0,
+        True,
+    )
+    named = ["bandwidth", "max_downtime", "post_copy"]
+    assert handle.wishes()[1] == {"max_downtime": 1.0, "bandwidth": 20 * 1024**2, "post_copy": "now", "named": named}
+    assert "tuned: bandwidth=20971520, max_downtime=1.0, post_copy=now" in mudanza("job", "show", "1").stdout
+
+
+def test_impossible_limits_and_none_at_all_are_refused(mudanza: Program, handle: JobHandle) -> None:
+    before = handle.wishes()[1]
+    for words in ((), ("--bandwidth", "1KiB/s"), ("--max-downtime", "300"), ("--deadline", "0s")):
+        assert mudanza("job", "tune", "1", *words).returncode == 2
+    assert handle.wishes()[1] == before
+
+
+def test_a_job_that_cannot_be_told_so_is_not_tuned(mudanza: Program, handle: JobHandle, engine: Engine) -> None:
+    handle.intend("transfer", {"flags": ["LIVE"]})
+    refused = mudanza("job", "tune", "1", "--post-copy", "now")
+    assert (refused.returncode, "began without post-copy" in refused.stderr) == (3, True)
+    Jobs(engine).begin(NewJob("cold", "u-2", "web", "h1", "h2", {}, "ana@laptop"))
+    assert "no live move" in mudanza("job", "tune", "2", "--bandwidth", "2MiB/s").stderr
+    handle.finish("done", "moved", 0)
+    refused = mudanza("job", "tune", "1", "--bandwidth", "2MiB/s")
+    assert (refused.returncode, "has ended" in refused.stderr) == (3, True)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, update
+from sqlalchemy import Engine, select, update
+from sqlalchemy import event as sqlalchemy_event
+from sqlalchemy.pool import QueuePool
 
-from mudanza.journal.database import open_database
+from mudanza.journal.database import open_database, reading, transaction
+from mudanza.journal.early import hosts_at_first_glance
 from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import NEEDS_PERSON, Jobs, LeaseLostError, NewJob
 from mudanza.journal.schema import job
@@ -41,6 +46,26 @@ def test_a_vm_has_one_unfinished_job(engine: Engine) -> None:
     assert jobs.begin(NEW).id > handle.id
 
 
+def test_whoever_reads_does_not_wait_for_whoever_writes_and_sees_what_was_before(engine: Engine) -> None:
+    jobs = Jobs(engine)
+    number = jobs.begin(NEW).id
+    with transaction(engine) as writer:
+        writer.execute(update(job).values(state="half written"))
+        assert jobs.get(number).state == "preparing"
+        assert jobs.latest(9)[0].state == "preparing"
+    assert jobs.get(number).state == "half written"
+
+
+def test_what_is_read_is_of_one_instant(engine: Engine) -> None:
+    number = Jobs(engine).begin(NEW).id
+    with reading(engine) as reader:
+        assert reader.scalar(select(job.c.state)) == "preparing"
+        with transaction(engine) as writer:
+            writer.execute(update(job).values(state="another"))
+        assert reader.scalar(select(job.c.state)) == "preparing"
+    assert Jobs(engine).get(number).state == "another"
+
+
 def test_a_request_to_cancel_is_about_one_try(engine: Engine) -> None:
     jobs = Jobs(engine)
     handle = jobs.begin(NEW)
@@ -59,6 +84,16 @@ def test_an_intent_without_outcome_is_told_from_a_done_step(engine: Engine) -> N
     assert first.outcome == {"made": True}
     assert second.outcome is None
     assert (first.n, second.n) == (1, 2)
+
+
+def test_what_is_known_at_once_is_written_down_at_once(engine: Engine) -> None:
+    jobs = Jobs(engine)
+    handle = jobs.begin(NEW)
+    handle.done(handle.intend("claim", {}), {})
+    handle.note("decide", {"to": "h2"}, {"tls": True})
+    step = jobs.get(handle.id).steps[-1]
+    assert (step.n, step.name, step.intent, step.outcome) == (2, "decide", {"to": "h2"}, {"tls": True})
+    assert handle.intend("transfer", {}) == 3
 
 
 def test_what_was_written_survives_another_process(path: Path) -> None:
@@ -85,6 +120,7 @@ def test_an_abandoned_job_is_taken_over_and_its_old_owner_writes_no_more(engine:
     writes: list[Callable[[], object]] = [
         old.renew,
         lambda: old.done(step, {}),
+        lambda: old.note("decide", {}, {}),
         lambda: old.finish("done", "", 0),
         lambda: old.enter("x"),
     ]
@@ -149,12 +185,62 @@ def test_a_database_named_by_url_is_as_durable_as_one_named_by_path(tmp_path: Pa
         assert connection.exec_driver_sql("pragma synchronous").scalar() == 2
 
 
+@pytest.mark.parametrize("name", ["what?.db", "a#b.db", "100%41.db", "a b&c=d.db"])
+def test_a_path_is_taken_as_it_is_written(tmp_path: Path, name: str) -> None:
+    Inventory(open_database(str(tmp_path / name))).put_hosts([HostEntry("h1", "a:///")])
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".db"] == [name]
+    assert [entry.name for entry in hosts_at_first_glance(str(tmp_path / name))] == ["h1"]
+
+
 def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path: Path) -> None:
     path = tmp_path / "letter.txt"
     path.write_text("dear reader " * 100)
     with pytest.raises(UsageError, match="cannot be opened"):
         open_database(str(path))
     assert path.read_text().startswith("dear reader")
+
+
+def test_a_brief_look_leaves_steps_and_events_out_but_knows_whether_there_are_steps(engine: Engine) -> None:
+    jobs = Jobs(engine)
+    handle = jobs.begin(NEW)
+    for read in (jobs.unfinished, lambda **how: jobs.latest(9, **how)):
+        assert [(each.has_begun, each.steps, each.events) for each in read(brief=True)] == [(False, (), ())]
+    handle.intend("decide", {"much": "x" * 1000})
+    whole, brief = jobs.latest(9)[0], jobs.latest(9, brief=True)[0]
+    assert [step.name for step in whole.steps] == ["decide"]
+    assert whole.events
+    assert brief.has_begun
+    assert replace(whole, steps=(), events=(), read_at=0.0) == replace(brief, read_at=0.0)
+
+
+def test_threads_that_wait_for_their_turn_to_write_keep_nobody_from_reading(path: Path) -> None:
+    engine = open_database(str(path))
+    jobs = Jobs(engine)
+    handle = jobs.begin(NEW)
+    held: list[int] = []
+    pool = engine.pool
+    assert isinstance(pool, QueuePool)
+    sqlalchemy_event.listen(engine, "checkout", lambda *_: held.append(pool.checkedout()))
+    writers = 20
+    begun, go_on = threading.Barrier(writers + 1), threading.Event()
+
+    def write(number: int) -> None:
+        begun.wait()
+        jobs.begin(replace(NEW, vm_uuid=f"w-{number}"))
+
+    def keep_writing() -> None:
+        with transaction(engine):
+            begun.wait()
+            go_on.wait(60)
+
+    with ThreadPoolExecutor(writers + 1) as threads:
+        waiting = [threads.submit(keep_writing), *(threads.submit(write, number) for number in range(writers))]
+        assert handle.wishes() == (None, NEW.asked)
+        go_on.set()
+        for each in waiting:
+            each.result(60)
+    assert len(jobs.unfinished()) == writers + 1
+    assert max(held) <= 2, "one writes, one reads"
 
 
 def test_a_living_job_is_told_that_somebody_wants_it_cancelled(engine: Engine) -> None:
@@ -217,7 +303,12 @@ def test_a_follower_hears_what_was_written_and_when_a_job_is_kept(engine: Engine
     handle.follower = Follower()
     handle.done(unheard, {"made": "/a"})
     handle.renew()
-    assert heard == [("create volume", {"path": "/a"}, {"made": "/a"}), "renewed"]
+    handle.note("decide", {"to": "h2"}, {"tls": True})
+    assert heard == [
+        ("create volume", {"path": "/a"}, {"made": "/a"}),
+        "renewed",
+        ("decide", {"to": "h2"}, {"tls": True}),
+    ]
 
 
 def test_an_adopted_job_waits_for_who_goes_on_with_it(engine: Engine) -> None:

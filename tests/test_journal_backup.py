@@ -12,10 +12,11 @@ from sqlalchemy import Engine, select, update
 
 from mudanza.journal import schema
 from mudanza.journal.audit import Audit
-from mudanza.journal.backup import EPOCHS_ON, back_up, restore
+from mudanza.journal.backup import _TABLES, EPOCHS_ON, back_up, restore
 from mudanza.journal.database import open_database
 from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import Jobs, LeaseLostError, NewJob
+from mudanza.journal.schema import metadata
 from mudanza.model.errors import BlockedError, UsageError
 from mudanza.model.host import HostEntry
 from tests.test_journal_upgrade import load
@@ -162,3 +163,8 @@ def test_nothing_is_written_over(engine: Engine, tmp_path: Path) -> None:
     assert file.read_text() == "x"
     with pytest.raises(UsageError, match="cannot be written"):
         back_up(engine, tmp_path / "no" / "such" / "place")
+
+
+def test_no_table_is_left_out() -> None:
+    left_out = {"about", "session"}  # who has logged in to the pages does so again
+    assert {table.name for table in _TABLES} == set(metadata.tables) - left_out

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from mudanza.model.host import HostEntry
-from mudanza.model.migration import Chain, MigrationOptions, Mode, Tls, Verify
+from mudanza.model.migration import Answer, Chain, MigrationOptions, Mode, Probe, Tls, Verify
 from mudanza.model.units import KIB
 from mudanza.model.vm import Backing, Firmware, Snapshot, Tpm, Vm, VmState
 from mudanza.preflight.journey import Leg, journey
@@ -34,6 +34,11 @@ def test_memory_and_disks_of_a_running_vm_go_directly() -> None:
 
 def test_what_is_not_encrypted_is_called_so() -> None:
     assert "not encrypted" in legs(vm(), MigrationOptions(tls=Tls.OFF))["memory"].way
+    assert "not encrypted" in legs(vm(), tls=Probe(Answer.NO, "no certificate"))["memory"].way
+
+
+def test_what_may_work_encrypted_is_not_sent_in_the_clear() -> None:
+    assert legs(vm(), tls=Probe(Answer.UNKNOWN, "no answer within 30 s"))["memory"].way == BY_TLS
 
 
 def test_a_shared_disk_stays() -> None:

@@ -94,6 +94,9 @@ def test_the_lease_counts_from_before_it_was_asked_for(engine: Engine, time: Set
     class Slow:
         """A database that takes its time to answer."""
 
+        def get_execution_options(self) -> dict[str, Any]:
+            return {}
+
         def begin(self) -> Any:
             time.pass_time(LEASE - MARGIN)
             return engine.begin()
@@ -184,7 +187,13 @@ class Gone:
     """A database that does not answer."""
 
     def __init__(self, engine: Engine) -> None:
-        self.url = engine.url
+        self.url, self.dialect = engine.url, engine.dialect
+
+    def get_execution_options(self) -> dict[str, Any]:
+        return {}
+
+    def execution_options(self, **_options: object) -> Gone:
+        return self
 
     def begin(self) -> Any:
         from sqlalchemy.exc import OperationalError

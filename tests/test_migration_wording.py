@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mudanza.migration.closing import Residue
 from mudanza.migration.live.reporting import not_moved
 from mudanza.migration.record import MoveRecord
+from mudanza.migration.residue import Residue
 from mudanza.migration.settle import Settlement, Verdict
 from mudanza.migration.wording import explained
 from mudanza.model.errors import MigrationFailedError, VmDownError
@@ -27,6 +27,7 @@ DOWN = Settlement(Verdict.DOWN, "it is shut off (crashed) at the source")
             "internal error: Unable to find an unused port in range 'migration' (49152-49215)",
             "ports for migration are taken on h2",
         ),
+        ("unable to execute QEMU command 'blockdev-mirror': Need a root block node", "--mode cold can move it"),
     ],
 )
 def test_known_words_are_explained_and_kept(said: str, meaning: str) -> None:

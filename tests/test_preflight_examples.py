@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 
 from mudanza.model.finding import Level
-from mudanza.model.host import HugePages
+from mudanza.model.host import HugePages, NumaNode
 from mudanza.model.migration import Answer, Chain, Mode, Probe, Tls
+from mudanza.model.policy import Compression, Policy
 from mudanza.model.units import GIB, MIB
-from mudanza.model.vm import Backing, Graphics, Snapshot, Tpm, VmState
+from mudanza.model.vm import Backing, BoundMemory, Graphics, Snapshot, Tpm, VmState
+from mudanza.model.wishes import wishes_of
 from tests import factories as make
 from tests.factories import IMAGES, NO, UNKNOWN, YES
 from tests.preflight_scenes import (
@@ -47,8 +49,15 @@ ELSEWHERE = Graphics("vnc", "192.0.2.99")
 B, W = Level.BLOCKER, Level.WARNING
 
 FITS = GIB + 100 * MIB + 2 * 8 * MIB + GIB // 512 + 16 * GIB // 20
+BOUND = vm(numa_nodes=frozenset({0}), bound_memory=(BoundMemory(frozenset({0}), GIB),))
 TO_IMAGES = {IMAGES: "images"}
+BEFORE_QEMU_5_2 = all_of(source(qemu_version=5_001_000), target(qemu_version=5_001_000))
 TWO_POOLS = (make.pool(), make.pool(name="iso", path="/iso"))
+
+
+def wishing(**said: str) -> Change:
+    return vm(wishes=wishes_of({name.replace("_", "-"): text for name, text in said.items()}))
+
 
 EXAMPLES: list[tuple[str, Level, Change]] = [
     # Who and where
@@ -78,8 +87,12 @@ EXAMPLES: list[tuple[str, Level, Change]] = [
     ("tls-required", B, all_of(facts(tls=NO), options(tls=Tls.REQUIRE))),
     ("tls-required", B, all_of(facts(tls=UNKNOWN), options(tls=Tls.REQUIRE))),
     ("tls-missing", W, facts(tls=NO)),
-    ("tls-missing", W, facts(tls=UNKNOWN)),
+    ("tls-unproven", W, facts(tls=UNKNOWN)),
     ("peer-in-the-clear", W, all_of(target_entry(peer_uri="qemu+tcp://h2/system"), options(tls=Tls.REQUIRE))),
+    ("streams-unsupported", B, all_of(BEFORE_QEMU_5_2, options(streams=4))),
+    ("streams-post-copy", B, options(streams=4, policy=Policy.NOW)),
+    ("compression-memory", B, all_of(options(compression=Compression.XBZRLE), source(memory_free=GIB // 2))),
+    ("compression-streams", B, options(compression=Compression.XBZRLE, streams=4)),
     ("clocks-unknown", W, facts(clock_offset=None)),
     ("clocks-apart", W, facts(clock_offset=-1.2)),
     # What the VM is doing
@@ -98,6 +111,13 @@ EXAMPLES: list[tuple[str, Level, Change]] = [
     ("managed-save", B, vm(has_managed_save=True, state=VmState.SHUTOFF)),
     ("qemu-arguments", W, vm(qemu_arguments=True)),
     ("job-unfinished", B, facts(unfinished_job=7)),
+    ("wish-unreadable", B, wishing(policy="gentel")),
+    ("wish-unreadable", B, wishing(hooks="dns; rm")),
+    ("hook-unknown", B, facts(hooks={"dns": UNKNOWN})),
+    ("hook-missing", B, facts(hooks={"dns": NO})),
+    ("wish-unreadable", B, wishing(max_downtime="500")),
+    ("wish-unreadable", B, wishing(max_down_time="500ms")),
+    ("wish-unreadable", B, all_of(wishing(policy="gentel", deadline="soon"), options(named=frozenset({"policy"})))),
     ("vm-claimed", B, facts(claim=make.CLAIM)),
     ("claim-taken-over", W, all_of(facts(claim=make.CLAIM), options(take_claim=True))),
     ("job-running", B, vm(job="backup")),
@@ -139,6 +159,9 @@ EXAMPLES: list[tuple[str, Level, Change]] = [
     ("huge-pages", B, all_of(vm(hugepages=(2 * MIB,)), target(hugepages=(HugePages(2 * MIB, 1024, 511),)))),
     ("huge-pages", B, all_of(vm(hugepages=(2 * MIB,)), target(hugepages=(HugePages(1 * GIB, 4, 4),)))),
     ("numa-node-missing", B, vm(numa_nodes=frozenset({0, 1}))),
+    ("numa-memory", B, all_of(BOUND, target(nodes=(NumaNode(0, GIB // 2, GIB // 2),)))),
+    ("numa-memory", W, all_of(BOUND, target(nodes=(NumaNode(0, GIB // 2, GIB // 2),)), cold)),
+    ("numa-memory-cached", W, all_of(BOUND, target(nodes=(NumaNode(0, 8 * GIB, GIB // 2),)))),
     # Disks
     ("disk-kind", B, disk(kind="nvme", source="0000:01:00.0")),
     ("shared-unknown", B, facts(shared={"vda": UNKNOWN})),
@@ -264,6 +287,7 @@ EXAMPLES: list[tuple[str, Level, Change]] = [
     ("openvswitch", W, nic(virtualport="openvswitch")),
     ("vlan", W, nic(vlans=(10, 20))),
     ("nwfilter-missing", B, nic(nwfilter="clean-traffic")),
+    ("connections-untracked", W, all_of(nic(nwfilter="web-in"), target(nwfilters=frozenset({"web-in"})))),
     ("nwfilters-unknown", W, all_of(nic(nwfilter="clean-traffic"), target(nwfilters=None))),
     ("mac-duplicate", W, neighbour(nics=(make.nic(mac="52:54:00:00:00:01".upper()),))),
     # Devices
@@ -273,6 +297,7 @@ EXAMPLES: list[tuple[str, Level, Change]] = [
     ("host-device", W, all_of(device("usb"), cold)),
     ("failover-device", W, device("pci", teaming=True)),
     ("usb-redirection", W, device("redirdev")),
+    ("serial-listens", W, device("listener")),
     ("device-unknown", W, device("teapot")),
     ("display-address", B, all_of(vm(graphics=(ELSEWHERE,)), facts(addresses={"192.0.2.99": NO}))),
     ("display-address-unknown", W, all_of(vm(graphics=(ELSEWHERE,)), facts(addresses={}))),

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from mudanza.model.cluster import Cluster
 from mudanza.model.finding import Finding, blockers
-from mudanza.model.host import Host, HostEntry, HugePages, Network, Pool
+from mudanza.model.host import Host, HostEntry, HugePages, Network, NumaNode, Pool
 from mudanza.model.migration import Answer, Chain, Facts, Media, MigrationOptions, Mode, Probe, Tls
 from mudanza.model.units import GIB, MIB
 from mudanza.model.vm import (
     Backing,
+    BoundMemory,
     Disk,
     Firmware,
     Graphics,
@@ -111,6 +112,7 @@ VMS = st.builds(
     hugepages=few(st.sampled_from([0, 2 * MIB, GIB])),
     pinned_cpus=some(SMALL),
     numa_nodes=some(SMALL),
+    bound_memory=few(st.builds(BoundMemory, some(SMALL), SIZES, few(st.sampled_from([0, 2 * MIB, GIB])))),
     memory_limit=maybe(SIZES),
     memory_source=maybe(st.just("file")),
     launch_security=maybe(st.just("sev")),
@@ -151,6 +153,7 @@ def hosts(name: str) -> st.SearchStrategy[Host]:
         interfaces=maybe(some(NAMES)),
         hugepages=few(st.builds(HugePages, st.sampled_from([2 * MIB, GIB]), SMALL, SMALL)),
         cpu_count_by_node=few(SMALL),
+        nodes=few(st.builds(NumaNode, SMALL, SIZES, SIZES)),
         nwfilters=maybe(some(NAMES)),
         secrets=maybe(some(TEXT)),
         security_models=some(st.sampled_from(["dac", "selinux", "apparmor"])),

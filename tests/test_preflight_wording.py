@@ -156,8 +156,8 @@ def _command(program: Any, words: list[str], code: str) -> tuple[str, ...]:
     """Follow the words through the program's commands; every option among them must be one."""
     path: tuple[str, ...] = ()
     while hasattr(program, "commands"):
-        assert words[0] in program.commands, f"{code}: there is no command mudanza {' '.join((*path, words[0]))}"
-        path, program, words = (*path, words[0]), program.commands[words[0]], words[1:]
+        path, program, words = (*path, words[0]), program.get_command(None, words[0]), words[1:]
+        assert program, f"{code}: there is no command mudanza {' '.join(path)}"
     known = {option for parameter in program.params for option in parameter.opts}
     assert {word.partition("=")[0] for word in words if word.startswith("-")} <= known, code
     return path

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mudanza.migration.mirrored import WINDOW as MIRRORED_WINDOW
+from mudanza.migration.mirrored import Mirrored
 from mudanza.migration.progress import (
     COPYING_DISKS,
     COPYING_MEMORY,
@@ -21,7 +23,7 @@ from mudanza.migration.progress import (
     told,
 )
 from mudanza.model.migration import Progress
-from mudanza.model.units import MIB
+from mudanza.model.units import KIB, MIB
 
 MEMORY = Progress("copying memory", 5.0, memory_total=512 * MIB, memory_rate=100.0 * MIB)
 
@@ -155,3 +157,35 @@ def test_the_rate_of_disks_forgets_what_was_long_ago() -> None:
     ]
     assert after(samples[:31]).disk_rate == 10 * MIB
     assert after(samples).disk_rate == MIB
+
+
+def test_holes_flown_over_are_no_rate_at_which_the_guest_writes_later() -> None:
+    """1 GiB, nearly all of it holes, is through the mirror within a second; then memory is copied, and a page goes
+    through the mirror now and then."""
+    disks = [
+        Progress(COPYING_DISKS, at, disk_total=1024 * MIB, disk_sent=sent * MIB, disk_remaining=(1024 - sent) * MIB)
+        for at, sent in ((0.25, 0), (1.25, 1024))
+    ]
+    trend = after(disks)
+    assert trend.disk_rate == 1024 * MIB, "as libvirt counts, while they are copied"
+    for quarter in range(1, 9):
+        sample = replace(
+            MEMORY,
+            elapsed=1.25 + quarter / 4,
+            disk_total=1024 * MIB + quarter * KIB,
+            disk_sent=1024 * MIB + quarter * KIB,
+            disk_remaining=4 * KIB,
+        )
+        trend = trend.after(sample)
+        assert told(sample, trend).disk_rate == (4 * KIB if quarter > 1 else 0)
+
+
+def test_the_rate_of_mirrors_is_the_mean_over_a_short_while() -> None:
+    seen = Mirrored()
+    assert seen.rate == 0.0
+    for at in range(10):
+        seen = seen.after(float(at), 5 * MIB * at if at < 6 else 25 * MIB)
+        assert len(seen.marks) <= MIRRORED_WINDOW + 1
+        if 0 < at < 6:
+            assert seen.rate == 5 * MIB
+    assert seen.rate == 0.0, "the guest writes no more"

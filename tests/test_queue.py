@@ -294,12 +294,12 @@ def test_a_worker_waits_for_a_journal_that_does_not_answer(engine: Engine) -> No
 
         asked = 0
 
-        def unfinished(self) -> tuple[Job, ...]:
+        def unfinished(self, *, brief: bool = False) -> tuple[Job, ...]:
             self.asked += 1
             if self.asked < 3:
                 raise JournalLostError("it does not answer")
             stop.set()
-            return super().unfinished()
+            return super().unfinished(brief=brief)
 
     Worker(Gone(engine), lambda _: None, 2, stop, told.append).run(once=False)
     assert told == ["it does not answer"]

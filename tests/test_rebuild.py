@@ -146,6 +146,16 @@ def test_a_claim_that_says_too_little_is_not_adopted(kind: str, record: str) -> 
         adopted(found(damaged, RUNS, ABSENT), "ana")
 
 
+def test_a_job_that_gives_another_cpu_is_finished_by_what_the_definition_says() -> None:
+    asked = {"what": "set", "model": "EPYC", "cpu": "<cpu/>"}
+    of = replace(claim("cpu", asked, made=()), target="h1")
+    new, steps = adopted(found(of, RUNS, RUNS), "ana")
+    assert (new.kind, new.source, new.target) == ("cpu", "h1", "h1")
+    assert steps[-1] == ("define", {"host": "h1", **asked}, None), "nobody knows whether it was done"
+    with pytest.raises(BlockedError, match="does not say"):
+        adopted(found(replace(of, record="{}"), RUNS, RUNS), "ana")
+
+
 def test_the_files_of_a_job_tell_which_carriers_are_its_own() -> None:
     assert paths_of(claim("cold", COLD.to_json())) == {OLD, NEW, "/old/base", "/new/base"}
     assert paths_of(claim("live", LIVE.to_json())) == {OLD, NEW}

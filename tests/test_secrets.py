@@ -81,7 +81,8 @@ def test_two_definitions_are_compared_whoever_keeps_them() -> None:
 def test_nothing_that_is_written_holds_a_password(tmp_path: Path) -> None:
     engine = open_database(str(tmp_path / "m.db"))
     handle = Jobs(engine).begin(NewJob("live", "u-1", "db", "h1", "h2", {"note": f"a://b:{SECRET}@c"}, "ana"))
-    handle.done(handle.intend("decide", {"xml": DOMAIN}), {"error": DOMAIN})
+    handle.note("decide", {"xml": DOMAIN}, {"error": DOMAIN})
+    handle.done(handle.intend("claim", {"xml": DOMAIN}), {"error": DOMAIN})
     handle.enter("transferring")
     handle.finish("failed", f"host h1: {DOMAIN}", 4, {"warnings": [DOMAIN]})
     number = Audit(engine).asked({"user": "ana"}, ["host", "add", f"qemu+ssh://root:{SECRET}@h1/system"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mudanza.cli.settings import History, Limits, Settings, candidates, default_database, load_settings
+from mudanza.cli.settings import History, HookSettings, Limits, Settings, candidates, default_database, load_settings
 from mudanza.model.errors import UsageError
 from mudanza.model.units import parse_duration
 
@@ -73,4 +73,6 @@ def test_the_page_names_every_setting_with_its_default() -> None:
         assert f"\n{name} = {field.default:g} " in page, name
     assert History().keep == parse_duration("90d")
     for name in Settings.model_fields:
-        assert f"\n{name} = " in page or f"\n[{name}]" in page, name
+        assert f"\n{name} = " in page or f"\n[{name}]" in page or f"\n[{name}." in page, name
+    for name in HookSettings.model_fields:
+        assert f"\n{name} = " in page, name

@@ -12,7 +12,7 @@ from mudanza.hypervisor.states import reason_name
 from mudanza.migration.cold import settle as cold
 from mudanza.migration.relocation.settle import At, Copying, DiskStanding, Next, Standing, settle_off, settle_running
 from mudanza.migration.settle import Act, settle
-from mudanza.model.migration import Side, Sighting
+from mudanza.model.migration import Qemu, Side, Sighting
 from mudanza.model.vm import VmState
 
 TEXT = (Path(__file__).parents[1] / "docs/settling.md").read_text(encoding="utf-8")
@@ -31,10 +31,12 @@ def table(after: str) -> list[Row]:
 def sightings() -> Iterator[Sighting]:
     """Yield everything that a host can say: every state with every reason that libvirt has for it."""
     yield Sighting(Side.ABSENT)
-    yield Sighting(Side.UNSEEN, reason="no answer")
+    for qemu in (None, *Qemu):
+        yield Sighting(Side.UNSEEN, reason="no answer", qemu=qemu)
     for state in VmState:
         for reason in dict.fromkeys(reason_name(state, number) for number in range(40)):
             yield Sighting(Side.PRESENT, state, reason, persistent=True)
+    yield Sighting(Side.PRESENT, VmState.RUNNING, "migration canceled", persistent=True, kept=True)
 
 
 SIGHTINGS = tuple(sightings())
@@ -73,6 +75,7 @@ BOTH: dict[str, Says] = {
     "off (migrated)": lambda seen: is_off(seen) and seen.reason == "migrated",
 }
 AT_SOURCE = BOTH | {
+    "runs again": lambda seen: seen.running and seen.reason == "migration canceled" and not seen.kept,
     "stopped": lambda seen: is_paused(seen) and seen.reason in BY_LIBVIRT,
     "paused": lambda seen: is_paused(seen) and seen.reason not in BY_LIBVIRT,
     "paused by somebody": lambda seen: is_paused(seen) and seen.reason == "user",
@@ -84,10 +87,15 @@ AT_TARGET = BOTH | {
     "incoming": lambda seen: is_paused(seen) and seen.reason in COMING,
     "resting": lambda seen: is_paused(seen) and seen.reason not in COMING,
     "stopped there": lambda seen: is_paused(seen) and seen.reason in LATER,
+    "silent, no QEMU there": lambda seen: seen.qemu is Qemu.GONE,
+    "silent, QEMU never ran": lambda seen: seen.qemu is Qemu.NEVER_RAN,
+    "silent, QEMU ran": lambda seen: seen.qemu is Qemu.RAN,
     "off": lambda seen: is_off(seen) and seen.reason not in ("migrated", "shutdown"),
     "off (shutdown)": lambda seen: is_off(seen) and seen.reason == "shutdown",
 }
 ACTS = {
+    "end the target's QEMU by ssh": Act.END_TARGET_QEMU,
+    "end what is left at the target": Act.END_TARGET_REST,
     "end the source's copy": Act.DROP_SOURCE_COPY,
     "end the incoming copy": Act.END_TARGET_COPY,
     "resume at the source": Act.RESUME_SOURCE,
@@ -100,7 +108,8 @@ def fits(words: str, seen: Sighting, known: dict[str, Says]) -> bool:
     return any(known[word](seen) for word in words.split(" or "))
 
 
-LIVE = table("The first row that fits counts; *any* is everything.")
+POSTCOPY = table("and either QEMU has ended, these rows come first:")
+LIVE = table("Else the first row that fits counts; *any* is everything.")
 
 
 def the_row(source: Sighting, target: Sighting, *, job: bool, was_paused: bool) -> Row | None:
@@ -112,13 +121,25 @@ def the_row(source: Sighting, target: Sighting, *, job: bool, was_paused: bool) 
     return None
 
 
+def the_row_after_postcopy(source: Sighting, target: Sighting, *, ran_there: bool) -> Row | None:
+    if not (ran_there or BOTH["in post-copy"](source) or BOTH["in post-copy"](target)):
+        return None
+    for row in POSTCOPY:
+        if fits(row[0], source, AT_SOURCE) and fits(row[1], target, AT_TARGET):
+            return row
+    return None
+
+
 def with_job(seen: Sighting) -> Sighting:
     return Sighting(seen.side, seen.state, seen.reason, seen.persistent, "migration out" if is_on(seen) else None)
 
 
 def test_a_live_move_is_settled_as_its_table_says() -> None:
     used = set()
-    for source, target, job, was_paused in itertools.product(SIGHTINGS, SIGHTINGS, (False, True), (False, True)):
+    either = (False, True)
+    for source, target, job, was_paused in itertools.product(SIGHTINGS, SIGHTINGS, either, either):
+        if the_row_after_postcopy(source, target, ran_there=False) is not None:
+            continue
         here = with_job(source) if job else source
         there = with_job(target) if job else target
         under_way = bool(here.job or there.job)
@@ -131,6 +152,22 @@ def test_a_live_move_is_settled_as_its_table_says() -> None:
         assert found.arrived == ("keeps its definition and disks" not in row[5])
         assert bool(found.remark) == ("report says" in row[5]), (row, found)
     assert used == set(LIVE), f"nothing leads to {set(LIVE) - used}"
+
+
+def test_a_live_move_is_settled_as_its_table_says_after_postcopy() -> None:
+    used = set()
+    for source, target, job, ran_there in itertools.product(SIGHTINGS, SIGHTINGS, (False, True), (False, True)):
+        row = the_row_after_postcopy(source, target, ran_there=ran_there)
+        here, there = (with_job(source), with_job(target)) if job else (source, target)
+        found = settle(here, there, ran_there=ran_there)
+        if row is None:
+            assert found == settle(here, there)
+            continue
+        used.add(row)
+        acts = tuple(act for words, act in ACTS.items() if words in row[3])
+        assert (found.verdict.value, found.acts) == (row[2], acts), (source, target, job, ran_there, row)
+        assert bool(found.remark) == ("report says" in row[3]), (row, found)
+    assert used == set(POSTCOPY), f"nothing leads to {set(POSTCOPY) - used}"
 
 
 def test_what_is_said_of_a_live_move_has_a_meaning() -> None:

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-WRITERS = ("intend", "perform", "_step", "step", "_attempt")
+WRITERS = ("intend", "note", "perform", "_step", "step", "_attempt")
 """What journals a step, by its first argument."""
 
 
 def steps_in_the_code() -> Iterator[str]:
-    for room in ("migration", "cli"):
+    for room in ("migration", "protection", "availability", "operations", "cli"):
         for path in (ROOT / "src/mudanza" / room).rglob("*.py"):
             module = ".".join(path.relative_to(ROOT / "src").with_suffix("").parts)
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 from itertools import pairwise
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mudanza.migration.steering import CUT_OFF, Situation, Steering, is_wish, reason_to_stop, standstill
-from mudanza.migration.way import ASK_AFTER, ASK_AGAIN, LOGIN_LIMIT, Way
+from mudanza.migration.way import ASK_AFTER, ASK_AGAIN, LOGIN_LIMIT, Traffic, Way
 from mudanza.model.errors import HostUnreachableError
 from mudanza.model.migration import Answer, Probe
 from mudanza.model.units import format_duration
@@ -130,6 +131,18 @@ def test_a_login_that_hangs_is_none() -> None:
 
 def test_a_source_that_cannot_be_asked_has_not_said_no() -> None:
     assert answer_of(Way(Source(HostUnreachableError("h1", "gone"))), 10.0, 60.0) is Answer.UNKNOWN
+
+
+def test_a_full_link_is_not_a_cut_one() -> None:
+    """One of several transfers gets nothing through, and no login either, while others do."""
+    now, traffic, source = time.monotonic(), Traffic(), Source(Answer.YES)
+    source.may_answer.clear()
+    starved, lively = Way(source, traffic=traffic), Way(Source(), traffic=traffic)
+    assert lively.reach(10.0, 0.1) is None
+    assert starved.reach(10.0, 60.0) is Answer.YES
+    traffic._at = now - ASK_AFTER  # nothing moves any more
+    assert [starved.reach(at, 60.0) for at in (20.0, 20.0 + LOGIN_LIMIT)] == [None, Answer.NO]
+    source.may_answer.set()
 
 
 def test_questions_are_rare() -> None:

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from mudanza import clock
 from mudanza.journal.database import open_database
 from mudanza.journal.jobs import Job, JobHandle, Jobs, NewJob
-from mudanza.migration.freight.turns import await_turn, brought_by
+from mudanza.migration.freight.freight import CancelledError
+from mudanza.migration.freight.turns import LOOK_EVERY, await_turn, brought_by
 from mudanza.preflight.cargo import CargoFile, Role
 
 BASE = "/images/base.qcow2"
@@ -84,9 +86,29 @@ def test_waiting_ends_with_the_other_job_and_tells_why(jobs: Jobs, monkeypatch: 
         older.finish("done", "moved", 0)
 
     monkeypatch.setattr("mudanza.clock.sleep", lambda _seconds: None)
-    await_turn(jobs, younger.id, [GOLD], keep_claim, told.append)
+    await_turn(jobs, younger.id, [GOLD], keep_claim, told.append, begun=clock.monotonic(), deadline=None)
     assert len(told) == 1
     assert f"job {older.id}" in told[0]
+
+
+def test_waiting_ends_with_the_deadline_and_what_was_waited_for_goes_on(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older, younger = begin(jobs, "a"), begin(jobs, "b")
+    decide(older)
+    now, looks = 1000.0, 0
+    monkeypatch.setattr("mudanza.clock.monotonic", lambda: now)
+
+    def sleep(seconds: float) -> None:
+        nonlocal now, looks
+        now, looks = now + seconds, looks + 1
+
+    monkeypatch.setattr("mudanza.clock.sleep", sleep)
+    with pytest.raises(CancelledError, match=rf"deadline of 10 min 0 s: .*job {older.id} \(a\)"):
+        # The checks before took 580 s of it.
+        await_turn(jobs, younger.id, [GOLD], lambda: None, lambda _: None, begun=now - 580, deadline=600.0)
+    assert looks * LOOK_EVERY == 20 + LOOK_EVERY, "the first look after it has passed"
+    assert jobs.get(older.id).ended_at is None
 
 
 def test_who_shares_nothing_does_not_wait(jobs: Jobs) -> None:
@@ -95,4 +117,5 @@ def test_who_shares_nothing_does_not_wait(jobs: Jobs) -> None:
     def never(_what: Any = None) -> None:
         raise AssertionError
 
-    await_turn(jobs, begin(jobs, "b").id, [replace(GOLD, for_others_too=False)], never, never)
+    alone = [replace(GOLD, for_others_too=False)]
+    await_turn(jobs, begin(jobs, "b").id, alone, never, never, begun=0.0, deadline=0.1)

@@ -10,7 +10,8 @@ import pytest
 
 from mudanza import clock
 from mudanza.hypervisor.bounded import Task, for_each
-from mudanza.hypervisor.twin.scheduler import Controller, Scheduler, SimulationError
+from mudanza.hypervisor.twin.scheduler import Scheduler
+from mudanza.hypervisor.twin.threads import Controller, SimulationError
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any, cast
 
 import pytest
@@ -24,14 +25,16 @@ from mudanza.hypervisor.xml.claims import (
 )
 from mudanza.hypervisor.xml.parsing import parse
 from mudanza.journal.database import open_database
-from mudanza.journal.jobs import Jobs, NewJob
+from mudanza.journal.jobs import LEASE, Jobs, NewJob
+from mudanza.migration import claim as holding
 from mudanza.migration import vm_claim
 from mudanza.migration.vm_claim import VmClaim, bare, in_the_way, is_void
 from mudanza.model.claim import Claim
-from mudanza.model.errors import BlockedError
+from mudanza.model.errors import BlockedError, HostUnreachableError
 from mudanza.model.migration import Side, Sighting
 from mudanza.model.vm import VmState
 from tests import factories as make
+from tests.timekeeping import SetClock, set_clock
 
 TAGGED = """<domain type='kvm'>
   <name>db</name>
@@ -206,3 +209,40 @@ def test_in_whatever_order_things_happen_one_controller_goes_on_at_the_most(
     assert set(there) == {journals[who].journal for who in winners}, "who lost leaves nothing"
     for who in winners:
         handles[who].finish("done", "", 0)
+
+
+class Hanging:
+    """Two hosts that take their time, and then do not answer."""
+
+    def __init__(self, time: SetClock, is_kept: Callable[[], bool]) -> None:
+        self._time, self._is_kept = time, is_kept
+
+    def domains(self, _host: str) -> Hanging:
+        return self
+
+    def claims(self, _uuid: str) -> tuple[Claim, ...]:
+        for _ in range(4):
+            self._time.pass_time(LEASE / 3)
+            until = monotonic() + 1.0
+            while not self._is_kept() and monotonic() < until:
+                sleep(0.01)
+        raise HostUnreachableError("h2", "no answer within 20 s")
+
+
+def test_a_host_that_hangs_longer_than_the_lease_does_not_cost_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holding, "KEEP_EVERY", 0.01)
+    with set_clock() as time:
+        jobs = Jobs(open_database(str(tmp_path / "m.db")))
+        handle = jobs.begin(NewJob("live", "u-1", "db", "h1", "h2", {}, "ana@laptop"))
+        kept_at = [time.monotonic()]
+
+        def renew(longer: float = 0.0) -> None:
+            type(handle).renew(handle, longer)
+            kept_at.append(time.monotonic())
+
+        monkeypatch.setattr(handle, "renew", renew)
+        hosts = cast(Connections, Hanging(time, lambda: kept_at[-1] == time.monotonic()))
+        VmClaim(hosts, jobs, handle, {}).confirm()
+        handle.intend("rearm", {})

@@ -62,3 +62,10 @@ def test_a_cold_move_tells_what_was_compared_and_no_memory() -> None:
     assert "compared  1 file compared in full" in told
     assert "memory" not in told
     assert "compared  nothing" in report_text(replace(REPORT, mode="cold", verified=""))
+
+
+def test_what_a_guest_felt_in_post_copy_stands_in_the_report() -> None:
+    felt = replace(REPORT, postcopy_time=10.0, longest_stall=0.8, stalled_time=2.5)
+    text = report_text(felt)
+    assert "longest stall 800 ms after the switchover, silent for 25% of that time (seen by a client)" in text
+    assert "stall" not in report_text(replace(REPORT, postcopy_time=10.0))

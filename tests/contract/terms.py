@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -26,8 +27,11 @@ from mudanza.hypervisor.probing.facts import probe_peer
 from mudanza.hypervisor.probing.files import file_lengths, probe_files
 from mudanza.hypervisor.probing.rehearsal import rehearse
 from mudanza.hypervisor.reading.cluster import read_host
+from mudanza.hypervisor.reading.load import read_counters
 from mudanza.hypervisor.snapshots import SavedSnapshot
 from mudanza.hypervisor.streams import read_bytes, write_bytes
+from mudanza.hypervisor.xml.cpus import features_of, model_of, offered_cpu
+from mudanza.model.counters import HostCounters, VmCounters
 from mudanza.model.errors import HypervisorError, MudanzaError
 from mudanza.model.host import Host, HostEntry
 from mudanza.model.migration import Answer, Side, Sighting
@@ -342,6 +346,8 @@ def a_host_is_read(it: Scene) -> None:
         entry = it.world.entries[0]
         host, vms = read_host(entry, connections=it.connections)
         assert host.error is None
+        bare, same = read_host(entry, connections=it.connections, resources=False)
+        assert (bare.seen, bare.cpus, [each.uuid for each in same]) == (True, 0, [each.uuid for each in vms])
         assert {"default", "fast", "shared"} <= {pool.name for pool in host.pools or ()}
         assert (host.arch, host.cpus > 0, host.memory_free > 0) == ("x86_64", True, True)
         assert {"pc", "q35"} <= host.machines
@@ -357,6 +363,60 @@ def a_host_is_read(it: Scene) -> None:
         disk = vm.disks[0]
         assert (disk.target, disk.source, disk.pool, disk.capacity) == ("vda", path, "default", 8 * MIB)
         assert (disk.allocation or 0) >= MIB
+
+
+@term
+def what_numa_nodes_have_is_told(it: Scene) -> None:
+    host = it.about("h1")
+    assert host.nodes
+    for node in host.nodes:
+        told = it.connections.get("h1").ask(partial(_told_of_node, node.number), timeout=5.0)
+        assert set(told) == {"total", "free"}, "caches are told of the whole host only"
+        assert abs(told["total"] * 1024 - node.memory_total) < node.memory_total / 10
+        assert 0 <= node.memory_free <= node.memory_total
+    assert sum(node.memory_free for node in host.nodes) <= host.memory_free
+    with refused(libvirt.VIR_ERR_INVALID_ARG):
+        it.connections.get("h1").ask(partial(_told_of_node, 100), timeout=5.0)
+
+
+def _told_of_node(number: int, raw: Any) -> dict[str, int]:
+    return dict(raw.getMemoryStats(number))
+
+
+@term
+def what_a_guest_uses_is_counted(it: Scene) -> None:
+    def look() -> tuple[HostCounters, VmCounters | None]:
+        host = read_counters(it.connections.get("h1"))
+        return host, next((vm for vm in host.vms if vm.uuid == uuid), None)
+
+    disk = it.make_volume("counted.raw")
+    try:
+        with it.vm(disk=disk) as (name, uuid):
+            host, first = look()
+            assert first is not None
+            assert (first.name, first.running, first.network_bytes) == (name, True, 0)
+            assert first.memory
+            assert first.disk_bytes is not None
+            assert host.busy_seconds
+            assert 0 < (host.memory_used or 0) < host.memory_total
+            it.until(lambda: (look()[1] or first).cpu_seconds != first.cpu_seconds, "it works")
+            later, second = look()
+            assert second is not None
+            assert second.run == first.run
+            assert (second.cpu_seconds or 0.0) > (first.cpu_seconds or 0.0)
+            assert (later.busy_seconds or 0.0) > host.busy_seconds
+            it.domains().suspend(uuid)
+            paused = look()[1]
+            assert paused is not None
+            assert not paused.running
+            it.domains().destroy(uuid)
+            assert look()[1] is None
+            it.domains().start(uuid, paused=False)
+            again = look()[1]
+            assert again is not None
+            assert again.run != first.run
+    finally:
+        it.connections.volumes("h1").delete("default", "counted.raw")
 
 
 @term
@@ -399,6 +459,17 @@ def the_source_may_keep_its_definition(it: Scene) -> None:
     with it.vm() as (_, uuid):
         it.migrate(uuid, ("LIVE", "PERSIST_DEST")).wait(LIMIT)
         assert it.seen(uuid) == (off("migrated"), up(VmState.RUNNING, "migrated"))
+
+
+@term
+def a_compressed_move_tells_what_that_came_to(it: Scene) -> None:
+    with it.vm() as (_, uuid):
+        cache: dict[str, Any] = {"compression": "xbzrle", "compression.xbzrle.cache": 128 * MIB}
+        it.migrate(uuid, (*LIVE, "COMPRESSED"), **cache).wait(LIMIT)
+        told = it.domains("h2").completed_job_stats(uuid)
+        assert told["compression_cache"] == 128 * MIB
+        for name in ("pages", "bytes", "cache_misses", "overflow"):
+            assert int(told[f"compression_{name}"]) >= 0
 
 
 @term
@@ -531,3 +602,36 @@ def a_carrier_brings_every_byte(it: Scene) -> None:
             assert carrier.end() == ()
         assert it.sha256("h1", path) == it.sha256("h2", path)
         assert not [name for name in it.connections.volumes("h1").names("default") if name.startswith("mudanza-")]
+
+
+@term
+def a_cpu_with_what_no_host_has_is_refused_and_left_out_of_the_baseline(scene: Scene) -> None:
+    with_more = "<feature policy='require' name='avx512f'/></cpu>"
+
+    def ask(raw: Any) -> tuple[str, str, int]:
+        told = raw.getDomainCapabilities(None, "x86_64", None, "qemu", 0)
+        offer = offered_cpu(told, "h1")
+        common = raw.baselineHypervisorCPU(None, "x86_64", None, "qemu", [offer], 0)
+        why = libvirt.VIR_CONNECT_COMPARE_CPU_FAIL_INCOMPATIBLE
+        return offer, common, raw.compareHypervisorCPU(None, "x86_64", None, "qemu", common, why)
+
+    connection = scene.connections.get("h1")
+    offer, common, verdict = connection.ask(ask)
+    assert verdict in (libvirt.VIR_CPU_COMPARE_IDENTICAL, libvirt.VIR_CPU_COMPARE_SUPERSET)
+    assert model_of(common, "h1") == model_of(offer, "h1")
+    assert features_of(common, "h1") == features_of(offer, "h1")
+
+    def ask_too_much(raw: Any) -> None:
+        why = libvirt.VIR_CONNECT_COMPARE_CPU_FAIL_INCOMPATIBLE
+        raw.compareHypervisorCPU(None, "x86_64", None, "qemu", common.replace("</cpu>", with_more), why)
+
+    with pytest.raises(HypervisorError, match="required features: avx512f") as refused:
+        connection.ask(ask_too_much)
+    assert refused.value.code == libvirt.VIR_ERR_CPU_INCOMPATIBLE
+
+    def mix_makers(raw: Any) -> None:
+        intel = "<cpu><model>Broadwell</model><vendor>Intel</vendor></cpu>"
+        raw.baselineHypervisorCPU(None, "x86_64", None, "qemu", [offer, intel], 0)
+
+    with pytest.raises(HypervisorError, match="CPU vendors do not match"):
+        connection.ask(mix_makers)

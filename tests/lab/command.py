@@ -78,9 +78,18 @@ class Mudanza:
 class SeatedMudanza(Mudanza):
     """The command in the lab's controller seat: it reaches the hosts by the network only, and has its own database."""
 
+    def __init__(self, lab: Lab, config: Path | None = None) -> None:
+        """``config``: settings that can be read there; None: as it is without."""
+        super().__init__(lab, config)
+        self._own = {"MUDANZA_CONFIG": str(config)} if config else {}
+
     def start_argv(self, argv: Sequence[str]) -> Running:
         pipe = subprocess.PIPE
-        return Running(self.lab.cell(CONTROLLER).popen(argv, stdout=pipe, stderr=pipe))
+        return Running(self.popen(argv, stdout=pipe, stderr=pipe))
+
+    def popen(self, argv: Sequence[str], **streams: Any) -> subprocess.Popen[str]:
+        """Start a program there, with these streams; it ends as gently as it is told to."""
+        return self.lab.cell(CONTROLLER).popen(argv, env=self._own, stop_signal=signal.SIGTERM, **streams)
 
 
 class Running:
@@ -89,6 +98,11 @@ class Running:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
         self._lines: list[str] = []
+
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self._process.pid
 
     def until(self, phase: str) -> dict[str, Any]:
         """Read events until one of that phase has come; fail if the command ends first."""

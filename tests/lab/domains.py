@@ -48,7 +48,7 @@ def disk(
     extra: str = "",
 ) -> str:
     """``source``: a path, or a whole element where a path is not enough."""
-    bus = {"sd": "scsi", "hd": "ide", "vd": "virtio"}[target[:2]]
+    bus = {"sd": "scsi", "hd": "ide", "vd": "virtio", "fd": "fdc"}[target[:2]]
     attribute = {"block": "dev", "dir": "dir"}.get(kind, "file")
     element = source if source.startswith("<") else f"<source {attribute}='{source}'/>"
     return f"""<disk type='{kind}' device='{device}'><driver name='qemu' type='{format}' cache='{cache}'/>{element}

@@ -52,6 +52,11 @@ def cdrom(path: str, target: str = "hda") -> str:
     return disk(path, target, "raw", device="cdrom", extra="<readonly/>")
 
 
+def floppy(path: str, target: str = "fda") -> str:
+    """Return a floppy drive with that raw image in it, which the guest can write to."""
+    return disk(path, target, "raw", device="floppy")
+
+
 def network_disk(source: str, target: str = "vdc") -> str:
     """Return a disk that is served over the network; ``source`` as ``nbd`` yields it."""
     return disk(source, target, "raw", kind="network")

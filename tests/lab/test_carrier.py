@@ -23,6 +23,7 @@ from mudanza.lab import faults
 from mudanza.lab.guest import virsh
 from mudanza.lab.lab import Lab
 from mudanza.lab.process import LabError
+from mudanza.migration.freight.reception import Reception
 from mudanza.model.errors import HostUnreachableError, HypervisorError
 from mudanza.model.host import HostEntry
 from mudanza.model.migration import Side
@@ -116,6 +117,32 @@ def loops(scene: Scene) -> Iterator[tuple[str, str]]:
     finally:
         for host, device in devices:
             scene.shell(host, f"losetup --detach {device}")
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+def test_it_is_ended_at_the_target_once_it_has_come_in(scene: Scene, in_time: bool) -> None:
+    scene.shell("h1", f"head --bytes={4 * MIB} /dev/urandom >{HERE}/received")
+    scene.make_place("received", 4 * MIB)
+    carrier = scene.carrier()
+    reception = Reception(carrier, scene.connections.get("h2"))
+    try:
+        carrier.start([raw("received", 0, 4 * MIB, whole=True)])
+        reception.begin()
+        if not in_time:
+            reception.stop()
+        scene.carry(carrier)
+        if in_time:
+            await_true(lambda: reception.has_come_in, "the target has all of it")
+        assert carrier.has_left()
+        assert reception.has_come_in is in_time
+        assert in_time or carrier.arrived(), "nobody has ended it there"
+        assert reception.end() == ()
+        assert scene.same("received")
+        assert scene.residue() == []
+    finally:
+        carrier.end()
+        scene.shell("h1", f"rm -f {HERE}/received")
+        scene.shell("h2", f"rm -f {THERE}/received")
 
 
 def test_every_kind_of_load_arrives_byte_for_byte(scene: Scene, lab: Lab) -> None:

@@ -29,7 +29,17 @@ ELSEWHERE = {
     "data-elsewhere": "test_probes.py asks for images whose content lies in another file",
     "data-file-stays": "the same",
     "pool-squashes-root": "test_squashed.py has such a pool",
+    "streams-post-copy": "test_streams.py asks for both",
+    "streams-unsupported": "all hosts have the machine's QEMU, which can",
+    "compression-memory": "all hosts have the machine's memory, of which so little is hardly ever free",
+    "compression-streams": "a check is asked for neither of the two; a move is refused by both",
+    "numa-memory": "all hosts have the machine's nodes and what is free there; see tests/test_numa.py",
+    "numa-memory-cached": "the same",
+    "hook-unknown": "test_hooks.py has a VM name one",
+    "hook-missing": "only the controller's settings are asked: tests/test_preflight_examples.py",
+    "wish-unreadable": "test_wishes.py writes one",
     "source-unreachable": "a host that does not answer lists no VM to be checked",
+    "tls-unproven": "only a host that is too slow for a rehearsal leaves it open; see tests/test_rehearsal.py",
     "vm-in-between": "libvirt shows these states for an instant only",
     "chain-in-volume-group": "the lab's kernel need not have a device mapper, without which there is no volume group",
     "chain-mixed": "of one VM's images some can stay on their chain and some not only with a volume group",
@@ -247,6 +257,7 @@ DEVICES = f"""
   <redirdev bus='usb' type='tcp'><source mode='connect' host='localhost' service='4000'/></redirdev>
   <smartcard mode='host'/>
   <serial type='dev'><source path='/dev/ttyS7'/></serial>
+  <serial type='tcp'><source mode='bind' host='127.0.0.1' service='4001'/><protocol type='raw'/></serial>
   <graphics type='vnc' autoport='yes' listen='192.0.2.7'/>
   <graphics type='spice' autoport='yes'><listen type='address' address='10.77.0.12'/></graphics>
   <video><model type='virtio'><acceleration accel3d='yes'/></model></video>
@@ -264,6 +275,7 @@ THINGS = expect(
     ("openvswitch", W, f"network card {mac(5)}", "Open vSwitch"),
     ("vlan", W, f"network card {mac(5)}", "VLAN 42"),
     ("nwfilter-missing", B, "network filter walled", "h2 has no network filter walled"),
+    ("connections-untracked", W, f"network card {mac(6)}", "walled"),
     ("device-missing", B, f"network card {mac(7)}", "h2 has no network device eth7"),
     ("macvtap", W, f"network card {mac(7)}", "cannot talk to its own host"),
     ("macvtap-exclusive", W, f"network card {mac(8)}", "br1 of h2 for itself"),
@@ -273,6 +285,7 @@ THINGS = expect(
     ("passthrough-card", B, f"network card {mac(12)}", "vdpa"),
     ("passthrough-card", B, f"network card {mac(13)}", "hostdev"),
     ("failover-card", W, f"network card {mac(14)}", "failover pair"),
+    ("serial-listens", W, "device serial on 127.0.0.1:4001", "listens on an address and a port"),
     ("host-device", B, "device 0000:03:03.1", "PCI device"),
     ("failover-device", W, "device 0000:03:04.1", "failover pair"),
     ("host-device", B, "device 0x1234:0xbeef", "USB device"),
@@ -438,6 +451,7 @@ BARE = expect(
     ("pools-unknown", B, "disk vda", "could not be asked"),
     ("networks-unknown", W, f"network card {mac(1)}", "network lan"),
     ("interfaces-unknown", W, f"network card {mac(2)}", "bridge br0"),
+    ("connections-untracked", W, f"network card {mac(2)}", "walled"),
     ("nwfilters-unknown", W, "host h3", "walled"),
     ("secrets-unknown", W, "host h3", "ceph key"),
 )

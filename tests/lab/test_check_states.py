@@ -223,6 +223,8 @@ def test_two_that_fit_one_by_one_do_not_both_go(lab: Lab, mudanza: Mudanza) -> N
         refresh(h1)
         stack.callback(faults.unfill, lab, "h2", "fast")
         faults.fill(lab, "h2", "fast", leave=50 * MIB)  # libvirt counts 16 MiB more, which are root's
+        stack.callback(lab.set_uplink, "h1", None)
+        lab.set_uplink("h1", 8 * MIB)  # so that the first one is on its way still when the other one is judged
         moving = mudanza("migrate", "one", "two", "--to", "h2", "--parallel", "2", "-o", "json", expect=7)
     (refused,) = (event for event in moving.events if event["event"] == "error")
     (finding,) = (each for each in refused["findings"] if each["level"] == B)

@@ -15,7 +15,7 @@ from mudanza.lab.guest import virsh
 from mudanza.lab.lab import Lab
 from mudanza.model.units import MIB
 from tests.lab import cold, domains, dying
-from tests.lab.checking import another_controller
+from tests.lab.checking import another_controller, claimed
 from tests.lab.command import Mudanza, Running
 from tests.lab.test_cold_faults import PATHS, victim
 from tests.lab.test_migrate import MakeGuest, assert_untouched, expire_leases, make_guest, slow
@@ -24,16 +24,9 @@ __all__ = ["make_guest"]
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
-NAMESPACE = "https://mudanza.dev/xmlns/claim/1/"
 TAGS = "https://mudanza.dev/xmlns/1"
 STOPPED_LIMIT = 150.0
 """Seconds within which a controller must have come to where it is to be stopped."""
-
-
-def claimed(lab: Lab, host: str, vm: str) -> bool:
-    """Whether anything of the VM on that host, as it runs or as it starts next, carries a claim."""
-    words = (("dumpxml", vm), ("dumpxml", vm, "--inactive"))
-    return any(NAMESPACE in virsh(lab.cell(host), *command, check=False) for command in words)
 
 
 def doomed(by: Mudanza, when: str, which: str, *arguments: str, how: str = "STOP") -> Running:
@@ -88,17 +81,6 @@ def test_a_claim_goes_where_the_vm_goes_and_ends_with_the_job(
     other("migrate", "claimed", "--to", "h1")
 
 
-def test_a_failed_job_leaves_no_claim(lab: Lab, mudanza: Mudanza, make_guest: MakeGuest) -> None:
-    guest = make_guest("unclaimed")
-    with slow(lab, "h1", MIB):
-        running = mudanza.start("migrate", "unclaimed", "--to", "h2", "-o", "json")
-        running.until("copying memory")
-        running.send(signal.SIGTERM)
-        running.end(4)
-    assert_untouched(lab, guest)
-    assert not claimed(lab, "h1", "unclaimed")
-
-
 def test_of_two_controllers_at_once_one_goes_on_at_the_most(
     lab: Lab, mudanza: Mudanza, other: Mudanza, make_guest: MakeGuest
 ) -> None:
@@ -141,6 +123,7 @@ def test_a_vm_that_changes_between_the_check_and_the_claim_is_not_touched(
     assert mudanza("jobs", "-o", "json").data[0]["state"] == "refused"
 
 
+@pytest.mark.soak
 def test_a_job_of_another_tool_that_begins_after_the_check_makes_the_move_fail(
     lab: Lab, mudanza: Mudanza, make_guest: MakeGuest
 ) -> None:
@@ -170,6 +153,7 @@ def test_a_cold_move_is_claimed_at_both_hosts_until_it_has_ended(lab: Lab, mudan
         assert not claimed(lab, "h2", vm.uuid)
 
 
+@pytest.mark.soak
 def test_what_was_taken_over_is_not_acted_upon_by_who_wakes_up(lab: Lab, mudanza: Mudanza, other: Mudanza) -> None:
     with victim(lab, mudanza, mib=4) as vm:
         with stopped(mudanza, "after", "compare", "migrate", vm.uuid, "--to", "h2") as sleeper:

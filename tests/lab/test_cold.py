@@ -93,6 +93,7 @@ def test_there_switched_off_and_back_from_running(lab: Lab, mudanza: Mudanza, ma
     assert definition(lab, "h1", guest.uuid) == told
 
 
+@pytest.mark.soak
 def test_a_guest_that_does_not_shut_down_is_left_alone_unless_force_is_allowed(
     lab: Lab, mudanza: Mudanza, made: ExitStack
 ) -> None:
@@ -113,6 +114,7 @@ def test_a_guest_that_does_not_shut_down_is_left_alone_unless_force_is_allowed(
     assert guest.stats()["boot"] == 2
 
 
+@pytest.mark.soak
 def test_saved_memory_goes_along_and_the_guest_goes_on(lab: Lab, mudanza: Mudanza, made: ExitStack) -> None:
     guest = make(lab, made, "asleep", memory=160 * MIB, working_set=16 * MIB)
     pages = guest.verify_memory()
@@ -222,7 +224,8 @@ def test_a_source_that_is_kept_does_not_start_by_itself(lab: Lab, mudanza: Mudan
     path = image(lab, f"{IMAGES}/keeper.qcow2", "8M", "write -q -P 7 0 64k")
     with off(lab, "keeper", disk(path, "vda")) as uuid:
         virsh(lab.cell("h1"), "autostart", uuid)
-        mudanza("migrate", "keeper", "--to", "h2", "--keep-source")
+        told = mudanza("migrate", "keeper", "--to", "h2", "--keep-source").out
+        assert "h1 keeps its definition too, with autostart off" in told
         assert look(lab, "h1", path).sha256 == look(lab, "h2", path).sha256
         assert states(lab, uuid) == {"h1": "shut off", "h2": "shut off"}
         assert not autostarts(lab, "h1", uuid)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -148,6 +149,22 @@ def test_media_lie_there_or_travel_or_are_taken_out(lab: Lab, mudanza: Mudanza, 
         assert medium not in definition(lab, "h2", "reader")
         assert states(lab, uuid) == {"h2": "shut off"}
     assert exists(lab, "h1", medium)
+
+
+@pytest.mark.parametrize("mode", ["cold", "live"])
+def test_a_floppy_travels_and_stays_whatever_the_mode(lab: Lab, mudanza: Mudanza, made: ExitStack, mode: str) -> None:
+    made.callback(kinds.sweep, lab, "tray")
+    own = image(lab, f"{IMAGES}/tray.qcow2", "16M", *WRITES[:1])
+    floppy = image(lab, f"{IMAGES}/tray-floppy.raw", "1440k", "write -q -P 0xf1 0 720k", kind="raw")
+    before = look(lab, "h1", floppy)
+    with off(lab, "tray", disk(own, "vda") + kinds.floppy(floppy), start=mode == "live") as uuid:
+        report = move(mudanza, "tray", "--mode", mode)
+        assert report["removed"] == [f"h1:{own}"]
+        assert report["kept"] == [f"h1:{floppy}"]
+        assert any("it is a medium" in warning for warning in cast(Sequence[str], report["warnings"]))
+        assert list(states(lab, uuid)) == ["h2"]
+        assert look(lab, "h1", floppy).sha256 == before.sha256
+        assert exists(lab, "h2", floppy)
 
 
 def test_a_chain_is_kept_or_found_there_or_becomes_one_image(lab: Lab, mudanza: Mudanza, made: ExitStack) -> None:

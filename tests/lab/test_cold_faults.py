@@ -164,6 +164,7 @@ def carried(vm: Victim) -> list[int]:
     return [step["outcome"]["carried"] for step in vm.job["steps"] if "carried" in (step["outcome"] or {})]
 
 
+@pytest.mark.soak
 def test_a_cut_way(lab: Lab, vm: Victim) -> None:
     with narrow(lab):
         running = vm.begin()
@@ -198,6 +199,7 @@ def test_a_full_target_is_given_up_for_another_pool(lab: Lab, vm: Victim, mudanz
     assert list(cold.sums(lab, "h2", there).values()) == list(vm.sums.values())
 
 
+@pytest.mark.soak
 def test_giving_up_after_libvirt_was_restarted(lab: Lab, vm: Victim, mudanza: Mudanza) -> None:
     with narrow(lab):
         running = vm.begin()
@@ -293,6 +295,7 @@ def test_a_deadline(lab: Lab, vm: Victim) -> None:
     vm.has_nothing_at_target()
 
 
+@pytest.mark.soak
 def test_libvirt_restarted_while_comparing(lab: Lab, light: Victim) -> None:
     with light.stopped("begun", "compare") as running:
         faults.kill_daemon(lab, "h1")
@@ -329,6 +332,7 @@ def test_it_does_not_start_there(lab: Lab, mudanza: Mudanza) -> None:
         assert NAME in virsh(lab.cell("h2"), "list", "--all", "--autostart", "--name")
 
 
+@pytest.mark.soak
 def test_the_controller_dies_as_it_starts_there(lab: Lab, mudanza: Mudanza) -> None:
     with victim(lab, mudanza, mib=4, running=True) as vm:
         vm.dies("before", "start", *OFF)

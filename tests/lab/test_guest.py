@@ -102,6 +102,24 @@ def test_the_memory_writer_dirties_memory_until_it_is_told_to_be_quiet(lab: Lab,
     assert guest.stats()["memory_written"] == still["memory_written"]
 
 
+def test_the_longest_time_between_two_writes_to_memory_is_told_once(lab: Lab, guest: Guest) -> None:
+    guest.command(f"mem {16 * MIB}")
+    before = guest.stats()["memory_written"]
+    await_true(lambda: guest.stats()["memory_written"] > before, "it writes")
+    guest.longest_write_gap()
+    faults.stop_qemu(lab, HOST, guest.uuid)
+    stopped = time.monotonic()
+    time.sleep(0.7)  # the length of the fault itself
+    resuming = time.monotonic()
+    faults.cont_qemu(lab, HOST, guest.uuid)
+    before = guest.stats()["memory_written"]
+    await_true(lambda: guest.stats()["memory_written"] > before, "it writes again")
+    assert guest.longest_write_gap() >= resuming - stopped
+    guest.command("quiet")
+    guest.longest_write_gap()
+    assert guest.longest_write_gap() == 0, "who writes nothing waits for nothing"
+
+
 def test_the_working_set_is_what_the_guest_wrote_there(guest: Guest) -> None:
     guest.command(f"mem {16 * MIB}")
     assert guest.verify_memory() == 32 * MIB // 4096

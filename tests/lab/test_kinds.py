@@ -46,6 +46,7 @@ def image_info(lab: Lab, host: str, path: str) -> str:
     return lab.cell(host).run(["qemu-img", "info", "--force-share", path]).stdout
 
 
+@pytest.mark.soak
 def test_firmware_and_tpm_keep_what_the_guest_put_there(lab: Lab, made: ExitStack) -> None:
     guest = make(lab, made, GuestSpec("firm", disk=SMALL, uefi=True, tpm=True))
     for place in ("nvram", "tpm"):

@@ -46,7 +46,7 @@ def narrow(lab: Lab, rate: int) -> Iterator[None]:
         lab.set_uplink("h1", None)
 
 
-@pytest.mark.parametrize("phase", ["copying disks", "copying memory"])
+@pytest.mark.parametrize("phase", [pytest.param("copying disks", marks=pytest.mark.soak), "copying memory"])
 def test_a_cut_is_noticed_and_the_guest_runs_on(lab: Lab, mudanza: Mudanza, guest: Guest, phase: str) -> None:
     with narrow(lab, 4 * MIB):
         running = mudanza.start("migrate", "cutoff", "--to", "h2", "-o", "json")
@@ -73,6 +73,7 @@ def test_a_cut_is_noticed_and_the_guest_runs_on(lab: Lab, mudanza: Mudanza, gues
         assert decided[0] in job["outcome"]
 
 
+@pytest.mark.soak
 def test_the_reason_outlives_the_controller(lab: Lab, mudanza: Mudanza, guest: Guest) -> None:
     with narrow(lab, 4 * MIB):
         running = mudanza.start("migrate", "cutoff", "--to", "h2", "-o", "json")
@@ -91,15 +92,17 @@ def test_the_reason_outlives_the_controller(lab: Lab, mudanza: Mudanza, guest: G
     guest.await_answer()
 
 
+@pytest.mark.soak
 def test_a_resumed_job_keeps_its_deadline(lab: Lab, mudanza: Mudanza, guest: Guest) -> None:
-    with narrow(lab, MIB):
-        running = mudanza.start("migrate", "cutoff", "--to", "h2", "--deadline", "15s", "-o", "json")
+    with narrow(lab, 4 * MIB):
+        running = mudanza.start("migrate", "cutoff", "--to", "h2", "--deadline", "30s", "-o", "json")
         running.until("copying memory")
+        lab.set_uplink("h1", MIB)  # now it cannot be done in time any more
         running.send(signal.SIGKILL)
         running.end(-signal.SIGKILL)
         expire_leases(mudanza)
         job = str(mudanza("jobs", "-o", "json").data[0]["id"])
         ended = mudanza("job", "resume", job, expect=4)
-    assert "not done within the deadline of 15.0 s" in ended.err
+    assert "not done within the deadline of 30.0 s" in ended.err
     assert "mudanza check" not in ended.err, "nothing stands in its way"
     assert guest.states() == {"h1": "running"}

@@ -14,11 +14,11 @@ from tests.lab.matrix.cells import CELLS
 pytestmark = pytest.mark.lab
 
 PLAYED = (
-    "live: source's libvirtd killed: switchover + 150 ms",
-    "live: source's QEMU killed: copying disks",
-    "live: controller killed: before the end of create volume",
+    pytest.param("live: source's libvirtd killed: switchover + 150 ms", marks=pytest.mark.soak),
+    pytest.param("live: source's QEMU killed: copying disks", marks=pytest.mark.soak),
+    pytest.param("live: controller killed: before the end of create volume", marks=pytest.mark.soak),
     "live: controller killed: before the end of transfer",
-    "live: target cut off from all: settling",
+    pytest.param("live: target cut off from all: settling", marks=pytest.mark.soak),
     "cold: controller killed: before the end of release source",
     "cold, running: controller killed: before the end of start",
 )

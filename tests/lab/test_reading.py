@@ -250,7 +250,7 @@ def test_a_definition_that_cannot_be_read_hides_no_other(lab: Lab, monkeypatch: 
             raise ValueError("what is this?")
         return parse_vm(xml, **about)
 
-    monkeypatch.setattr("mudanza.hypervisor.reading.vms.parse_vm", break_one)
+    monkeypatch.setattr("mudanza.hypervisor.reading.vms._parsed", break_one)
     with tiny(lab, "bad") as bad, tiny(lab, "good") as good:
         vms = {vm.uuid: vm for vm in read(lab).vms}
     assert vms[good].error is None

@@ -12,10 +12,10 @@ from mudanza.lab.guest import virsh
 from mudanza.lab.lab import Lab
 from mudanza.model.units import MIB
 from tests.lab import cold, domains
-from tests.lab.checking import another_controller
+from tests.lab.checking import another_controller, claimed
 from tests.lab.command import Mudanza
 from tests.lab.conftest import await_true
-from tests.lab.test_claims import claimed, doomed
+from tests.lab.test_claims import doomed
 from tests.lab.test_cold_faults import NAME, carriers, files, victim
 from tests.lab.test_migrate import MakeGuest, assert_untouched, make_guest, slow, volumes
 
@@ -76,6 +76,7 @@ def test_a_live_move_that_went_on_without_its_controller(
     assert not [each for each in orphans(new) if "bereft" in each["what"]]
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(("when", "step"), [("before", "create volume"), ("after", "create volume")])
 def test_a_live_move_that_had_not_begun(
     lab: Lab, lost: Mudanza, new: Mudanza, make_guest: MakeGuest, when: str, step: str
@@ -89,6 +90,7 @@ def test_a_live_move_that_had_not_begun(
     assert not claimed(lab, "h1", "unbegun")
 
 
+@pytest.mark.soak
 def test_a_cold_move_that_was_being_carried(lab: Lab, lost: Mudanza, new: Mudanza) -> None:
     with victim(lab, lost) as vm:
         with slow(lab, "h1", 8 * MIB):
@@ -106,7 +108,14 @@ def test_a_cold_move_that_was_being_carried(lab: Lab, lost: Mudanza, new: Mudanz
         vm.has_moved()
 
 
-@pytest.mark.parametrize("step", ["define", "release source", "start"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param("define", marks=pytest.mark.soak),
+        pytest.param("release source", marks=pytest.mark.soak),
+        "start",
+    ],
+)
 def test_a_cold_move_of_a_running_vm_that_was_being_handed_over(
     lab: Lab, lost: Mudanza, new: Mudanza, step: str
 ) -> None:
@@ -126,6 +135,7 @@ def test_a_cold_move_of_a_running_vm_that_was_being_handed_over(
         assert not [each for each in orphans(new) if NAME in each["what"]]
 
 
+@pytest.mark.soak
 def test_disks_on_their_way_within_a_host(lab: Lab, lost: Mudanza, new: Mudanza) -> None:
     path = f"{cold.IMAGES}/inner.qcow2"
     cold.image(lab, path, "64M", "write -q -P 0x71 0 4M")

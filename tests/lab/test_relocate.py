@@ -55,7 +55,9 @@ def assert_whole(lab: Lab, guest: Guest, place: str) -> None:
 def test_a_guest_that_writes_notices_nothing(lab: Lab, mudanza: Mudanza, make_guest: MakeGuest) -> None:
     guest = make_guest("settler", disk_write_rate=4 * MIB)
     old, new = f"{IMAGES}/settler.qcow2", f"{FAST}/settler.qcow2"
+    mudanza("wish", "settler", "--deadline", "10m", "--policy", "gentle")
     report = mudanza("migrate", "settler", *TO_FAST, "--keep-source").report
+    assert report["own_wishes"] == ["deadline 10 min 0 s"], "what matters within one host"
     assert report["kept"] == [f"h1:{old}"]
     assert_whole(lab, guest, new)
     before, after = content(lab, "h1", old), content(lab, "h1", new)

@@ -80,6 +80,7 @@ def lesser_host(lab: Lab, name: str, edits: Sequence[str]) -> Iterator[None]:
         known = cell.run(["grep", "-l", f"<emulator>{EMULATOR}<", "-r", CAPABILITIES]).stdout.strip()
         cell.run(["sed", "--in-place", *(word for edit in edits for word in ("-e", edit)), "--", known])
         _restart_daemon(lab, name)
+        virsh(cell, "capabilities")  # What libvirt learns of QEMU at the first question is no part of what follows.
         for each in POOLS:
             virsh(cell, "pool-destroy", each)
         yield

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -17,16 +18,20 @@ from mudanza.hypervisor.reading.cluster import read_cluster
 from mudanza.hypervisor.twin.files import CHUNK, File
 from mudanza.hypervisor.twin.guests import write_stamp
 from mudanza.hypervisor.twin.host import TwinHost
-from mudanza.hypervisor.twin.scheduler import Choose, Controller
+from mudanza.hypervisor.twin.scheduler import Choose
+from mudanza.hypervisor.twin.threads import Controller
 from mudanza.hypervisor.twin.world import Twin
 from mudanza.journal.database import open_database
 from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import JobHandle, Jobs
+from mudanza.journal.reports import PastMoves
 from mudanza.migration.arrivals import Arrivals
 from mudanza.migration.cold.migration import ColdLimits, ColdMigration
+from mudanza.migration.forecast.measuring import Foresight, Wishes
 from mudanza.migration.live.migration import Limits, LiveMigration
 from mudanza.migration.prepare import Judge
 from mudanza.model.errors import MudanzaError
+from mudanza.model.hook import Hook
 from mudanza.model.migration import MigrationOptions, MigrationReport, Mode, Progress
 from mudanza.model.units import MIB
 
@@ -34,7 +39,20 @@ IMAGES = "/var/lib/libvirt/images"
 SHARED = "/srv/shared"
 DISK = 2 * MIB
 """Bytes of a VM's disk: more than goes through a controller, and little enough to be hashed often."""
-WRITES = ("begin", "intend", "done", "finish", "enter", "let_go", "renew", "take_over", "reopen")
+WRITES = (
+    "begin",
+    "claim",
+    "become",
+    "intend",
+    "note",
+    "done",
+    "finish",
+    "enter",
+    "let_go",
+    "renew",
+    "take_over",
+    "reopen",
+)
 
 
 @dataclass
@@ -56,22 +74,37 @@ class Attempt:
         return self.error.exit_code if isinstance(self.error, MudanzaError) else None
 
 
+@dataclass(frozen=True)
+class Holder:
+    """Who took a job."""
+
+    controller: Controller
+    handle: JobHandle
+
+
 @dataclass
 class Scene:
     """The world and who works on it."""
 
     twin: Twin
-    database: Path
+    database: str
+    """A path, or the URL of a PostgreSQL database."""
     attempts: list[Attempt] = field(default_factory=list)
     on_finish: Callable[[int], None] = lambda _job: None
     """Told of every job that is closed or left to a person, at that very instant."""
     handles: dict[Controller, JobHandle] = field(default_factory=dict)
     """The job that each controller took last."""
+    holders: dict[int, Holder] = field(default_factory=dict)
+    """Who took each job last."""
+    hooks: Mapping[str, Hook] = field(default_factory=dict)
+    """Those of every controller's settings."""
+    written: int = 0
+    """How often anybody has written anything about any job."""
 
     def __post_init__(self) -> None:
-        engine = open_database(str(self.database))
-        self.inventory = Inventory(engine)
-        self.jobs = Jobs(engine)
+        self.engine = open_database(self.database)
+        self.inventory = Inventory(self.engine)
+        self.jobs = Jobs(self.engine)
         for entry in self.twin.entries():
             self.inventory.add_host(entry)
 
@@ -100,8 +133,9 @@ class Scene:
             domain.create()
         line.close()
 
-    def do(self, work: Callable[[], Any], name: str = "stranger") -> Any:
-        """Have somebody do something at once, and return what comes of it."""
+    def do(self, work: Callable[[], Any], name: str = "stranger", *, points: int = 200) -> Any:
+        """Have somebody do something at once, and return what comes of it. ``points``: how long others may go on, at
+        the most, when it is done."""
         found: list[Any] = []
         failures: list[BaseException] = []
 
@@ -114,7 +148,7 @@ class Scene:
         controller = Controller(name)
         self.twin.scheduler.start(doing, name, controller)
         while controller.threads:
-            if not self.twin.scheduler.advance(points=200):
+            if not self.twin.scheduler.advance(points=points):
                 break
         if failures:
             raise failures[0]
@@ -122,19 +156,33 @@ class Scene:
 
     # Controllers.
 
-    def migrate(self, uuid: str, target: str, options: MigrationOptions | None = None, *, name: str = "") -> Attempt:
-        """Have a new controller begin to move a VM."""
+    def migrate(
+        self,
+        uuid: str,
+        target: str,
+        options: MigrationOptions | None = None,
+        *,
+        name: str = "",
+        foreseeing: bool = False,
+    ) -> Attempt:
+        """Have a new controller begin to move a VM, and foresee before how it will go, if that is wanted."""
         options = options or MigrationOptions()
-        return self._attempt(name, lambda attempt: self._migrate(attempt, uuid, target, options))
+        return self._attempt(name, lambda attempt: self._migrate(attempt, uuid, target, options, foreseeing))
 
-    def _migrate(self, attempt: Attempt, uuid: str, target: str, options: MigrationOptions) -> MigrationReport:
+    def _migrate(
+        self, attempt: Attempt, uuid: str, target: str, options: MigrationOptions, foreseeing: bool
+    ) -> MigrationReport:
         with Connections(self.inventory.hosts()) as connections:
             arrivals = Arrivals(self.jobs)
             connections.open_all()
             expected = arrivals.expected()
             cluster = read_cluster(self.inventory.hosts(), connections=connections)
-            judge = Judge(connections, self.inventory, self.jobs, cluster, arrivals, expected)
+            judge = Judge(connections, self.inventory, self.jobs, cluster, arrivals, expected, self.hooks)
             prepared = judge.prepare(cluster.find(uuid), target, options)
+            if foreseeing:
+                foresight = Foresight(connections, prepared.vm, PastMoves(self.engine), self.inventory, Wishes())
+                foreseen = foresight.of(prepared.source, prepared.chosen, options)
+                prepared = replace(prepared, forecast=foreseen)
             kind = "cold" if options.is_cold(active=prepared.vm.state.active) else "live"
             mover = self._mover(connections, kind)
             assert attempt.stop is not None
@@ -155,8 +203,8 @@ class Scene:
             return
 
         if kind == "cold":
-            return ColdMigration(connections, self.inventory, self.jobs, ColdLimits(), on_progress)
-        return LiveMigration(connections, self.inventory, self.jobs, Limits(), on_progress)
+            return ColdMigration(connections, self.inventory, self.jobs, ColdLimits(), on_progress, self.hooks)
+        return LiveMigration(connections, self.inventory, self.jobs, Limits(), on_progress, self.hooks)
 
     def _attempt(self, name: str, work: Callable[[Attempt], MigrationReport]) -> Attempt:
         attempt = Attempt(Controller(name or f"c{len(self.attempts) + 1}"))
@@ -181,6 +229,15 @@ class Scene:
             if not self.twin.scheduler.advance(points=2000):
                 break
         return attempt
+
+
+@cache
+def new_journal() -> bytes:
+    """Return an empty journal as a file: making its tables costs more than all else that happens in a sequence."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "mudanza.db")
+        open_database(str(path)).dispose()
+        return path.read_bytes()
 
 
 def put_image(host: TwinHost, path: str, size: int = DISK) -> None:
@@ -210,14 +267,24 @@ def vm_xml(name: str, key: str, paths: list[str]) -> str:
 @contextmanager
 def scene(choose: Choose, folder: Path, hosts: int = 2) -> Iterator[Scene]:
     """Have a twin with hosts and an empty journal while the block runs."""
+    journal = folder / "mudanza.db"
+    journal.write_bytes(new_journal())
+    with scene_on(str(journal), choose, hosts) as the:
+        yield the
+
+
+@contextmanager
+def scene_on(database: str, choose: Choose, hosts: int = 2) -> Iterator[Scene]:
+    """Have a twin with hosts, and this journal, while the block runs."""
     twin = Twin(choose, hosts)
     with twin.installed():
-        the = Scene(twin, folder / "mudanza.db")
+        the = Scene(twin, database)
         with journal_writes_are_points(the):
             try:
                 yield the
             finally:
                 twin.scheduler.close()
+                the.engine.dispose()
 
 
 @contextmanager
@@ -230,8 +297,10 @@ def journal_writes_are_points(the: Scene) -> Iterator[None]:
             label = f"{write.__name__} {arguments[1] if len(arguments) > 1 else ''}"
             the.twin.scheduler.point(f"before {label}")
             result = write(*arguments, **named)
+            the.written += 1
             if isinstance(result, JobHandle):
-                the.handles[the.twin.scheduler.controller] = result
+                controller = the.twin.scheduler.controller
+                the.handles[controller], the.holders[result.id] = result, Holder(controller, result)
             if write.__name__ in ("finish", "let_go"):
                 the.on_finish(arguments[0].id)
             the.twin.scheduler.point(f"after {label}")

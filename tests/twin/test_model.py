@@ -12,8 +12,8 @@ from tests.twin.machine import World
 pytestmark = pytest.mark.timeout(3600)
 """On a busy machine handing the baton on takes its time."""
 
-SEQUENCES = int(os.environ.get("MUDANZA_SEQUENCES", "500"))
-"""About a tenth of a second of CPU each."""
+SEQUENCES = int(os.environ.get("MUDANZA_SEQUENCES", "250"))
+"""About 0.17 s of CPU each."""
 
 TestWorld = World.TestCase
 TestWorld.settings = settings(

@@ -28,7 +28,7 @@ def audit(
     output: Output = Format.TABLE,
 ) -> None:
     """List who asked for what that changes something, when and from where, and what came of it; the oldest first."""
-    found = app_of(context).audit.since(parse_duration(since) if since else None)
+    found = app_of(context).asked.audit(parse_duration(since) if since else None)
     rows = [
         {
             "at": datetime.fromtimestamp(each.at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S"),

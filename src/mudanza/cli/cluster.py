@@ -6,13 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-from mudanza.cli.context import app_of
+from mudanza.cli.context import App, app_of
 from mudanza.cli.options import Output, Tag, VmName
 from mudanza.cli.output import Format, console, print_data, print_rows
 from mudanza.model.cluster import Cluster
 from mudanza.model.host import Host
-from mudanza.model.units import format_size
+from mudanza.model.units import format_size, format_version
 from mudanza.model.vm import Disk, Nic, Vm
+from mudanza.model.wishes import VmWishes
 
 
 def register(app: typer.Typer) -> None:
@@ -24,14 +25,15 @@ def register(app: typer.Typer) -> None:
 
 def _read(context: typer.Context) -> Cluster:
     app = app_of(context)
-    with app.connections() as connections:
-        return app.read_cluster(connections)
+    app.begin_to_connect()
+    return app.picture()
 
 
 def hosts(context: typer.Context, output: Output = Format.TABLE) -> None:
     """List the hosts with what they have and what is free."""
     cluster = _read(context)
-    rows = [_host_row(host, cluster) for host in cluster.hosts]
+    away = _away(app_of(context)) if any(not host.seen for host in cluster.hosts) else {}
+    rows = [{**_host_row(host, cluster), **away.get(host.name, {})} for host in cluster.hosts]
     columns = (
         "name",
         "state",
@@ -47,6 +49,16 @@ def hosts(context: typer.Context, output: Output = Format.TABLE) -> None:
     print_rows(rows, output, columns=columns, data=cluster.hosts)
 
 
+def _away(app: App) -> dict[str, dict[str, str]]:
+    """Return what is to be shown of hosts that are off on purpose."""
+    if app.there is not None:
+        return {}
+    from mudanza.journal.host_power import HostPowers
+    from mudanza.model.host_power import away
+
+    return {host: {"state": str(standing)} for host, standing in away(HostPowers(app.database).last()).items()}
+
+
 def _host_row(host: Host, cluster: Cluster) -> dict[str, Any]:
     if not host.seen:
         return {"name": host.name, "state": "not seen"}
@@ -59,17 +71,12 @@ def _host_row(host: Host, cluster: Cluster) -> dict[str, Any]:
         "memory": format_size(host.memory_total),
         "free": format_size(host.memory_free),
         "cpu model": host.cpu_model,
-        "libvirt": version(host.libvirt_version),
-        "qemu": version(host.qemu_version),
+        "libvirt": format_version(host.libvirt_version),
+        "qemu": format_version(host.qemu_version),
         "storage free": [
             f"{pool.name} {format_size(pool.available)}" for pool in sorted(pools, key=lambda pool: pool.name)
         ],
     }
-
-
-def version(number: int) -> str:
-    """Write libvirt's version number as people do: 9000000 is 9.0.0."""
-    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}" if number else ""
 
 
 def vms(
@@ -83,7 +90,8 @@ def vms(
     if host is not None:
         cluster.host(host)
     found = [vm for vm in cluster.vms if (host is None or vm.host == host) and (not tag or set(tag) & set(vm.tags))]
-    rows = [_vm_row(vm) for vm in sorted(found, key=lambda vm: (vm.name, vm.host))]
+    found.sort(key=lambda vm: (vm.name, vm.uuid, vm.host))
+    rows = [_vm_row(vm) for vm in found]
     columns = ("name", "host", "state", "vcpus", "memory", "disks", "job", "claim", "tags")
     print_rows(rows, output, columns=columns, data=found, empty="no such VM" if host or tag else "no VM is there")
 
@@ -144,7 +152,13 @@ def _details(vm: Vm) -> list[tuple[str, str]]:
     lines += [("claim", claim.in_words) for claim in vm.claims]
     if vm.tags:
         lines.append(("tags", ", ".join(vm.tags)))
+    if vm.wishes:
+        lines += [("wishes", f"{name} {text}{_fault(vm.wishes, name)}") for name, text in vm.wishes.said.items()]
     return lines
+
+
+def _fault(wishes: VmWishes, name: str) -> str:
+    return f" (cannot be heeded: {wishes.faults[name]})" if name in wishes.faults else ""
 
 
 def _used(vm: Vm) -> str:

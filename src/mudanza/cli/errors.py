@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
-from mudanza.cli.output import Format, plain, say
+import typer
+
+from mudanza.cli.exit_codes import of_several
+from mudanza.cli.output import Format, say
 from mudanza.cli.watching import emit
 from mudanza.model.errors import BlockedError, MudanzaError
 from mudanza.model.finding import Level
+from mudanza.model.telling import error_as_data
+from mudanza.model.vm import Vm
 
 
 def show_error(error: MudanzaError) -> None:
@@ -26,16 +31,17 @@ def show_error(error: MudanzaError) -> None:
         say(f"  what to do: {error.remedy}")
 
 
+def leave_of_each(vms: Sequence[Vm], errors: Sequence[MudanzaError]) -> NoReturn:
+    """Tell every error and leave with the exit code for one or several VMs."""
+    for error in errors:
+        show_error(error)
+    done = [0] * (len(vms) - len(errors))
+    raise typer.Exit(of_several([*done, *(error.exit_code for error in errors)]))
+
+
 def error_fields(error: MudanzaError) -> dict[str, Any]:
     """Return what a script may want to know of an error."""
-    findings = error.findings if isinstance(error, BlockedError) else ()
-    return {
-        "message": str(error),
-        "remedy": error.remedy,
-        "vm_state": error.vm_state,
-        "exit_code": error.exit_code,
-        "findings": plain(findings),
-    }
+    return error_as_data(error)
 
 
 @contextmanager

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,28 +50,15 @@ def add(
     force: Annotated[bool, typer.Option("--force", help="Add it even if it does not answer now.")] = False,
 ) -> None:
     """Add a host to the cluster, after a look whether it answers."""
-    from mudanza.hypervisor.reading.cluster import read_host
-
-    app = app_of(context)
     entry = HostEntry(name, uri, peer_uri, migration_address, tls_name, tags=tuple(tag or ()))
-    _check(entry)
-    if name in {known.name for known in app.inventory.hosts()}:
-        app.inventory.add_host(entry)  # says why not, before we wait for a connection
-    host, vms = read_host(entry, app.loaded.settings.limits.read)
-    if host.error and not force:
-        raise UsageError(
-            f"host {name} was not added, it could not be read: {host.error}",
-            remedy=f"try `virsh -c {shlex.quote(uri)} version` on this machine, or add it all the same with --force",
-        )
-    app.inventory.add_host(entry)
-    say(f"host {name} added" + (f", though: {host.error}" if host.error else f": {len(vms)} VMs"))
+    say(app_of(context).asked.add_host(entry, force=force))
 
 
 @host_app.command("edit")
 @audited
 def edit(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Which one.")],
     uri: Annotated[str | None, typer.Option(metavar="URI", help="How we reach it.")] = None,
     peer_uri: PeerUri = None,
     migration_address: Address = None,
@@ -81,53 +66,34 @@ def edit(
     tag: Tags = None,
 ) -> None:
     """Change what was said of a host; an empty value ("") takes a setting back."""
-    app = app_of(context)
     given: dict[str, Any] = {
         "peer_uri": peer_uri,
         "migration_address": migration_address,
         "tls_name": tls_name,
     }
     changes: dict[str, Any] = {key: value or None for key, value in given.items() if value is not None}
+    if uri == "":
+        raise UsageError("a host has a URI", remedy="leave --uri out, or say what it is")
     if uri is not None:
         changes["uri"] = uri
     if tag is not None:
         changes["tags"] = tuple(entry for entry in tag if entry)
     if not changes:
         raise UsageError("nothing to change was given", remedy="see: mudanza host edit --help")
-    entry = replace(app.inventory.host(name), **changes)
-    _check(entry)
-    app.inventory.put_hosts([entry])
-    say(f"host {name} changed")
+    say(app_of(context).asked.change_host(name, changes))
 
 
 @host_app.command("remove")
 @audited
-def remove(context: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+def remove(context: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", help="Which one.")]) -> None:
     """Forget a host. Nothing on it is touched."""
-    app_of(context).inventory.remove_host(name)
-    say(f"host {name} removed from the cluster; nothing on it was touched")
-
-
-def _check(entry: HostEntry) -> None:
-    if not entry.name or entry.name.startswith("-") or any(c.isspace() or c in "/=" for c in entry.name):
-        raise UsageError(f"{entry.name!r} is no host name of ours: no blanks, '/' or '=', and no dash in front")
-    from mudanza.journal.secrets import without_secrets
-
-    for uri in filter(None, (entry.uri, entry.peer_uri)):
-        if "://" not in uri and ":///" not in uri:
-            raise UsageError(f"{uri!r} is not a libvirt URI", remedy="write it like qemu+ssh://root@h1/system")
-        if without_secrets(uri) != uri:
-            raise UsageError(
-                f"the URI of host {entry.name} has a password in it, which would be kept and shown in clear",
-                remedy="use keys or certificates, or libvirt's own auth.conf (https://libvirt.org/auth.html)",
-            )
+    say(app_of(context).asked.remove_host(name))
 
 
 def export(context: typer.Context) -> None:
     """Print the cluster as TOML, for `mudanza import` and for git."""
-    from mudanza.cli.cluster_file import write_cluster
 
-    sys.stdout.write(write_cluster(app_of(context).inventory.hosts()))
+    sys.stdout.write(app_of(context).asked.export())
 
 
 @audited
@@ -135,15 +101,14 @@ def import_(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A TOML file as `export` prints it; - for stdin.")],
 ) -> None:
-    """Add or update hosts from a TOML file; doing it twice changes nothing more."""
-    from mudanza.cli.cluster_file import read_cluster_file
+    """Add or update hosts, and set the rules of places, from a TOML file; doing it twice changes nothing more.
 
+    A file without [planning] leaves the rules as they are, a host without [hosts.NAME.fence] its fence devices, and one
+    without [hosts.NAME.power] what is known of its power.
+    """
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} cannot be read: {error}") from error
-    entries = read_cluster_file(text)
-    for entry in entries:
-        _check(entry)
-    changed = app_of(context).inventory.put_hosts(entries)
-    say(f"hosts changed: {', '.join(changed)}" if changed else "nothing to change")
+    for each in app_of(context).asked.take_in(text):
+        say(each)

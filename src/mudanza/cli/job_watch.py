@@ -1,4 +1,4 @@
-"""Following a job that another process runs: read-only, from the journal and the source host's own figures."""
+"""Following a job that another process runs, and telling how it has ended."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from mudanza import clock
-from mudanza.migration.progress import Trend, read_progress, told
 from mudanza.model.errors import MigrationFailedError, MudanzaError, NeedsPersonError, VmDownError
-from mudanza.model.migration import MigrationReport, Progress
+from mudanza.model.migration import MigrationReport, Standing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mudanza.cli.watching import View
-    from mudanza.hypervisor.connections import Connections
-    from mudanza.journal.jobs import Job, Jobs
+    from mudanza.journal.jobs import Job
 
 LOOK_EVERY = 0.5
-"""Seconds between two looks at the journal and the host."""
+"""Seconds between two looks."""
+
+TAKEN = 30.0
+"""Seconds within which a daemon takes up what another controller has left behind."""
 
 _VM_STATES = {
     MigrationFailedError.exit_code: "it is on {source} as before",
@@ -25,36 +28,21 @@ _VM_STATES = {
 """What a job's exit code says of its VM: the journal keeps no more."""
 
 
-def follow(jobs: Jobs, connections: Connections, job_id: int, view: View) -> Job:
-    """Show how a job goes until it has ended or its controller is gone, and return it as it is then.
+def follow(look: Callable[[], Standing], vm: str, view: View, patience: float = 0.0) -> None:
+    """Show how a job of a VM goes until it has ended, or its controller has been gone for ``patience`` seconds.
 
     Ends: a controller that does not renew its lease is gone. Raises UsageError when there is no such job.
     """
-    trend = Trend()
+    until = clock.monotonic() + patience
     while True:
-        job = jobs.get(job_id)
-        if job.ended_at is not None or job.abandoned:
-            view.on_end(job.vm_name)
-            return job
-        progress, trend = _look(connections, job, trend)
-        view.on_progress(job.vm_name, f"{job.source} → {job.target}", progress)
+        standing = look()
+        if not standing.abandoned:
+            until = clock.monotonic() + patience
+        if standing.ended or standing.left_to_person or (standing.abandoned and clock.monotonic() >= until):
+            view.on_end(vm)
+            return
+        view.on_progress(vm, standing.way, standing.progress)
         clock.sleep(LOOK_EVERY)
-
-
-def _look(connections: Connections, job: Job, trend: Trend) -> tuple[Progress, Trend]:
-    elapsed = job.read_at - job.started_at
-    without_figures = Progress(job.state, elapsed)
-    if job.state != "transferring":
-        return without_figures, trend
-    try:
-        stats = connections.domains(job.source).job_stats(job.vm_uuid)
-    except MudanzaError:
-        return without_figures, trend  # the journal still tells
-    if not stats.get("type"):
-        return without_figures, trend
-    progress = read_progress(stats, elapsed)
-    trend = trend.after(progress)
-    return told(progress, trend), trend
 
 
 def report_of(job: Job) -> MigrationReport | None:

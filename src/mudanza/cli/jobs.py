@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,34 +16,35 @@ from mudanza.cli.context import App, app_of
 from mudanza.cli.errors import errors_as_events
 from mudanza.cli.exit_codes import of_several
 from mudanza.cli.migrate import print_report
-from mudanza.cli.moving import Carrying, arrivals_of, asking_at_ctrl_c, mover_of
+from mudanza.cli.moving import Carrying, asking_at_ctrl_c, finisher_of
 from mudanza.cli.options import Output
 from mudanza.cli.output import Format, print_data, print_rows, say
 from mudanza.cli.watching import emit, view_for
 from mudanza.cli.work import Errand
-from mudanza.model.errors import BlockedError, MigrationFailedError, MudanzaError, NeedsPersonError, UsageError
+from mudanza.journal.job import CLOSED
+from mudanza.model.errors import BlockedError, NeedsPersonError, UsageError
 from mudanza.model.migration import MigrationReport
 from mudanza.model.units import format_duration, parse_duration
+from mudanza.operations.checking import arrivals_of
+from mudanza.operations.jobs import goes_on, refuse_living, volumes_made
 
 if TYPE_CHECKING:
-    from mudanza.journal.jobs import Event, Job, JobHandle, Step
-
-CANCEL_LIMIT = 300.0
-"""Seconds a living controller may take to cancel: libvirt may heed late, and then both hosts have to agree."""
-CLOSED = "closed"
-"""The state of a job that a person ended without anything being done."""
-LOOK_AGAIN = 0.3
-"""Seconds between two looks whether a job has ended."""
+    from mudanza.journal.jobs import Event, Job, Step
+    from mudanza.remote.there import There
 
 Id = Annotated[int, typer.Argument(metavar="ID", help="The job's number, see `mudanza jobs`.")]
-Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the job has ended.")]
 
 job_app = typer.Typer(no_args_is_help=True, help="Look at a job, cancel it, or finish what a dead controller left.")
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the program."""
+    from mudanza.cli.cancelling import cancel
+    from mudanza.cli.tuning import tune
+
     app.command("jobs")(jobs)
+    job_app.command("cancel")(cancel)
+    job_app.command("tune")(tune)
     app.add_typer(job_app, name="job")
 
 
@@ -65,7 +65,8 @@ def jobs(
     from mudanza.journal.jobs import Filter
 
     wanted = Filter(vm, state, parse_duration(since) if since else None)
-    found = app_of(context).jobs.latest(limit, wanted)
+    brief = output not in (Format.JSON, Format.YAML)
+    found = app_of(context).asked.jobs(limit, wanted, brief=brief)
     rows = [
         {
             "id": job.id,
@@ -104,7 +105,7 @@ def _clock(at: float) -> str:
 @job_app.command("show")
 def show(context: typer.Context, job_id: Id, output: Output = Format.TABLE) -> None:
     """Show a job with every step: what was intended, and how it went."""
-    job = app_of(context).jobs.get(job_id)
+    job = app_of(context).asked.job(job_id)
     if output in (Format.JSON, Format.YAML):
         print_data(job, output)
         return
@@ -114,7 +115,12 @@ def show(context: typer.Context, job_id: Id, output: Output = Format.TABLE) -> N
 def _story(job: Job) -> Iterator[str]:
     """Tell a job from its beginning to its end: who asked for what, every step and every change of its state."""
     to = job.target or "the best host"
-    yield f"job {job.id}: {job.kind} migration of {job.vm_name} ({job.vm_uuid}) from {job.source} to {to}"
+    if job.kind == "cpu":
+        yield f"job {job.id}: another CPU for {job.vm_name} ({job.vm_uuid}) in its definition on {job.source}"
+    elif not job.source:
+        yield f"job {job.id}: {job.kind} of {job.vm_name} ({job.vm_uuid}) at {to}"
+    else:
+        yield f"job {job.id}: {job.kind} migration of {job.vm_name} ({job.vm_uuid}) from {job.source} to {to}"
     yield f"  asked by {job.asked_by}, {_clock(job.queued_at or job.started_at)}: {_short(job.asked)}"
     if job.plan is not None:
         yield f"  part of plan {job.plan}"
@@ -155,14 +161,25 @@ def resume(context: typer.Context, job_id: Id, output: Output = Format.TABLE) ->
     deleted now.
     """
     app = app_of(context)
-    job = app.jobs.get(job_id)
+    job = app.asked.job(job_id)
     with errors_as_events(output, vm=job.vm_name):
-        if job.is_queued:
+        if not goes_on(job):
+            clean_up(app, job, output)
+        elif app.there is not None:
+            _finish_there(app.there, job, output)
+        elif job.is_queued:
             _do_queued(app, job, output)
-        elif job.ended_at is None or (job.kind == "cold" and job.report.get("left")):
-            print_report(finish(app, job, output, clock.new_event()), output)
         else:
-            _clean_up(app, job, output)
+            print_report(finish(app, job, output, clock.new_event()), output)
+
+
+def _finish_there(there: There, job: Job, output: Format) -> None:
+    from mudanza.cli.following import MovesThere
+
+    there.resume_job(job.id)
+    report = MovesThere(there, output).finish(job)
+    if report is not None:
+        print_report(report, output)
 
 
 def _do_queued(app: App, job: Job, output: Format) -> None:
@@ -183,9 +200,13 @@ def finish(app: App, job: Job, output: Format, stop: clock.Event) -> MigrationRe
             view.on_end(job.vm_name)
 
 
-def _clean_up(app: App, job: Job, output: Format) -> None:
-    with app.connections() as connections:
-        residue = mover_of(app, connections, job.kind, lambda _: None).clean_up(job.id)
+def clean_up(app: App, job: Job, output: Format) -> None:
+    """Delete what an ended job has left. Raises NeedsPersonError where some of it stays."""
+    if app.there is not None:
+        residue = app.there.clean_up(job.id)
+    else:
+        with app.connections() as connections:
+            residue = finisher_of(app, connections, job.kind, lambda _: None).clean_up(job.id)
     if output is Format.JSON:
         emit("cleanup", vm=job.vm_name, removed=residue.removed, kept=residue.kept, warnings=residue.warnings)
     for where in residue.removed:
@@ -208,98 +229,23 @@ def watch(context: typer.Context, job_id: Id, output: Output = Format.TABLE) -> 
 
     Nothing is touched; Ctrl-C ends the watching, not the job.
     """
-    from mudanza.cli.job_watch import follow, report_of
+    from mudanza.cli.job_watch import TAKEN, follow, report_of
 
     app = app_of(context)
-    job = app.jobs.get(job_id)
+    job = app.asked.job(job_id)
     with errors_as_events(output, vm=job.vm_name):
         try:
-            with app.connections() as connections, view_for(output) as view:
-                job = follow(app.jobs, connections, job_id, view)
+            with app.asked.looking(job_id) as look, view_for(output) as view:
+                follow(look, job.vm_name, view, TAKEN if app.server is not None else 0.0)
         except KeyboardInterrupt:
             say(f"job {job_id} goes on; look again: mudanza job watch {job_id}")
             raise
+        job = app.asked.job(job_id)
         report = report_of(job)
         if report is None:
             say(f"job {job_id} has ended: {job.outcome}")
         else:
             print_report(report, output)
-
-
-@job_app.command("cancel")
-@audited
-def cancel(context: typer.Context, job_id: Id, wait: Wait = True, output: Output = Format.TABLE) -> None:
-    """Cancel a job that another process runs: the VM stays where it is.
-
-    Whoever runs it is asked, and waited for. If nobody does any more, it is cancelled here. Exit codes: 0 it is
-    cancelled, 3 it came too late, else how the job ended.
-    """
-    app = app_of(context)
-    job = app.jobs.get(job_id)
-    with errors_as_events(output, vm=job.vm_name):
-        if job.is_queued:
-            job = _cancel_queued(app, job)
-        if job.ended_at is None:
-            app.jobs.ask_to_cancel(job_id, app.asked_by())
-            by = "its controller is gone, so it is done here" if job.abandoned else f"its controller is {job.owner}"
-            say(f"job {job_id} ({job.vm_name}, {job.source} → {job.target}) is to be cancelled; {by}")
-            if not wait and not job.abandoned:
-                return
-            job = _await_cancelled(app, job_id, output)
-        elif job.report.get("left"):
-            _clean_up(app, job, output)
-            job = app.jobs.get(job_id)  # what was left over is gone
-        _tell_cancelled(job, output)
-
-
-def _cancel_queued(app: App, job: Job) -> Job:
-    """End a job that has not begun; return it as it is now, which is begun if a controller was quicker."""
-    who = app.asked_by()
-    app.jobs.ask_to_cancel(job.id, who)
-    if (handle := app.jobs.claim([job.id])) is not None:
-        handle.finish("failed", f"cancelled on request of {who} before it began", MigrationFailedError.exit_code)
-    return app.jobs.get(job.id)
-
-
-def _await_cancelled(app: App, job_id: int, output: Format) -> Job:
-    """Return the job once it has ended; where its controller is gone, end it here."""
-    until = clock.monotonic() + CANCEL_LIMIT
-    try:
-        while (job := app.jobs.get(job_id)).ended_at is None:
-            if job.abandoned:
-                stop = clock.new_event()
-                stop.set()
-                with suppress(MigrationFailedError):  # which is what was asked for; the journal has it
-                    finish(app, job, output, stop)
-            elif clock.monotonic() > until:
-                raise MudanzaError(
-                    f"job {job_id} has not ended within {format_duration(CANCEL_LIMIT)}: {job.state}",
-                    vm_state=f"whoever works on it ({job.owner}) still does",
-                    remedy=f"the request stands; see how it goes: mudanza job watch {job_id}",
-                )
-            else:
-                clock.sleep(LOOK_AGAIN)
-    except KeyboardInterrupt:
-        say(f"not waited for any longer; the request stands: mudanza job watch {job_id}")
-        raise
-    return job
-
-
-def _tell_cancelled(job: Job, output: Format) -> None:
-    """Say how a job ended that was to be cancelled. Raises an error unless the VM is as before."""
-    from mudanza.cli.job_watch import ended_badly
-
-    if not job.exit_code:
-        raise BlockedError(
-            f"job {job.id} was not cancelled, it has ended: {job.outcome}",
-            remedy=f"move it back: mudanza migrate {job.vm_uuid} --to {job.source}",
-        )
-    end = ended_badly(job)
-    if end.exit_code != MigrationFailedError.exit_code:
-        raise end
-    if output is Format.JSON:
-        emit("cancelled", vm=job.vm_name, job=job.id, message=str(end), vm_state=end.vm_state)
-    say(f"{end}\n  the VM: {end.vm_state}")
 
 
 @job_app.command("close")
@@ -313,51 +259,37 @@ def close(
 
     Prefer `job resume`, which asks both hosts; this is for a VM that you have put right yourself.
     """
-    app = app_of(context)
-    job = app.jobs.get(job_id)
-    if job.ended_at is not None:
-        say(f"job {job_id} has ended already: {job.outcome}: nothing to do")
-        return
-    if not job.abandoned:
-        raise BlockedError(f"job {job_id} belongs to a controller that lives: {job.owner}", remedy=job.way_out)
-    for line in _what_closing_means(job):
-        say(line)
-    if not yes:
-        _ask_whether_to_close(job)
-    who = app.asked_by()
-    handle = app.jobs.take_over(job_id)
-    handle.done(handle.intend("close", {"by": who}), {"touched": "nothing"})
-    _take_claim_off(app, handle)
-    sentence = f"closed by {who}, who has looked; nothing was touched"
-    stays = {"stays": [f"{job.target}:{path}" for path in _volumes_made(job)]}
-    handle.finish(CLOSED, sentence, NeedsPersonError.exit_code, {**job.report, **stays})
-    say(f"job {job_id} is {sentence}")
-
-
-def _take_claim_off(app: App, handle: JobHandle) -> None:
-    """Have other controllers see that the job has ended, as far as its hosts answer."""
-    from mudanza.migration.vm_claim import VmClaim
-
-    try:
-        with app.connections() as connections:
-            for warning in VmClaim(connections, app.jobs, handle, {}).release():
-                say(f"! {warning}")
-    except UsageError as error:
-        say(f"! whether the VM still carries the job's claim was not looked at: {error}")
+    asked = app_of(context).asked
+    job = asked.job(job_id)
+    refuse_living(job)
+    if job.ended_at is None:
+        for line in _what_closing_means(job):
+            say(line)
+        if not yes:
+            _ask_whether_to_close(job)
+    say(asked.close_job(job_id, say))
 
 
 def _what_closing_means(job: Job) -> Iterator[str]:
     yield f"job {job.id}: {job.vm_name} ({job.vm_uuid}) from {job.source} to {job.target}, {state_of(job)}"
-    if volumes := _volumes_made(job):
+    if volumes := volumes_made(job):
         yield f"  volumes it made at {job.target}, which stay there: {', '.join(volumes)}"
+    if _autostart_is_off(job):
+        yield f"  autostart, which it switched off at {job.source}, stays off; where the VM is to start by itself:"
+        yield f"    virsh autostart {job.vm_uuid}"
     yield "  Nothing is touched but its claim on the VM, and other jobs may work on the VM from then on."
 
 
-def _volumes_made(job: Job) -> list[str]:
-    """Return the paths of what the journal says the job made, or began to make, and has not deleted."""
-    gone = [step.intent["volume"] for step in job.steps_named("delete volume") if (step.outcome or {}).get("done")]
-    made = [step for step in job.steps_named("create volume") if not (step.outcome or {}).get("error")]
-    return [str(step.intent["path"]) for step in made if step.intent["volume"] not in gone]
+def _autostart_is_off(job: Job) -> bool:
+    """Whether the job switched autostart off at the source, as far as the journal tells, and on again nowhere since."""
+    off = False
+    for step in job.steps:
+        failed = bool((step.outcome or {}).get("error"))
+        if step.name == "disarm" and not failed:
+            off = True
+        elif step.name in ("rearm", "autostart") and step.outcome is not None and not failed:
+            off = False
+    return off
 
 
 def _ask_whether_to_close(job: Job) -> None:

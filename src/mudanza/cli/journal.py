@@ -64,9 +64,12 @@ def forget(
     ] = None,
 ) -> None:
     """Remove jobs that ended long ago. Unfinished ones stay, those that left something, and the audit."""
+    from mudanza.journal.plans import Plans
+
     app = app_of(context)
     keep = parse_duration(older_than) if older_than else app.loaded.settings.history.keep
     if not keep:
         raise UsageError("history.keep is 0: everything is kept", remedy="say how much: --older-than 90d")
+    Plans(app.database).forget(keep)
     gone = app.jobs.forget(keep)
     say(f"{gone} jobs that ended more than {format_duration(keep)} ago were removed")

@@ -16,9 +16,11 @@ import typer
 
 from mudanza import clock
 from mudanza.cli.options import Output
-from mudanza.cli.output import Format, plain, print_data, print_rows, say
+from mudanza.cli.output import Format, print_data, print_rows, say
 from mudanza.model.errors import UsageError
+from mudanza.model.fencing import Device
 from mudanza.model.host import HostEntry
+from mudanza.model.plain import plain
 from mudanza.model.units import MIB, format_rate, parse_rate, parse_size
 
 if TYPE_CHECKING:
@@ -85,14 +87,20 @@ def _terminated_like_interrupted() -> Iterator[None]:
 
 
 def tell_mudanza(lab: Lab) -> None:
-    """Write a configuration for this lab, with its hosts known: by unix socket here, by the network in its seat."""
+    """Write a configuration for this lab, with its hosts and what switches their power known: by unix socket here, by
+    the network in its seat."""
     from mudanza.journal.database import open_database
+    from mudanza.journal.fences import Fences
     from mudanza.journal.inventory import Inventory
+    from mudanza.lab import fence_agent
 
     database = lab.directory / "mudanza.db"
-    (lab.directory / CONFIG).write_text(f'database = "{database}"\n')
-    inventory = Inventory(open_database(str(database)))
-    inventory.put_hosts(_entry(lab, host, lab.uri(host)) for host in lab.hosts)
+    agents = fence_agent.install(lab)
+    (lab.directory / CONFIG).write_text(f'database = "{database}"\n[fencing]\nagents = ["{agents}"]\n')
+    engine = open_database(str(database))
+    Inventory(engine).put_hosts(_entry(lab, host, lab.uri(host)) for host in lab.hosts)
+    for host in lab.hosts:
+        Fences(engine).put(host, [Device("power", fence_agent.NAME, options={"lab": lab.name, "plug": host})])
     for host in lab.hosts:
         lab.cell("controller").run(
             [*_program(), "host", "add", host, lab.peer_uri(host), "--migration-address", _address(lab, host)]
@@ -178,7 +186,7 @@ def env(lab: LabName = "lab") -> None:
 @lab_app.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def run(
     place: Annotated[str, typer.Argument(metavar="PLACE", help="h1, h2 …, client, controller or switch.")],
-    command: Annotated[list[str], typer.Argument(metavar="COMMAND…")],
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND…", help="What to run there.")],
     lab: LabName = "lab",
 ) -> None:
     """Run a command inside a host or seat, such as `lab exec h1 virsh list` or `lab exec controller mudanza vms`."""
@@ -194,7 +202,7 @@ def run(
 def guest(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it.")],
     on: HostArgument = "h1",
-    memory: Annotated[str, typer.Option(metavar="SIZE")] = "256MiB",
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="Its memory.")] = "256MiB",
     disk: Annotated[str, typer.Option(metavar="SIZE", help="Its data disk.")] = "1GiB",
     write: Annotated[str, typer.Option(metavar="RATE", help="Memory it rewrites.")] = "0",
     working_set: Annotated[str | None, typer.Option(metavar="SIZE", help="How much memory it rewrites.")] = None,
@@ -205,6 +213,7 @@ def guest(
     extra_disk: Annotated[str, typer.Option(metavar="SIZE", help="A second disk, blank.")] = "0",
     uefi: Annotated[bool, typer.Option("--uefi", help="Give it OVMF and NVRAM.")] = False,
     tpm: Annotated[bool, typer.Option("--tpm", help="Give it a TPM 2.0.")] = False,
+    guest_agent: Annotated[bool, typer.Option("--guest-agent", help="Have QEMU's guest agent run in it.")] = False,
     stubborn: Annotated[bool, typer.Option("--stubborn", help="Have it ignore the power button.")] = False,
     lab: LabName = "lab",
 ) -> None:
@@ -227,6 +236,7 @@ def guest(
         extra_disk=parse_size(extra_disk),
         uefi=uefi,
         tpm=tpm,
+        guest_agent=guest_agent,
         stubborn=stubborn,
     )
     made = create_guest(Lab.open(lab), spec, on=on)
@@ -236,7 +246,9 @@ def guest(
 @lab_app.command("fault", context_settings={"ignore_unknown_options": True})
 def fault(
     name: Annotated[str | None, typer.Argument(metavar="FAULT", help="Which; none: list them.")] = None,
-    arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGUMENT…")] = None,
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="ARGUMENT…", help="What the fault is told, such as a host.")
+    ] = None,
     lab: LabName = "lab",
 ) -> None:
     """Break something on purpose, or mend it."""

@@ -13,17 +13,20 @@ from typing import Annotated, NoReturn
 import typer
 
 from mudanza import __version__
-from mudanza.cli import audit, cluster, hosts, jobs, journal, lab, migrate, power, rebuild, work
 from mudanza.cli.context import App
 from mudanza.cli.errors import show_error
+from mudanza.cli.exit_codes import INTERRUPTED
 from mudanza.cli.output import say
+from mudanza.cli.verbs import Verbs
 from mudanza.model.errors import MudanzaError, UsageError
+from mudanza.remote.reach import Server
 
 GARBAGE_THRESHOLD = 50_000
 """Objects that are made between two looks for garbage; Python's own figure is 700."""
 
 app = typer.Typer(
     name="mudanza",
+    cls=Verbs,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -44,16 +47,29 @@ def _common(
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Settings file (else $MUDANZA_CONFIG and the usual places).")
     ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            "--server",
+            metavar="URL|PATH",
+            envvar="MUDANZA_SERVER",
+            help="Have it done by the daemon there.",
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option("--token-file", metavar="FILE", help="A file with its token (mode 600); else $MUDANZA_TOKEN."),
+    ] = None,
+    cacert: Annotated[
+        Path | None, typer.Option("--cacert", metavar="FILE", help="Who signs the daemon's certificate, PEM.")
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
     _show_version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    context.obj = App(config, debug=debug)
-
-
-for room in (cluster, hosts, migrate, power, jobs, work, journal, rebuild, audit, lab):
-    room.register(app)
+    where = Server(server, token_file, cacert) if server else None
+    context.obj = App(config, debug=debug, server=where)
 
 
 def _replace_closed_streams() -> None:
@@ -99,6 +115,8 @@ def main() -> NoReturn:
             raise
         show_error(UsageError(f"{error.filename}: {error.strerror}", remedy="the lab needs root: sudo mudanza …"))
         sys.exit(UsageError.exit_code)
+    except KeyboardInterrupt:  # before Typer began to watch for it
+        sys.exit(INTERRUPTED)
     except Exception as error:
         if context_debug:
             raise

@@ -6,47 +6,47 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from mudanza import clock
+from mudanza.cli.announcing import announce, nothing_to_do
 from mudanza.cli.context import App
-from mudanza.cli.output import Format, plain, say
-from mudanza.cli.watching import View, emit, view_for
+from mudanza.cli.output import Format, say
+from mudanza.cli.watching import View, view_for
+from mudanza.journal.protocol import RESTART
+from mudanza.migration.stagger import Stagger, Turn
 from mudanza.model.errors import MigrationFailedError, MudanzaError
-from mudanza.model.migration import MigrationOptions, MigrationReport, Progress
+from mudanza.model.migration import MigrationOptions, MigrationReport, Progress, with_wishes
+from mudanza.operations.checking import judge_of
+from mudanza.operations.foreseeing import foresight_of, with_forecast
+from mudanza.operations.jobs import not_begun
 
 if TYPE_CHECKING:
+    from mudanza.availability.restarting import Restart
     from mudanza.hypervisor.connections import Connections
     from mudanza.journal.jobs import Job, Jobs
     from mudanza.migration.arrivals import Arrivals
     from mudanza.migration.cold.migration import ColdMigration
+    from mudanza.migration.cpu_change import CpuChange
     from mudanza.migration.live.migration import LiveMigration
     from mudanza.migration.prepare import Judge, Prepared
     from mudanza.migration.relocation.relocation import Relocation
-    from mudanza.model.cluster import Cluster
     from mudanza.model.vm import Vm
+    from mudanza.operations.recovering import Recovering
+    from mudanza.protection.failover import Failover
+    from mudanza.protection.homecoming import SettingApart
+    from mudanza.protection.rounds import Rounds
+    from mudanza.protection.trial import Trials
+    from mudanza.protection.turning import Turning
 
+FRESH = 30.0
+"""Seconds for which a check counts that was made while others moved."""
+WAITING = Progress("waiting for its turn", 0.0)
 WAIT_STEP = 0.2
 """Seconds between two looks whether the migrations are over or somebody pressed Ctrl-C."""
-
-
-def judge_of(app: App, connections: Connections, arrivals: Arrivals, jobs: Jobs | None = None) -> tuple[Judge, Cluster]:
-    """Return who judges moves in a picture of the cluster taken now, and the picture. ``jobs``: see ``mover_of``."""
-    from mudanza.migration.prepare import Judge
-
-    connections.open_all([entry.name for entry in app.inventory.hosts()])
-    expected = arrivals.expected()
-    cluster = app.read_cluster(connections)
-    return Judge(connections, app.inventory, jobs or app.jobs, cluster, arrivals, expected), cluster
-
-
-def arrivals_of(app: App) -> Arrivals:
-    from mudanza.migration.arrivals import Arrivals
-
-    return Arrivals(app.jobs)
 
 
 def mover_of(
@@ -64,10 +64,76 @@ def mover_of(
     if kind == "cold":
         from mudanza.migration.cold.migration import ColdLimits, ColdMigration
 
-        return ColdMigration(connections, app.inventory, jobs, ColdLimits(limits.no_progress), on_progress)
+        return ColdMigration(connections, app.inventory, jobs, ColdLimits(limits.no_progress), on_progress, app.hooks)
     from mudanza.migration.live.migration import Limits, LiveMigration
 
-    return LiveMigration(connections, app.inventory, jobs, Limits(limits.no_progress, limits.settle), on_progress)
+    live = Limits(limits.no_progress, limits.settle, limits.postcopy_recovery)
+    return LiveMigration(connections, app.inventory, jobs, live, on_progress, app.hooks)
+
+
+def finisher_of(
+    app: App, connections: Connections, kind: str, on_progress: Callable[[Progress], None], jobs: Jobs | None = None
+) -> (
+    LiveMigration
+    | ColdMigration
+    | Relocation
+    | CpuChange
+    | Rounds
+    | Failover
+    | Trials
+    | Turning
+    | SettingApart
+    | Recovering
+    | Restart
+):
+    """Return what finishes jobs of a kind that a controller left behind, moves and all others."""
+    if kind == RESTART:
+        return restart_of(app, connections, jobs)
+    if kind == "cpu":
+        from mudanza.migration.cpu_change import CpuChange
+
+        return CpuChange(connections, jobs or app.jobs)
+    if kind == "protect":
+        from mudanza.journal.protections import Protections
+        from mudanza.protection.rounds import Rounds
+
+        return Rounds(connections, jobs or app.jobs, Protections(app.database))
+    if kind == "failover":
+        from mudanza.journal.protections import Protections
+        from mudanza.protection.failover import Failover
+
+        return Failover(connections, jobs or app.jobs, Protections(app.database))
+    if kind == "test failover":
+        from mudanza.journal.protections import Protections
+        from mudanza.protection.trial import Trials
+
+        return Trials(connections, jobs or app.jobs, Protections(app.database))
+    if kind == "reprotect":
+        from mudanza.journal.protections import Protections
+        from mudanza.protection.turning import Turning
+
+        return Turning(connections, jobs or app.jobs, Protections(app.database))
+    if kind == "set apart":
+        from mudanza.protection.homecoming import SettingApart
+
+        return SettingApart(connections, jobs or app.jobs)
+    if kind == "recovery":
+        from mudanza.operations.recovering import Recovering
+
+        return Recovering(app, connections, say, app.asked_by())
+    return mover_of(app, connections, kind, on_progress, jobs)
+
+
+def restart_of(app: App, connections: Connections, jobs: Jobs | None = None) -> Restart:
+    """Return what starts VMs of lost hosts elsewhere; ``jobs`` as for ``mover_of``."""
+    from mudanza.availability.restarting import Restart, Stores
+    from mudanza.journal.fences import Fences
+    from mudanza.journal.protections import Protections
+    from mudanza.journal.remembered import Definitions
+
+    database = app.database
+    stores = Stores(jobs or app.jobs, Fences(database), Definitions(database), Protections(database))
+    return Restart(connections, stores)
 
 
 @dataclass
@@ -101,11 +167,14 @@ class Mover:
         self._begun = begun
         self._stop = clock.new_event()
         self._places = threading.Semaphore(1)
+        self._desks = threading.Semaphore(1)
+        self._stagger = Stagger()
 
     def move(self, vms: Sequence[Vm], to: str | None, parallel: int) -> list[Outcome]:
         """Move them all; return how each one ended, in their order."""
         outcomes = [Outcome(vm) for vm in vms]
         self._places = threading.Semaphore(parallel)
+        self._desks = threading.Semaphore(parallel)
         with view_for(self._output) as view, asking_at_ctrl_c(self._stop, view):
             threads = [
                 threading.Thread(target=self._one, args=(outcome, to, view), name=outcome.vm.name, daemon=True)
@@ -119,33 +188,67 @@ class Mover:
         return outcomes
 
     def _one(self, outcome: Outcome, to: str | None, view: View) -> None:
-        at_once = self._places.acquire(blocking=False)
+        # A desk is left as soon as a place is taken: while that one moves, so that the link need not rest, the next
+        # one is checked.
+        desk = ExitStack()
+        at_once = self._desks.acquire(blocking=False)
         if not at_once:
-            self._places.acquire()
+            self._desks.acquire()
+        desk.callback(self._desks.release)
         try:
             if self._stop.is_set():
-                outcome.error = _not_begun(outcome.vm)
+                outcome.error = not_begun(outcome.vm.name, outcome.vm.host)
             else:
-                outcome.report = self._migrate(outcome.vm, to, view, fresh=at_once)
+                outcome.report = self._migrate(outcome.vm, to, view, desk, fresh=at_once)
         except MudanzaError as error:
             outcome.error = error
         except Exception as error:  # a thread must end by saying what happened
             outcome.error = unexpected(outcome.vm.name, error)
         finally:
             self._arrivals.over(outcome.vm.uuid)
-            self._places.release()
+            desk.close()
             view.on_end(outcome.vm.name)
 
-    def _migrate(self, vm: Vm, to: str | None, view: View, *, fresh: bool) -> MigrationReport | None:
+    def _migrate(self, vm: Vm, to: str | None, view: View, desk: ExitStack, *, fresh: bool) -> MigrationReport | None:
         judge, begun = self._judge, self._begun
         if self._finish_left_behind(vm, view) or not fresh:  # the picture is from before others were moved
-            begun = clock.monotonic()
-            view.on_progress(vm.name, _from_to(vm, to), Progress("checking", 0.0))
-            judge, cluster = judge_of(self._app, self._connections, self._arrivals)
-            vm = cluster.find(vm.uuid, bound_for=to)
-        carrying = Carrying(self._app, self._connections, view, self._output, self._stop)
+            begun, judge, vm = self._look_anew(vm, to, view)
+        carrying = Carrying(self._app, self._connections, view, self._output, self._stop, stagger=self._stagger)
         prepared = carrying.prepare(judge, vm, to, self._options, begun=begun)
-        return carrying.move(prepared, self._app.asked_by()) if prepared is not None else None
+        checked = clock.monotonic()
+        if prepared is None:
+            return None
+        with self._place(lambda: view.on_progress(vm.name, _from_to(vm, to), WAITING)):
+            desk.close()
+            if self._stop.is_set():
+                raise not_begun(vm.name, vm.host)
+            if clock.monotonic() - checked > FRESH:
+                begun, judge, vm = self._look_anew(vm, to, view)
+                prepared = carrying.prepare(judge, vm, to, self._options, begun=begun)
+            if prepared is None:
+                return None
+            with carrying.turn(prepared) as turn:
+                if self._stop.is_set():
+                    raise not_begun(vm.name, vm.host)
+                return carrying.move(prepared, self._app.asked_by(), turn)
+
+    @contextmanager
+    def _place(self, on_waiting: Callable[[], None]) -> Iterator[None]:
+        """Be one of those that move while the block runs, as soon as there is a place."""
+        if not self._places.acquire(blocking=False):
+            on_waiting()
+            self._places.acquire()
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    def _look_anew(self, vm: Vm, to: str | None, view: View) -> tuple[float, Judge, Vm]:
+        """Return when that began, who judges in a picture of the cluster taken now, and the VM as it is in that."""
+        begun = clock.monotonic()
+        view.on_progress(vm.name, _from_to(vm, to), Progress("checking", 0.0))
+        judge, cluster = judge_of(self._app, self._connections, self._arrivals)
+        return begun, judge, cluster.find(vm.uuid, bound_for=to)
 
     def _finish_left_behind(self, vm: Vm, view: View) -> bool:
         """Finish what a controller that is gone has left undone with the VM; return whether there was something.
@@ -159,7 +262,8 @@ class Mover:
             return False
         say(f"{vm.name}: the controller of job {job.id} ({job.source} → {job.target}) is gone: that is finished first")
         try:
-            Carrying(self._app, self._connections, view, self._output, self._stop).finish(job)
+            with self._places:
+                Carrying(self._app, self._connections, view, self._output, self._stop).finish(job)
             say(f"{vm.name}: job {job.id} is finished: it is on {job.target}")
         except MigrationFailedError as error:
             say(f"{vm.name}: job {job.id} is finished: {error}")
@@ -177,80 +281,70 @@ class Carrying:
         output: Format,
         stop: clock.Event,
         jobs: Jobs | None = None,
+        stagger: Stagger | None = None,
     ) -> None:
-        """``jobs``: see ``mover_of``."""
+        """``jobs``: see ``mover_of``; ``stagger``: the one of all that move at the same time."""
         self._app = app
         self._connections = connections
         self._view = view
         self._output = output
         self._stop = stop
         self._jobs = jobs
+        self._stagger = stagger or Stagger()
 
     def prepare(
         self, judge: Judge, vm: Vm, to: str | None, options: MigrationOptions, *, begun: float
     ) -> Prepared | None:
-        """Check a move, choose where to, and tell; return None where the VM is there already.
+        """Check a move and choose where to; return None where the VM is there already.
 
         ``begun``: the monotonic time when checking it began. Raises what the judge raises.
         """
         if judge.is_there(vm, to, options):
-            self._nothing_to_do(vm)
+            nothing_to_do(vm.name, vm.uuid, vm.host, self._output)
             return None
         self._view.on_progress(vm.name, _from_to(vm, to), Progress("checking", 0.0))
-        prepared = judge.prepare(vm, to, options)
-        self._announce(prepared)
+        options = with_wishes(options, vm.wishes)
+        foresight = foresight_of(self._app, self._connections, vm)  # it measures while the judge probes
+        prepared = with_forecast(foresight, judge.prepare(vm, to, options))
         return replace(prepared, checking_time=clock.monotonic() - begun)
 
-    def move(self, prepared: Prepared, asked_by: str) -> MigrationReport:
-        """Move a VM that was judged fit to go. Raises what the movers raise."""
-        mover = self._mover(_kind(prepared), prepared.vm.name, _way(prepared))
+    @contextmanager
+    def turn(self, prepared: Prepared) -> Iterator[Turn]:
+        """Be the one whose turn it is while the block runs: see ``Stagger``."""
+
+        def on_waiting() -> None:
+            self._view.on_progress(prepared.vm.name, _way(prepared), WAITING)
+
+        with self._stagger.turn(prepared.vm.host, self._stop, on_waiting) as turn:
+            yield turn
+
+    def move(self, prepared: Prepared, asked_by: str, turn: Turn) -> MigrationReport:
+        """Tell what is about to be, and move a VM that was judged fit to go. Raises what the movers raise."""
+        from mudanza.migration.forecast.keeping import announcement
+
+        announce(announcement(prepared), self._output)
+        show = self._on_progress(prepared.vm.name, _way(prepared))
+
+        def on_progress(progress: Progress) -> None:
+            turn.heard(progress)
+            show(progress)
+
+        mover = mover_of(self._app, self._connections, prepared.kind, on_progress, self._jobs)
         # Whoever cancels this one through the journal means none of the others.
         return mover.migrate(prepared, asked_by, clock.EventOfOne(self._stop))
 
     def finish(self, job: Job) -> MigrationReport:
         """Take a job over that its controller left behind, and finish it. Raises what the movers raise."""
-        mover = self._mover(job.kind, job.vm_name, f"{job.source} → {job.target}")
-        return mover.resume(job.id, clock.EventOfOne(self._stop))
+        on_progress = self._on_progress(job.vm_name, f"{job.source} → {job.target}")
+        finisher = finisher_of(self._app, self._connections, job.kind, on_progress, self._jobs)
+        return finisher.resume(job.id, clock.EventOfOne(self._stop))
 
-    def _mover(self, kind: str, vm: str, way: str) -> LiveMigration | ColdMigration | Relocation:
-        def on_progress(progress: Progress) -> None:
-            self._view.on_progress(vm, way, progress)
-
-        return mover_of(self._app, self._connections, kind, on_progress, self._jobs)
-
-    def _nothing_to_do(self, vm: Vm) -> None:
-        if self._output is Format.JSON:
-            emit("unchanged", vm=vm.name, uuid=vm.uuid, host=vm.host)
-        say(f"{vm.name} is on {vm.host} already: nothing to do")
-
-    def _announce(self, prepared: Prepared) -> None:
-        warnings = prepared.chosen.findings
-        if self._output is Format.JSON:
-            emit(
-                "start",
-                vm=prepared.vm.name,
-                source=prepared.vm.host,
-                target=prepared.chosen.target.name,
-                why=prepared.why,
-                findings=plain(warnings),
-                travels=plain(prepared.chosen.travels),
-            )
-            return
-        if prepared.why:
-            say(f"{prepared.vm.name}: {prepared.why}")
-        for finding in warnings:
-            say(f"! {finding.subject}: {finding.message} [{finding.code}]")
+    def _on_progress(self, vm: str, way: str) -> Callable[[Progress], None]:
+        return lambda progress: self._view.on_progress(vm, way, progress)
 
 
 def _from_to(vm: Vm, to: str | None) -> str:
     return vm.host if vm.host == to else f"{vm.host} → {to or '?'}"
-
-
-def _kind(prepared: Prepared) -> str:
-    """Return the kind of job that a move is."""
-    if prepared.is_in_place:
-        return "relocate"
-    return "cold" if prepared.options.is_cold(active=prepared.vm.state.active) else "live"
 
 
 def _way(prepared: Prepared) -> str:
@@ -258,13 +352,6 @@ def _way(prepared: Prepared) -> str:
         return f"{prepared.vm.host} → {prepared.chosen.target.name}"
     pools = dict.fromkeys(plan.pool for plan in prepared.chosen.resolution.copies)
     return f"{prepared.vm.host}: disks → {', '.join(pools)}"
-
-
-def _not_begun(vm: Vm) -> MudanzaError:
-    return MigrationFailedError(
-        f"VM {vm.name!r} was not moved: cancelled before its turn came",
-        vm_state=f"it is on {vm.host} as before; nothing was touched",
-    )
 
 
 def unexpected(vm: str, cause: Exception) -> MudanzaError:

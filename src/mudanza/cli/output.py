@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from enum import Enum, StrEnum
-from pathlib import Path
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TextIO
+
+from mudanza.model.plain import plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,21 +24,6 @@ class Format(StrEnum):
     JSON = "json"
     YAML = "yaml"
     NAME = "name"
-
-
-def plain(value: Any) -> Any:
-    """Turn dataclasses, enums, paths, sets and tuples into what JSON and YAML know, XML texts left out."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value) if field.repr}
-    if isinstance(value, Mapping):
-        return {str(key): plain(entry) for key, entry in value.items()}
-    if isinstance(value, frozenset | set):
-        return sorted(plain(entry) for entry in value)
-    if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
-    if isinstance(value, Enum):
-        return value.value
-    return str(value) if isinstance(value, Path) else value
 
 
 def print_data(value: Any, output: Format) -> None:

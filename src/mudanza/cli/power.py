@@ -7,43 +7,26 @@ import select
 import sys
 import termios
 import tty
-from collections.abc import Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mudanza import clock
 from mudanza.cli.auditing import audited
-from mudanza.cli.context import App, app_of
-from mudanza.cli.errors import show_error
-from mudanza.cli.exit_codes import of_several
-from mudanza.cli.options import Tag, VmName, VmNames, choose_vms
+from mudanza.cli.context import app_of
+from mudanza.cli.errors import leave_of_each
+from mudanza.cli.options import Tag, VmName, VmNames
 from mudanza.cli.output import say
-from mudanza.model.errors import (
-    BlockedError,
-    HostUnreachableError,
-    HypervisorError,
-    MigrationFailedError,
-    MudanzaError,
-    UsageError,
-)
-from mudanza.model.migration import Side, Sighting
-from mudanza.model.units import format_duration
-from mudanza.model.vm import Vm
+from mudanza.model.errors import MudanzaError, UsageError
+from mudanza.operations.choosing import choose_vms
 
 if TYPE_CHECKING:
-    from mudanza.hypervisor.connections import Connections
     from mudanza.hypervisor.console import Console
 
 LOOK_AGAIN = 0.3
-"""Seconds between two looks whether a guest is off."""
-ASK_AGAIN = 10.0
-"""Seconds before a guest is asked again to shut down: one that boots does not listen yet."""
+"""Seconds between two looks whether the console has ended."""
 ESCAPE = b"\x1d"
 """Ctrl-], which leaves the console, as in virsh."""
-
-_DOUBTS = {Side.PRESENT: "has it too", Side.UNSEEN: "could not be asked"}
 
 
 def register(app: typer.Typer) -> None:
@@ -53,71 +36,10 @@ def register(app: typer.Typer) -> None:
     app.command("console")(console)
 
 
-def _chosen(
-    app: App, connections: Connections, names: Sequence[str] | None, tags: Sequence[str] | None
-) -> tuple[Vm, ...]:
-    cluster = app.read_cluster(connections)
-    return choose_vms(cluster, names, tags)
-
-
-def _each(vms: Sequence[Vm], errors: Sequence[MudanzaError]) -> None:
-    """Tell every error and leave with the exit code for one or several VMs."""
-    for error in errors:
-        show_error(error)
-    done = [0] * (len(vms) - len(errors))
-    raise typer.Exit(of_several([*done, *(error.exit_code for error in errors)]))
-
-
 @audited
 def start(context: typer.Context, vms: VmNames = None, tag: Tag = None) -> None:
     """Start VMs that are off, each on the host it is defined on."""
-    app = app_of(context)
-    errors: list[MudanzaError] = []
-    with app.connections() as connections:
-        chosen = _chosen(app, connections, vms, tag)
-        for vm in chosen:
-            try:
-                _start(app, connections, vm)
-            except MudanzaError as error:
-                errors.append(error)
-    _each(chosen, errors)
-
-
-def _start(app: App, connections: Connections, vm: Vm) -> None:
-    from mudanza.migration.vm_claim import in_the_way
-
-    if vm.state.active:
-        say(f"{vm.name} runs on {vm.host} already: nothing to do")
-        return
-    job = app.jobs.unfinished_of(vm.uuid)
-    if job is not None:
-        raise BlockedError(
-            f"VM {vm.name!r} has an unfinished job, number {job.id}: it may be running elsewhere",
-            remedy=job.way_out,
-        )
-    if (claim := in_the_way(app.jobs, vm.claims)) is not None:
-        raise BlockedError(
-            f"VM {vm.name!r} was not started: {claim.in_words}",
-            remedy="wait until that job has ended; if its controller is gone for good: mudanza rebuild",
-        )
-    others = [entry.name for entry in app.inventory.hosts() if entry.name != vm.host]
-    sides = {host: _side(app, connections, host, vm.uuid) for host in others}
-    doubts = [f"{host} {_DOUBTS[side]}" for host, side in sides.items() if side in _DOUBTS]
-    if doubts:
-        raise BlockedError(
-            f"VM {vm.name!r} was not started on {vm.host}: {', '.join(doubts)}",
-            remedy="look where it is: mudanza vms; two running copies would destroy its disks",
-        )
-    connections.domains(vm.host).start(vm.uuid)
-    say(f"{vm.name} started on {vm.host}")
-
-
-def _side(app: App, connections: Connections, host: str, uuid: str) -> Side:
-    """Return what a host says of a VM; one that cannot be asked says nothing."""
-    try:
-        return connections.domains(host).sighting(uuid, timeout=app.loaded.settings.limits.read).side
-    except HostUnreachableError:
-        return Side.UNSEEN
+    leave_of_each(*app_of(context).asked.start(lambda cluster: choose_vms(cluster, vms, tag), say))
 
 
 @audited
@@ -132,89 +54,7 @@ def shutdown(
     A guest that has not gone off is asked again every 10 s, until limits.shutdown of the settings (180 s unless
     set) is over: then the exit code is 4.
     """
-    app = app_of(context)
-    errors: list[MudanzaError] = []
-    with app.connections() as connections:
-        chosen = _chosen(app, connections, vms, tag)
-        asked = []
-        for vm in chosen:
-            if not vm.state.active:
-                say(f"{vm.name} is off already: nothing to do")
-                continue
-            try:
-                connections.domains(vm.host).shutdown(vm.uuid)
-                asked.append(vm)
-                if not wait:
-                    say(f"{vm.name} on {vm.host} was asked to shut down")
-            except MudanzaError as error:
-                errors.append(error)
-        if wait:
-            errors += _wait_until_off(app, connections, asked)
-    _each(chosen, errors)
-
-
-def _wait_until_off(app: App, connections: Connections, vms: Sequence[Vm]) -> list[MudanzaError]:
-    """Wait until all are off, asking again what is not; return an error for each that is not off in the end."""
-    limit = app.loaded.settings.limits.shutdown
-    begun = clock.monotonic()
-    ask_at = begun + ASK_AGAIN
-    waiting = list(vms)
-    errors: list[MudanzaError] = []
-    while waiting and clock.monotonic() < begun + limit:
-        for vm in tuple(waiting):
-            seen = _sighting(app, connections, vm)
-            if _has_left(seen, vm):
-                waiting.remove(vm)
-                errors.append(_left(vm))
-            elif _is_off(seen):
-                waiting.remove(vm)
-                say(f"{vm.name} is off")
-        if waiting and clock.monotonic() >= ask_at:
-            names = ", ".join(vm.name for vm in waiting)
-            say(f"{names}: still on after {format_duration(ask_at - begun)}, asked again")
-            _ask_again(connections, waiting)
-            ask_at += ASK_AGAIN
-        clock.sleep(LOOK_AGAIN)
-    return errors + [_still_on(vm, limit) for vm in waiting]
-
-
-def _sighting(app: App, connections: Connections, vm: Vm) -> Sighting:
-    try:
-        return connections.domains(vm.host).sighting(vm.uuid, timeout=app.loaded.settings.limits.read)
-    except HostUnreachableError:
-        return Sighting(Side.UNSEEN)
-
-
-def _has_left(seen: Sighting, vm: Vm) -> bool:
-    """Whether the VM went to another host meanwhile; a transient one that is gone may as well be off."""
-    return seen.reason == "migrated" if seen.side is Side.PRESENT else seen.side is Side.ABSENT and vm.persistent
-
-
-def _is_off(seen: Sighting) -> bool:
-    return seen.side is Side.ABSENT or (seen.side is Side.PRESENT and not seen.state.active)
-
-
-def _left(vm: Vm) -> MudanzaError:
-    return MigrationFailedError(
-        f"VM {vm.name!r} was asked to shut down and has left {vm.host} meanwhile",
-        vm_state="it may run elsewhere",
-        remedy="look where it is: mudanza vms",
-    )
-
-
-def _still_on(vm: Vm, limit: float) -> MudanzaError:
-    return MigrationFailedError(
-        f"VM {vm.name!r} was asked to shut down and did not within {format_duration(limit)}",
-        vm_state=f"as far as its host answers, it still runs on {vm.host}",
-        remedy=f"look at it: mudanza console {vm.uuid}; more time: limits.shutdown in the settings",
-    )
-
-
-def _ask_again(connections: Connections, vms: Sequence[Vm]) -> None:
-    for vm in vms:
-        # It may have gone off since we looked, or its host may not answer now: the next look tells.
-        with suppress(HypervisorError, HostUnreachableError):
-            connections.domains(vm.host).shutdown(vm.uuid)
+    leave_of_each(*app_of(context).asked.shut_down(lambda cluster: choose_vms(cluster, vms, tag), say, wait=wait))
 
 
 def console(context: typer.Context, vm: VmName) -> None:

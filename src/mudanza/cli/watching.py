@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mudanza import clock
-from mudanza.cli.output import Format, console, plain, say, write_line
+from mudanza.cli.output import Format, console, say, write_line
+from mudanza.journal.protocol import RESTART
 from mudanza.model.migration import MigrationReport, Progress
+from mudanza.model.plain import plain
 from mudanza.model.units import format_duration, format_rate, format_size
 
 if TYPE_CHECKING:
@@ -128,6 +130,29 @@ class TerminalView:
             self._live.update(Text("\n".join(self._lines.values())))
 
 
+class Overheard:
+    """Shows in another view, and lets somebody hear of it, too."""
+
+    def __init__(self, view: View, hear: Callable[[str, Progress], None]) -> None:
+        """``hear`` is told from where to where, and each sample."""
+        self._view = view
+        self._hear = hear
+
+    def __enter__(self) -> Overheard:
+        self._view.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._view.__exit__()
+
+    def on_progress(self, vm: str, way: str, progress: Progress) -> None:
+        self._hear(way, progress)
+        self._view.on_progress(vm, way, progress)
+
+    def on_end(self, vm: str) -> None:
+        self._view.on_end(vm)
+
+
 class EventView:
     """Newline-delimited JSON on stdout."""
 
@@ -172,19 +197,27 @@ def _times(report: MigrationReport) -> str:
 
 def report_text(report: MigrationReport) -> str:
     """Write a report for people."""
+    from mudanza.migration.forecast.model import outcome_beside
+
+    if report.mode == RESTART:
+        return f"{report.vm} {report.transport}; it took {format_duration(report.total_time)}"
+    if report.mode == "cpu":
+        return "\n".join([report.transport, *(f"  warning   {each}" for each in report.warnings)])
     in_place = report.source == report.target
     encrypted = "" if report.tls or in_place else "  (not encrypted)"
     facts = [
         ("downtime", _downtime(report)),
-        (
-            "blackout",
-            f"{report.blackout * 1000:.0f} ms (seen by a client)" if report.blackout is not None else "",
-        ),
+        ("blackout", _blackout(report)),
+        ("post-copy", "\n".join(_post_copy(report))),
         ("memory", _memory(report)),
         ("disks", f"{format_size(report.disk_bytes)}, holes left out" if report.disk_bytes else "nothing to copy"),
         ("rate", format_rate(report.rate) if report.rate else ""),
         ("way", report.transport + encrypted if "encrypted" not in report.transport else report.transport),
         ("compared", report.verified or ("nothing" if report.mode in _OFF else "")),
+        ("clock", report.guest_clock),
+        ("hooks", ", ".join(report.hooks)),
+        ("wishes", f"{', '.join(report.own_wishes)}, as the VM itself has it" if report.own_wishes else ""),
+        ("foreseen", outcome_beside(report.forecast) if report.forecast else ""),
         ("removed", "\n".join(report.removed)),
         ("kept", "\n".join(report.kept)),
         ("warning", "\n".join(report.warnings)),
@@ -202,6 +235,27 @@ def _downtime(report: MigrationReport) -> str:
     if report.mode in _OFF:
         return f"{format_duration(report.downtime)} (from shut down to started)" if report.downtime else ""
     return f"{report.downtime * 1000:.0f} ms (vCPUs stopped, as QEMU measured)" if report.downtime else "unknown"
+
+
+def _blackout(report: MigrationReport) -> str:
+    if report.blackout is None:
+        return ""
+    several = f"; silent {report.silences} times, {format_duration(report.silent_time or 0.0)} in all"
+    return f"{report.blackout * 1000:.0f} ms (seen by a client{several if report.silences > 1 else ''})"
+
+
+def _post_copy(report: MigrationReport) -> Iterator[str]:
+    lasted = report.postcopy_time
+    if lasted is None:
+        return
+    yield f"ran on {report.target} for {format_duration(lasted)} before all of its memory was there"
+    if report.longest_stall is not None and report.stalled_time is not None:
+        longest, share = f"{report.longest_stall * 1000:.0f} ms", _share(report.stalled_time, lasted)
+        yield f"longest stall {longest} after the switchover, silent for {share} of that time (seen by a client)"
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{min(part / whole, 1.0) if whole else 0.0:.0%}"
 
 
 def _memory(report: MigrationReport) -> str:

@@ -7,8 +7,8 @@ import re
 import shlex
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, TypeVar
@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 import libvirt
 
 from mudanza import clock
-from mudanza.hypervisor.bounded import Deadline, Task, all_of
+from mudanza.hypervisor.bounded import Deadline, Task, all_of, one_by_one
 from mudanza.hypervisor.uris import controller_uri
-from mudanza.model.errors import HostUnreachableError, HypervisorError
+from mudanza.model.errors import HostUnreachableError, HypervisorError, MudanzaError
 from mudanza.model.host import HostEntry
 
 CONNECT_TIMEOUT = 10.0
@@ -102,6 +102,25 @@ class HostConnection:
         except TimeoutError:
             raise self._silent(timeout) from None
 
+    def ask_each(
+        self, functions: Sequence[Callable[[Raw], Result]], *, timeout: float, deadline: Deadline
+    ) -> list[Result | MudanzaError]:
+        """Like ``ask`` for each of these, one after the other and each within ``timeout`` seconds; what ``ask`` would
+        raise stands among the results. They share a thread as long as none takes longer."""
+
+        def call(function: Callable[[Raw], Result]) -> Result:
+            return self._call(function, Deadline(timeout))
+
+        outcomes: list[Result | MudanzaError] = []
+        for each in one_by_one(call, functions, timeout=timeout, deadline=deadline):
+            if isinstance(each, TimeoutError):
+                outcomes.append(self._silent(timeout))
+            elif isinstance(each, BaseException) and not isinstance(each, MudanzaError):
+                raise each
+            else:
+                outcomes.append(each)
+        return outcomes
+
     def carry_out(self, function: Callable[[Raw], Result]) -> Result:
         """Like ``ask``, but in the caller's own thread and, once it has a line, for as long as it takes."""
         try:
@@ -113,6 +132,19 @@ class HostConnection:
     def open_line(self, timeout: float) -> None:
         """Open a line, in the caller's own thread; one that takes longer than ``timeout`` seconds is given up."""
         self._give_back(self._take_line(Deadline(timeout)))
+
+    def open_further_line(self) -> None:
+        """Begin to open one more line, waiting for nothing: a call that takes long will not hold up the next one."""
+
+        def open_it() -> None:
+            with self._changed:
+                if self._closed or self._lines >= MAX_LINES:
+                    return
+                self._lines += 1
+            with suppress(HostUnreachableError):  # who needs it then is told
+                self._give_back(self._new_line())
+
+        Task(open_it)
 
     def open_own_line(self) -> Raw:
         """Return a line that no call uses and its owner closes. Raises HostUnreachableError."""

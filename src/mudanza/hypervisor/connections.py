@@ -6,10 +6,13 @@ import threading
 from collections.abc import Iterable
 from types import TracebackType
 
+from mudanza.hypervisor.backups import Backups
 from mudanza.hypervisor.bounded import Task, all_of
 from mudanza.hypervisor.connection import CLOSE_TIMEOUT, CONNECT_TIMEOUT, HostConnection, await_opening, start_opening
 from mudanza.hypervisor.domains import Domains
+from mudanza.hypervisor.qemu_processes import QemuProcesses
 from mudanza.hypervisor.snapshots import Snapshots
+from mudanza.hypervisor.ssh import ssh_command
 from mudanza.hypervisor.volumes import Volumes
 from mudanza.model.errors import MudanzaError, UsageError
 from mudanza.model.host import HostEntry
@@ -35,6 +38,11 @@ class Connections:
     ) -> None:
         self.close()
 
+    @property
+    def entries(self) -> tuple[HostEntry, ...]:
+        """The hosts that it reaches."""
+        return tuple(self._entries.values())
+
     def get(self, name: str, *, timeout: float | None = None) -> HostConnection:
         """Return the connection to a host, opening it where there is none.
 
@@ -57,6 +65,14 @@ class Connections:
     def snapshots(self, name: str) -> Snapshots:
         """Return what can be done with the snapshots and checkpoints of a host. Raises HostUnreachableError."""
         return Snapshots(self.get(name))
+
+    def backups(self, name: str) -> Backups:
+        """Return what can be done with the backups of a host's domains. Raises HostUnreachableError."""
+        return Backups(self.get(name))
+
+    def processes(self, name: str) -> QemuProcesses:
+        """Return what can be done with the QEMUs of a host where its libvirt does not answer. Asks nothing yet."""
+        return QemuProcesses(name, ssh_command(self._entries[name].uri))
 
     def open_all(self, names: Iterable[str] | None = None) -> None:
         """Begin to open connections to all those hosts at once (all hosts, if not named), waiting for none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -12,6 +13,8 @@ import libvirt
 from mudanza.hypervisor.connection import Raw, hang_up
 from mudanza.model.errors import HypervisorError
 
+MOST_WAITING = 1024
+"""Pieces of what a guest writes that wait to be received. Of more the oldest are lost."""
 _CHUNK = 4096
 _NOT_NOW = -2
 """What a stream returns where it would have to wait."""
@@ -44,7 +47,10 @@ class Console:
         self.close()
 
     def receive(self) -> bytes:
-        """Wait for what the guest writes and return it: empty at the end (closed, guest gone, connection lost)."""
+        """Wait for what the guest writes and return it: empty at the end (closed, guest gone, connection lost).
+
+        What is not received for long is lost, the oldest first: see MOST_WAITING.
+        """
         return self._came.get()
 
     def send(self, data: bytes) -> None:
@@ -79,6 +85,9 @@ class Console:
                 self._end()
                 return
             self._came.put(data)
+            if self._came.qsize() > MOST_WAITING:
+                with suppress(queue.Empty):
+                    self._came.get_nowait()
 
     def _write(self) -> None:
         with self._lock:

@@ -13,9 +13,19 @@ from mudanza.hypervisor.console import Console
 from mudanza.hypervisor.jobs import job_name
 from mudanza.hypervisor.reading.vms import written
 from mudanza.hypervisor.states import reason_name, state_name
+from mudanza.hypervisor.xml import activation
 from mudanza.hypervisor.xml.claims import PREFIX, claim_namespace, claim_xml, read_claims
 from mudanza.hypervisor.xml.parsing import parse
-from mudanza.hypervisor.yank import drop_forgotten_copies, yank_copies
+from mudanza.hypervisor.xml.wishes import WISHES_NAMESPACE, WISHES_PREFIX, wishes_xml
+from mudanza.hypervisor.yank import (
+    POSTCOPY_PAUSED,
+    drop_forgotten_copies,
+    end_cancelled,
+    gave_up,
+    limit_copies,
+    migration_status,
+    yank_copies,
+)
 from mudanza.model.claim import Claim
 from mudanza.model.errors import HostUnreachableError, HypervisorError, UsageError
 from mudanza.model.migration import Side, Sighting
@@ -145,6 +155,16 @@ class Domains:
         """Take one journal's claim away, if it is there. Refused while the VM is being migrated."""
         self._of(uuid, lambda domain: _write_claim(domain, journal, None), CLAIM_TIMEOUT)
 
+    def set_wishes(self, uuid: str, said: Mapping[str, str]) -> None:
+        """Write what a VM wishes of its moves, running and defined, in place of what stood there; empty: nothing.
+        Refused while the VM is being migrated."""
+        self._of(uuid, lambda domain: _write_wishes(domain, wishes_xml(said) if said else None), CLAIM_TIMEOUT)
+
+    def set_activation(self, uuid: str, xml: str | None) -> None:
+        """Write what a VM's metadata says of its protection, or take it away; see ``xml.activation``. Refused while the
+        VM is being migrated."""
+        self._of(uuid, lambda domain: _write_activation(domain, xml), CLAIM_TIMEOUT)
+
     def set_autostart(self, uuid: str, on: bool) -> None:
         """Have the host start the VM when it boots, or not."""
         self._of(uuid, lambda domain: domain.setAutostart(int(on)))
@@ -177,18 +197,64 @@ class Domains:
         """End the connections over which a migration copies disks, which makes it fail; return which ones."""
         return self._of(uuid, yank_copies, JOB_TIMEOUT)
 
+    def limit_copies(self, uuid: str, limits: Mapping[str, int]) -> None:
+        """Limit a migration's disk mirrors, by the target names of the disks, in bytes per second."""
+        self._of(uuid, lambda domain: limit_copies(domain, limits), JOB_TIMEOUT)
+
+    def end_cancelled(self, uuid: str) -> bool:
+        """End a migration that QEMU has given up and libvirt has not noticed; return whether there was such."""
+        return self._of(uuid, end_cancelled, JOB_TIMEOUT)
+
+    def gave_up(self, uuid: str) -> bool:
+        """Whether QEMU says that its last migration was cancelled, or failed."""
+        return self._of(uuid, gave_up, JOB_TIMEOUT)
+
     def drop_forgotten_copies(self, uuid: str) -> None:
         """Take out of QEMU what a migration that broke off has left there, which would stand in the next one's way."""
         if kept := self._of(uuid, drop_forgotten_copies, JOB_TIMEOUT):
-            raise HypervisorError(self.host, f"QEMU does not let go of {', '.join(kept)}")
+            raise HypervisorError(
+                self.host,
+                f"QEMU does not let go of {', '.join(kept)}: until the VM has been shut down and started again, its "
+                "disks cannot be copied while it runs",
+            )
+
+    def end_stranded(self, uuid: str) -> None:
+        """End an incoming post-copy that waits in vain; no disk is touched.
+
+        Raises HypervisorError where its QEMU says that it goes on, or has all of its memory by now. One whose guest
+        waits for a page cannot say anything: its main loop may wait for that page, too (seen with QEMU 7.2).
+        """
+        try:
+            status = self._of(uuid, migration_status, JOB_TIMEOUT)
+        except HostUnreachableError:
+            status = POSTCOPY_PAUSED
+        if status != POSTCOPY_PAUSED:
+            raise HypervisorError(self.host, f"QEMU says of the VM's migration: {status or 'nothing'}")
+        self.destroy(uuid)
 
     def set_max_downtime(self, uuid: str, milliseconds: int) -> None:
         """Tell a running migration how long the vCPUs may stand still."""
         self._of(uuid, lambda domain: domain.migrateSetMaxDowntime(milliseconds, 0))
 
-    def set_bandwidth(self, uuid: str, mib_per_second: int) -> None:
-        """Limit a migration's memory stream, in MiB per second."""
-        self._of(uuid, lambda domain: domain.migrateSetMaxSpeed(mib_per_second, 0))
+    def set_bandwidth(self, uuid: str, mib_per_second: int, *, postcopy: bool = False) -> None:
+        """Limit a migration's memory stream, or that of its post-copy, in MiB per second."""
+        flags = libvirt.VIR_DOMAIN_MIGRATE_MAX_SPEED_POSTCOPY if postcopy else 0
+        self._of(uuid, lambda domain: domain.migrateSetMaxSpeed(mib_per_second, flags))
+
+    def guest_time(self, uuid: str, *, timeout: float) -> float:
+        """Return the guest's wall clock as its agent tells it: seconds since the epoch."""
+        told = self._of(uuid, lambda domain: dict(domain.getTime()), timeout)
+        return float(told["seconds"] + told["nseconds"] / 1e9)
+
+    def set_guest_time(self, uuid: str, time: float, *, timeout: float) -> None:
+        """Have the guest's agent set its wall clock, and the guest's hardware clock by it; ``time`` as above."""
+        seconds, part = divmod(time, 1)
+        told = {"seconds": int(seconds), "nseconds": int(part * 1e9)}
+        self._of(uuid, lambda domain: _done(domain.setTime(told)), timeout)
+
+    def start_postcopy(self, uuid: str) -> None:
+        """Have a running migration go on as post-copy: the guest runs at the target from now on."""
+        self._of(uuid, lambda domain: domain.migrateStartPostCopy(0))
 
     def migrate_p2p(self, uuid: str, peer_uri: str, parameters: Parameters, flags: Iterable[str]) -> None:
         """Have this host carry the VM to the one at ``peer_uri``; returns when libvirt says it is done.
@@ -244,6 +310,16 @@ def _claims_on(domain: Any) -> tuple[Claim, ...]:
 def _write_claim(domain: Any, journal: str, xml: str | None) -> None:
     kind, prefix = libvirt.VIR_DOMAIN_METADATA_ELEMENT, PREFIX if xml is not None else None
     domain.setMetadata(kind, xml, prefix, claim_namespace(journal), _both(domain))
+
+
+def _write_wishes(domain: Any, xml: str | None) -> None:
+    kind, prefix = libvirt.VIR_DOMAIN_METADATA_ELEMENT, WISHES_PREFIX if xml is not None else None
+    domain.setMetadata(kind, xml, prefix, WISHES_NAMESPACE, _both(domain))
+
+
+def _write_activation(domain: Any, xml: str | None) -> None:
+    kind, prefix = libvirt.VIR_DOMAIN_METADATA_ELEMENT, activation.PREFIX if xml is not None else None
+    domain.setMetadata(kind, xml, prefix, activation.NAMESPACE, _both(domain))
 
 
 def _both(domain: Any) -> int:

@@ -1,15 +1,23 @@
-"""libvirt's records of a domain's snapshots and checkpoints: read, taken away and put back. No image is touched."""
+"""libvirt's records of a domain's snapshots and checkpoints: read, taken away and put back. No image is touched.
+
+And new images that a running domain goes on in, without a record of libvirt's.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import libvirt
+from lxml import etree
 
 from mudanza.hypervisor.connection import CALL_TIMEOUT, HostConnection
+from mudanza.hypervisor.xml.parsing import parse
 from mudanza.model.errors import HypervisorError
+
+APART_TIMEOUT = 60.0
+"""Seconds that having a domain write into new images may take: QEMU writes out first what it has on its way."""
 
 Result = TypeVar("Result")
 
@@ -81,6 +89,17 @@ class Snapshots:
                 lost[checkpoint.name] = error.reason
         return lost
 
+    def set_apart(self, uuid: str, images: Mapping[str, str]) -> None:
+        """Have a running domain write into new images from one instant on: disk → path, of qcow2 files that libvirt
+        makes, each upon what the disk was before. All of them, or none; libvirt keeps no record of it."""
+
+        def branch(domain: Any) -> None:
+            flags = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
+            flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
+            _done(domain.snapshotCreateXML(apart_xml(domain.XMLDesc(0), images), flags))
+
+        self._host.ask(lambda raw: branch(raw.lookupByUUIDString(uuid)), timeout=APART_TIMEOUT)
+
     def _define_snapshot(self, uuid: str, snapshot: SavedSnapshot) -> None:
         flags = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REDEFINE
         flags |= snapshot.current * libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_CURRENT
@@ -97,6 +116,21 @@ class Snapshots:
 
     def _of(self, uuid: str, function: Callable[[Any], Result]) -> Result:
         return self._host.ask(lambda raw: function(raw.lookupByUUIDString(uuid)), timeout=CALL_TIMEOUT)
+
+
+def apart_xml(definition: str, images: Mapping[str, str]) -> str:
+    """Return libvirt's ``<domainsnapshot>`` that has these disks of a domain, and no others, go on in new images."""
+    root = etree.Element("domainsnapshot")
+    listed = etree.SubElement(root, "disks")
+    for target in parse(definition, "source").iterfind("devices/disk/target"):
+        name = target.get("dev", "")
+        if name not in images:
+            etree.SubElement(listed, "disk", name=name, snapshot="no")
+            continue
+        disk = etree.SubElement(listed, "disk", name=name, snapshot="external", type="file")
+        etree.SubElement(disk, "driver", type="qcow2")
+        etree.SubElement(disk, "source", file=images[name])
+    return etree.tostring(root, encoding="unicode")
 
 
 def _snapshots(domain: Any) -> list[Any]:

@@ -16,15 +16,91 @@ from typing import Any
 from sqlalchemy import Connection, Table, delete, func, insert, select, text
 
 from mudanza.journal.database import Database, now, open_database, transaction
-from mudanza.journal.schema import audit, event, host, identity, job, pair, step
+from mudanza.journal.schema import (
+    audit,
+    away,
+    balance_round,
+    delivery,
+    duty,
+    event,
+    fence_device,
+    fence_test,
+    fencing,
+    happening,
+    host,
+    host_power,
+    identity,
+    job,
+    kept_up,
+    measured_link,
+    pair,
+    plan,
+    plan_move,
+    protection,
+    reading,
+    recovery_plan,
+    remembered,
+    request,
+    restore_point,
+    rolling,
+    rolling_host,
+    rules,
+    session,
+    sighting,
+    step,
+    switching,
+    tally,
+    token,
+    trial,
+)
 from mudanza.model.errors import BlockedError, UsageError
 
-_TABLES = (identity, host, pair, job, step, event, audit)
+_TABLES = (
+    identity,
+    host,
+    pair,
+    measured_link,
+    job,
+    step,
+    event,
+    plan,
+    plan_move,
+    away,
+    reading,
+    rules,
+    duty,
+    balance_round,
+    token,
+    request,
+    tally,
+    happening,
+    delivery,
+    sighting,
+    remembered,
+    protection,
+    restore_point,
+    trial,
+    recovery_plan,
+    fence_device,
+    fence_test,
+    fencing,
+    kept_up,
+    host_power,
+    switching,
+    rolling,
+    rolling_host,
+    audit,
+)
 """What is kept, each one after those it refers to."""
 _AT_ONCE = 500
-_NUMBERED = (job, event, audit)
+_NUMBERED = (
+    *(job, event, plan, reading, balance_round, happening, delivery),
+    *(protection, fencing, switching, rolling, audit),
+)
 EPOCHS_ON = 1000
 """How far the epochs of unfinished jobs go on in a restored journal, beyond any that a controller may still hold."""
+
+_RESTORED = "the journal was restored from a backup since"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +219,8 @@ def restore(engine: Database, file: Path, *, force: bool = False) -> Contents:
 
 def _make_room(connection: Connection, *, force: bool) -> None:
     if connection.dialect.name == "postgresql":
-        connection.execute(text("LOCK TABLE host, job, step, event, audit IN ACCESS EXCLUSIVE MODE"))
+        names = ", ".join(table.name for table in _TABLES if table not in (identity, pair))
+        connection.execute(text(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE"))
     hosts, jobs = (connection.scalar(select(func.count()).select_from(table)) for table in (host, job))
     if (hosts or jobs) and not force:
         raise BlockedError(
@@ -156,8 +233,9 @@ def _make_room(connection: Connection, *, force: bool) -> None:
             f"job {busy.id} is being worked on by {busy.owner}; nothing was restored",
             remedy=f"wait for it, or cancel it: mudanza job cancel {busy.id}",
         )
-    for table in (event, step, job, pair, host, identity):
-        connection.execute(delete(table))
+    for table in (session, *reversed(_TABLES)):
+        if table is not audit:
+            connection.execute(delete(table))
 
 
 def _add_audit(source: Connection, target: Connection, _table: Table) -> None:
@@ -179,6 +257,12 @@ def _add_audit(source: Connection, target: Connection, _table: Table) -> None:
 def _free_unfinished(connection: Connection) -> None:
     unfinished = job.c.ended_at.is_(None)
     connection.execute(job.update().where(unfinished).values(epoch=job.c.epoch + EPOCHS_ON, lease_until=0.0))
+    carried_out = plan.c.ended_at.is_(None)
+    connection.execute(plan.update().where(carried_out).values(epoch=plan.c.epoch + EPOCHS_ON, lease_until=0.0))
+    connection.execute(duty.update().values(epoch=duty.c.epoch + EPOCHS_ON, lease_until=0.0))
+    # A host that was proven off then may have been switched on since.
+    old = fencing.c.proven & fencing.c.void_at.is_(None)
+    connection.execute(fencing.update().where(old).values(void_at=now(connection), void_because=_RESTORED))
 
 
 def _go_on_counting(connection: Connection) -> None:

@@ -29,7 +29,7 @@ class ClaimedJobs(Jobs):
 
     def reopen(self, job_id: int) -> JobHandle:
         """End the claimed job in favour of an earlier one of its VM, that left what can be made use of."""
-        self._claimed.finish("merged", f"job {job_id}, which left something, goes on instead", 0)
+        self._claimed.finish("merged", f"job {job_id}, which left something, goes on instead", 0, {"instead": job_id})
         return super().reopen(job_id)
 
     def unfinished_of(self, vm_uuid: str) -> Job | None:
@@ -46,8 +46,8 @@ class ClaimedJobs(Jobs):
         found = self.get(self._claimed.id)
         if found.ended_at is None and found.epoch == self._claimed.epoch and not found.steps:
             state = "refused" if isinstance(error, BlockedError) else "failed"
-            self._claimed.finish(state, str(error), error.exit_code)
+            self._claimed.finish(state, str(error), error.exit_code, error=error)
 
-    def end_unneeded(self, why: str) -> None:
-        """Write down that there was nothing to do. Raises LeaseLostError."""
-        self._claimed.finish("done", why, 0)
+    def end_unneeded(self, host: str) -> None:
+        """Write down that there was nothing to do: the VM is on that host already. Raises LeaseLostError."""
+        self._claimed.finish("done", f"it is on {host} already", 0, {"unchanged": host})

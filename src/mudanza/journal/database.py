@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,15 +20,17 @@ from sqlalchemy import (
     event,
     func,
     literal_column,
+    select,
 )
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.sql.elements import ColumnElement
 
 from mudanza import clock
 from mudanza.journal.errors import JournalLostError
 from mudanza.journal.upgrading import bring_up_to_date
-from mudanza.model.errors import UsageError
+from mudanza.model.errors import BlockedError, UsageError
 
 Database = Engine
 """An open database; what is in it is the journal's own business."""
@@ -43,26 +49,36 @@ _ALIVE = {
     "tcp_user_timeout": 20000,
 }
 """How soon a server that has gone is noticed: seconds, and the last one milliseconds."""
+_ONLY_READS = "mudanza_only_reads"
+_ONE_WRITES = "mudanza_one_writes"
+MAKE_ROOM = "make room on the disk that the journal is on"
+_DISK_FULL = "53100"
+"""What PostgreSQL calls it (``disk_full``)."""
 
 
 def open_database(database: str) -> Database:
     """Open, and where it is new create, the database at a path or an SQLAlchemy URL; bring an older one up to date.
 
-    Raises UsageError when it cannot be opened or was written by a newer mudanza.
+    Raises UsageError when it cannot be opened or was written by a newer mudanza; BlockedError where its disk is full.
     """
     try:
         engine = _engine(database)
         with engine.begin() as connection:
-            bring_up_to_date(connection, _shown(database))
+            bring_up_to_date(connection, shown(database))
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"the database {_shown(database)} needs the Python package {error.name}, which is not installed",
+            f"the database {shown(database)} needs the Python package {error.name}, which is not installed",
             remedy='install it for this mudanza: pip install "psycopg[binary]>=3.1" (Debian: python3-psycopg)',
         ) from error
     except (DBAPIError, ArgumentError, ValueError, OSError) as error:
         reason = str(getattr(error, "orig", None) or error)
+        if has_no_room(error, database):
+            raise BlockedError(
+                f"the database {shown(database)} cannot be opened, for its disk is full ({reason}): nothing was begun",
+                remedy=f"{MAKE_ROOM}, then try again",
+            ) from error
         raise UsageError(
-            f"the database {_shown(database)} cannot be opened: {reason}", remedy=_remedy(database)
+            f"the database {shown(database)} cannot be opened: {reason}", remedy=_remedy(database)
         ) from error
     return engine
 
@@ -98,7 +114,11 @@ def _engine(database: str) -> Engine:
 def _sqlite(path: Path) -> Engine:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.touch(mode=0o600)
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT})
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
+        connect_args={"timeout": BUSY_TIMEOUT},
+        execution_options={_ONE_WRITES: threading.Lock()},
+    )
 
     @event.listens_for(engine, "connect")
     def _durable(connection: Any, _record: Any) -> None:
@@ -112,7 +132,8 @@ def _sqlite(path: Path) -> Engine:
     @event.listens_for(engine, "begin")
     def _write_lock_first(connection: Connection) -> None:
         # A read that turns into a write may fail as "locked" in the middle; taking the lock first cannot.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        only_reads = connection.get_execution_options().get(_ONLY_READS, False)
+        connection.exec_driver_sql("BEGIN" if only_reads else "BEGIN IMMEDIATE")
 
     return engine
 
@@ -121,17 +142,70 @@ def _sqlite(path: Path) -> Engine:
 def transaction(engine: Database) -> Iterator[Connection]:
     """Do something in the database, all of it or nothing. Raises JournalLostError where it does not answer."""
     try:
-        with engine.begin() as connection:
+        with _turn_to_write(engine), engine.begin() as connection:
             yield connection
-    except (OperationalError, InterfaceError) as error:
-        shown = engine.url.render_as_string(hide_password=True)
-        raise JournalLostError(
-            f"the journal {shown} cannot be read or written: {str(error.orig).strip()}",
-            remedy="see that the database answers, then look at what was under way: mudanza jobs",
-        ) from error
+    except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+        reason = str(getattr(error, "orig", None) or error).strip()
+        place = engine.url.render_as_string(hide_password=True)
+        if has_no_room(error, engine.url.database or ""):
+            first, _, _ = reason.partition("\n")
+            full = f"the journal {place} cannot be written, for its disk is full ({first})"
+            raise JournalLostError(full, mend=MAKE_ROOM) from error
+        raise JournalLostError(f"the journal {place} cannot be read or written: {reason}") from error
 
 
-def _shown(database: str) -> str:
+@contextmanager
+def _turn_to_write(engine: Database) -> Iterator[None]:
+    """Let a program's threads write one after the other where the database lets only one write at a time.
+
+    Else each would wait in there with one of the program's connections in its hands, until nobody could read any more.
+    """
+    options = engine.get_execution_options()
+    turn: threading.Lock | None = options.get(_ONE_WRITES)
+    if turn is None or options.get(_ONLY_READS):
+        yield
+        return
+    if not turn.acquire(timeout=BUSY_TIMEOUT):
+        raise PoolTimeoutError(f"another thread has been writing for {BUSY_TIMEOUT:g} s")
+    try:
+        yield
+    finally:
+        turn.release()
+
+
+@contextmanager
+def reading(engine: Database) -> Iterator[Connection]:
+    """Look at the database as it is at one instant, beside whoever writes: nobody waits for anybody. Nothing may be
+    written in it. Raises JournalLostError where it does not answer."""
+    if engine.dialect.name == "postgresql":
+        reader = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    else:
+        reader = engine.execution_options(**{_ONLY_READS: True})
+    with transaction(reader) as connection:
+        yield connection
+
+
+def has_no_room(error: Exception, database: str) -> bool:
+    """Whether that is behind an error: the disk that a database is on is full."""
+    cause = getattr(error, "orig", None) or error
+    if getattr(cause, "sqlstate", None) == _DISK_FULL or getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    kind = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # the rest tells what it was doing
+    if kind == sqlite3.SQLITE_IOERR:  # its index of the log could not be made longer
+        return free_bytes(database) == 0
+    return kind == sqlite3.SQLITE_FULL
+
+
+def free_bytes(database: str) -> int | None:
+    """Return what is free where a file is; None where that cannot be told."""
+    try:
+        found = os.statvfs(Path(database).expanduser().parent)
+    except OSError:
+        return None
+    return found.f_bavail * found.f_frsize
+
+
+def shown(database: str) -> str:
     """Return the database's name without a password in it."""
     if "://" not in database:
         return database
@@ -146,3 +220,11 @@ def now(connection: Connection) -> ColumnElement[float]:
     if connection.dialect.name == "sqlite":
         return literal_column("controller_clock()")
     return cast(func.extract("epoch", func.clock_timestamp()), Float)
+
+
+def clock_offset(engine: Database) -> float:
+    """Return the database's clock minus this machine's, in seconds, less half the time that asking took."""
+    begun = clock.time()
+    with transaction(engine) as connection:
+        theirs = float(connection.scalar(select(now(connection))) or 0.0)
+    return theirs - (begun + clock.time()) / 2

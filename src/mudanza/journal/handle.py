@@ -11,19 +11,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine, func, insert, select, update
 
 from mudanza import __version__, clock
-from mudanza.journal.database import now, transaction
+from mudanza.journal.database import now, reading, transaction
 from mudanza.journal.errors import JournalLostError, LeaseLostError
+from mudanza.journal.happenings import job_ended, job_left
 from mudanza.journal.job import NewJob
 from mudanza.journal.protocol import PROTOCOL
 from mudanza.journal.schema import event, job, step
 from mudanza.journal.secrets import without_secrets
-from mudanza.model.errors import HostUnreachableError, HypervisorError
+from mudanza.journal.tally import count
+from mudanza.model.errors import HostUnreachableError, HypervisorError, MudanzaError
+from mudanza.model.telling import error_as_data
 from mudanza.model.units import format_duration
 
 LEASE = 30.0
@@ -96,16 +99,24 @@ class JobHandle:
         steps = "; ".join(f"{n} {what}" for n, what in self._under_way.items())
         return f"begun here, with no word about how it went: step {steps}; who goes on with the job looks first"
 
+    def _writing(self) -> AbstractContextManager[Connection]:
+        return self._in_the_journal(transaction)
+
+    def _reading(self) -> AbstractContextManager[Connection]:
+        """Look at it beside whoever writes."""
+        return self._in_the_journal(reading)
+
     @contextmanager
-    def _writing(self) -> Iterator[Connection]:
+    def _in_the_journal(self, way: Callable[[Engine], AbstractContextManager[Connection]]) -> Iterator[Connection]:
         try:
-            with transaction(self._engine) as connection:
+            with way(self._engine) as connection:
                 yield connection
         except JournalLostError as error:
             raise JournalLostError(
                 f"job {self.id}: {error}; what cannot be written down is not done",
+                mend=error.mend,
+                then=f"go on with the job: mudanza job resume {self.id}",
                 vm_state=self._residue(),
-                remedy=f"see that the database answers, then: mudanza job resume {self.id}",
             ) from error
 
     def _guarded(self, connection: Connection, values: Mapping[str, Any]) -> None:
@@ -161,19 +172,31 @@ class JobHandle:
             raise  # noqa: PLE0704 - called by those who handle one
 
     def cancel_asked(self) -> str | None:
-        """Return who wants the job cancelled; None: nobody does, or the journal does not answer. One small read."""
+        """Return who wants the job cancelled; None: nobody does, or the journal does not answer."""
+        return self.wishes()[0]
+
+    def wishes(self) -> tuple[str | None, Mapping[str, Any] | None]:
+        """Return who wants the job cancelled, and what is asked of it by now; None twice where the journal does not
+        answer. One small read, beside whoever writes."""
         try:
-            with self._writing() as connection:
-                return connection.scalar(select(job.c.cancel_asked_by).where(job.c.id == self.id))
+            with self._reading() as connection:
+                row = connection.execute(select(job.c.cancel_asked_by, job.c.asked).where(job.c.id == self.id)).first()
         except JournalLostError:
             self._while_held()
-            return None
+            return None, None
+        return (row.cancel_asked_by, json.loads(row.asked)) if row is not None else (None, {})
 
-    def let_go(self, state: str) -> None:
-        """Leave the job open in that state for whoever takes it over, who need not wait. Raises LeaseLostError."""
+    def let_go(self, state: str, error: MudanzaError | None = None) -> None:
+        """Leave the job open in that state for whoever takes it over, who need not wait; ``error``: why. Raises
+        LeaseLostError."""
         with self._writing() as connection:
-            self._guarded(connection, {"state": state, "lease_until": 0.0})
+            why = {}
+            if error is not None:
+                before = connection.scalar(select(job.c.report).where(job.c.id == self.id))
+                why["report"] = as_text({**json.loads(before or "{}"), **_why(error)})
+            self._guarded(connection, {"state": state, "lease_until": 0.0, **why})
             self._tell(connection, state)
+            job_left(connection, connection.execute(select(job).where(job.c.id == self.id)).one(), state)
 
     def enter(self, state: str) -> None:
         """Write down which phase the job is in. Raises LeaseLostError."""
@@ -204,13 +227,29 @@ class JobHandle:
         since = clock.monotonic()
         with self._writing() as connection:
             self._hold(connection, lasts, protocol=PROTOCOL, written_by=__version__)
-            last = connection.scalar(select(func.max(step.c.n)).where(step.c.job == self.id)) or 0
-            connection.execute(
-                insert(step).values(job=self.id, n=last + 1, name=name, intent=as_text(intent), at=now(connection))
-            )
+            n = self._add(connection, name, intent)
         self._held_from(since, 0.0)
-        self._under_way[last + 1] = _described(name, intent)
-        return int(last) + 1
+        self._under_way[n] = _described(name, intent)
+        return n
+
+    def _add(self, connection: Connection, name: str, intent: Mapping[str, Any], **ended: Any) -> int:
+        """Add a step and return its number."""
+        n = int(connection.scalar(select(func.max(step.c.n)).where(step.c.job == self.id)) or 0) + 1
+        begun = {"job": self.id, "n": n, "name": name, "intent": as_text(intent), "at": now(connection)}
+        connection.execute(insert(step).values(**begun, **ended))
+        return n
+
+    def note(self, name: str, intent: Mapping[str, Any], outcome: Mapping[str, Any]) -> None:
+        """Write down a step in which nothing is done to a host, so that its outcome is known with what was intended:
+        one write in place of two. Raises LeaseLostError."""
+        self.assert_held()
+        since = clock.monotonic()
+        with self._writing() as connection:
+            self._hold(connection, protocol=PROTOCOL, written_by=__version__)
+            self._add(connection, name, intent, outcome=as_text(outcome), ended_at=now(connection))
+        self._held_from(since, 0.0)
+        if self.follower is not None:
+            self.follower.done(name, json.loads(as_text(intent)), outcome)
 
     def done(self, n: int, outcome: Mapping[str, Any]) -> None:
         """Write down how a step went. Raises LeaseLostError."""
@@ -252,14 +291,29 @@ class JobHandle:
         self.done(n, outcome(result))
         return result
 
-    def finish(self, state: str, sentence: str, exit_code: int, report: Mapping[str, Any] | None = None) -> None:
-        """Close the job. Raises LeaseLostError."""
+    def finish(
+        self,
+        state: str,
+        sentence: str,
+        exit_code: int,
+        report: Mapping[str, Any] | None = None,
+        error: MudanzaError | None = None,
+    ) -> None:
+        """Close the job; ``error``: what whoever asked for it is told, which is kept with the report. Raises
+        LeaseLostError."""
+        report = {**(report or {}), **_why(error)}
         with self._writing() as connection:
+            before = connection.execute(select(job).where(job.c.id == self.id)).first()
             end = {"state": state, "outcome": without_secrets(sentence), "exit_code": exit_code}
-            self._guarded(
-                connection, {**end, "report": as_text(report or {}), "ended_at": now(connection), "busy": None}
-            )
+            self._guarded(connection, {**end, "report": as_text(report), "ended_at": now(connection), "busy": None})
             self._tell(connection, state, sentence)
+            if before is not None and before.exit_code is None:  # one that was opened again has been counted
+                count(connection, before.kind, exit_code, report)
+                job_ended(connection, before, state, sentence, exit_code)
+
+
+def _why(error: MudanzaError | None) -> dict[str, Any]:
+    return {"error": error_as_data(error)} if error is not None else {}
 
 
 def tell(connection: Connection, job_id: int, epoch: int, owner: str, state: str, detail: str = "") -> None:

@@ -1,11 +1,21 @@
-"""Which journal this is: controllers without a common database tell by it whose claim a VM carries."""
+"""Which journal this is, by which controllers without a common database tell whose claim a VM carries; and which
+controller."""
 
 from __future__ import annotations
+
+import os
+import socket
+import uuid
 
 from sqlalchemy import Engine, select
 
 from mudanza.journal.database import transaction
 from mudanza.journal.schema import identity
+
+
+def new_owner() -> str:
+    """Return a name for this controller that no other one has: its host, its process, and a random word."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
 
 def journal_id(engine: Engine) -> str:

@@ -1,4 +1,4 @@
-"""The cluster as the operator described it: hosts, and what was learnt about pairs of them."""
+"""The cluster as the operator described it: hosts, rules of places, and what was learnt about pairs of hosts."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
 
-from mudanza.journal.database import now, transaction
+from mudanza.journal.database import now, reading, transaction
 from mudanza.journal.jobs import unfinished_at
-from mudanza.journal.schema import host, pair
+from mudanza.journal.schema import fence_device, fencing, host, host_power, measured_link, pair, rules, switching
 from mudanza.model.errors import BlockedError, UsageError
 from mudanza.model.host import HostEntry
+from mudanza.model.link import MeasuredLink
 from mudanza.model.migration import Answer, Probe
+from mudanza.model.rules import Rules, rules_as_data, rules_from_data
 
 
 class Inventory:
@@ -25,7 +27,7 @@ class Inventory:
 
     def hosts(self) -> tuple[HostEntry, ...]:
         """Return all hosts, by name."""
-        with transaction(self._engine) as connection:
+        with reading(self._engine) as connection:
             return tuple(_entry(row) for row in connection.execute(select(host).order_by(host.c.name)))
 
     def host(self, name: str) -> HostEntry:
@@ -63,8 +65,14 @@ class Inventory:
                 changed.append(entry.name)
                 connection.execute(delete(host).where(host.c.name == entry.name))
                 connection.execute(insert(host).values(_values(entry)))
-                connection.execute(delete(pair).where((pair.c.source == entry.name) | (pair.c.target == entry.name)))
+                _forget_pairs(connection, entry.name)
         return tuple(changed)
+
+    def set_maintenance(self, name: str, *, on: bool) -> None:
+        """Close a host to newcomers, or open it again. Raises UsageError when it is not known."""
+        self.host(name)
+        with transaction(self._engine) as connection:
+            connection.execute(update(host).where(host.c.name == name).values(maintenance=on))
 
     def remove_host(self, name: str) -> None:
         """Forget a host and what was learnt about it.
@@ -74,8 +82,26 @@ class Inventory:
         self.host(name)
         with transaction(self._engine) as connection:
             _refuse_while_used(connection, name, "removed")
-            connection.execute(delete(pair).where((pair.c.source == name) | (pair.c.target == name)))
+            _forget_pairs(connection, name)
+            for table in (fence_device, fencing, host_power, switching):
+                connection.execute(delete(table).where(table.c.host == name))
             connection.execute(delete(host).where(host.c.name == name))
+
+    def rules(self) -> Rules:
+        """Return what the operator wants of places; as usual where nothing was said. Raises UsageError for rules that
+        this program does not know."""
+        with transaction(self._engine) as connection:
+            found = connection.scalar(select(rules.c.wanted).where(rules.c.id == 1))
+        return rules_from_data(json.loads(found)) if found else Rules()
+
+    def put_rules(self, wanted: Rules) -> bool:
+        """Keep what the operator wants of places, instead of what was wanted before; return whether that changed."""
+        if self.rules() == wanted:
+            return False
+        with transaction(self._engine) as connection:
+            connection.execute(delete(rules))
+            connection.execute(insert(rules).values(id=1, wanted=json.dumps(rules_as_data(wanted))))
+        return True
 
     def tls_between(self, source: str, target: str) -> Probe:
         """Return whether encrypted migration worked when last tried between two hosts."""
@@ -91,6 +117,31 @@ class Inventory:
             values["seen_at"] = connection.scalar(select(now(connection)))
             if not connection.execute(update(pair).where(where).values(values)).rowcount:
                 connection.execute(insert(pair).values(source=source, target=target, **values))
+
+    def link_between(self, source: str, target: str) -> MeasuredLink | None:
+        """Return what got across between two hosts when that was last measured; None: it never was."""
+        there = (measured_link.c.source == source) & (measured_link.c.target == target)
+        with transaction(self._engine) as connection:
+            row = connection.execute(select(measured_link).where(there)).first()
+            instant = connection.scalar(select(now(connection))) or 0.0
+        return MeasuredLink(row.one, row.several, row.connections, max(instant - row.measured_at, 0.0)) if row else None
+
+    def keep_link(self, source: str, target: str, found: MeasuredLink) -> None:
+        """Keep what has just been measured, in place of what was before."""
+        there = (measured_link.c.source == source) & (measured_link.c.target == target)
+        figures = {"one": found.one, "several": found.several, "connections": found.connections}
+        with transaction(self._engine) as connection:
+            instant = connection.scalar(select(now(connection)))
+            connection.execute(delete(measured_link).where(there))
+            connection.execute(
+                insert(measured_link).values(source=source, target=target, measured_at=instant, **figures)
+            )
+
+
+def _forget_pairs(connection: Connection, name: str) -> None:
+    """Forget what was found out about a host's ways to and from others."""
+    for table in (pair, measured_link):
+        connection.execute(delete(table).where((table.c.source == name) | (table.c.target == name)))
 
 
 def _refuse_while_used(connection: Connection, name: str, change: str) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 QUEUED = "queued"
 """The state of a job that waits for a controller."""
+CLOSED = "closed"
+"""The state of a job that a person ended without anything being done."""
 NEEDS_PERSON = "needs a person"
 """The state of a job that was left to a person: nobody works on it, and it keeps other jobs away from its VM."""
 
@@ -37,7 +39,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One job with its steps. Times in seconds since the epoch, by the database's clock."""
+    """One job, with its steps where they were read. Times in seconds since the epoch, by the database's clock."""
 
     id: int
     kind: str
@@ -72,6 +74,13 @@ class Job:
     written_by: str = ""
     """The version of mudanza that wrote it last; empty: one that did not tell."""
     events: tuple[Event, ...] = ()
+    has_begun: bool = False
+    """Whether it has steps, where they were not read with it, too."""
+
+    @property
+    def left_to_person(self) -> bool:
+        """Whether nobody works on it before a person has looked."""
+        return self.ended_at is None and self.state == NEEDS_PERSON
 
     def steps_named(self, name: str) -> tuple[Step, ...]:
         """Return the steps of that name, in their order."""
@@ -82,7 +91,7 @@ class Job:
         """Whether it waits for a controller, or its controller died before it had decided anything."""
         if self.ended_at is not None:
             return False
-        return self.state == QUEUED or (self.queued_at is not None and self.abandoned and not self.steps)
+        return self.state == QUEUED or (self.queued_at is not None and self.abandoned and not self.has_begun)
 
     @property
     def way_out(self) -> str:

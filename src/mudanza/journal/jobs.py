@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, delete, insert, select, update
+from sqlalchemy import Column, ColumnElement, Connection, Engine, Row, Table, delete, exists, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from mudanza import __version__, clock
-from mudanza.journal.database import now, transaction
+from mudanza.journal.database import now, reading, transaction
 from mudanza.journal.errors import JournalLostError, LeaseLostError
 from mudanza.journal.handle import LEASE, LONG_LOOK, LONGEST_CALL, JobHandle, as_text, tell
-from mudanza.journal.identity import journal_id
+from mudanza.journal.identity import journal_id, new_owner
 from mudanza.journal.job import NEEDS_PERSON, QUEUED, Event, Job, NewJob, Step
 from mudanza.journal.protocol import PROTOCOL, refuse_unknown
+from mudanza.journal.requests import Request, earlier_of, keep_request
 from mudanza.journal.schema import event, job, step
+from mudanza.journal.tally import Tallies, tallies
 from mudanza.model.errors import BlockedError, UsageError
 from mudanza.model.units import format_duration
 
@@ -45,6 +44,8 @@ __all__ = [
 
 ADOPTED = "adopted"
 """The state of a job that another journal began, and that was lost with it."""
+REOPENED = "opened again"
+"""What is told of a job that had ended, and is worked on once more."""
 ABANDONED = "abandoned"
 UNFINISHED = "unfinished"
 """Words that choose jobs besides the states that they are in."""
@@ -59,6 +60,8 @@ class Filter:
     state: str | None = None
     """A job's state, or one of the words ABANDONED and UNFINISHED."""
     since: float | None = None
+    below: int | None = None
+    """Only those with lower numbers."""
 
 
 class Jobs:
@@ -66,7 +69,7 @@ class Jobs:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self.owner = new_owner()
 
     def _handle(self, job_id: int, epoch: int, since: float) -> JobHandle:
         return JobHandle(self._engine, job_id, epoch, self.owner, since)
@@ -77,15 +80,17 @@ class Jobs:
         return journal_id(self._engine)
 
     def begin(self, new: NewJob) -> JobHandle:
-        """Open a job. Raises BlockedError when the VM has an unfinished one."""
+        """Open a job. Raises BlockedError when the VM has an unfinished one, or the journal cannot be written."""
         since = clock.monotonic()
         try:
             with transaction(self._engine) as connection:
                 lease = {"owner": self.owner, "lease_until": now(connection) + LEASE}
-                key = self._insert(connection, new, state="preparing", **lease)
+                key = insert_job(connection, new, state="preparing", **lease)
                 tell(connection, key, 1, self.owner, "preparing")
         except IntegrityError:
             raise self._busy(new) from None
+        except JournalLostError as error:
+            raise error.before_anything() from error
         return self._handle(key, 1, since)
 
     def adopt(self, new: NewJob, steps: Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any] | None]]) -> int:
@@ -94,7 +99,7 @@ class Jobs:
         """
         try:
             with transaction(self._engine) as connection:
-                key = self._insert(connection, new, state=ADOPTED, owner=self.owner, lease_until=0.0)
+                key = insert_job(connection, new, state=ADOPTED, owner=self.owner, lease_until=0.0)
                 tell(connection, key, 1, self.owner, ADOPTED)
                 for n, (name, intent, outcome) in enumerate(steps, start=1):
                     told = {"outcome": as_text(outcome), "ended_at": now(connection)} if outcome is not None else {}
@@ -104,34 +109,29 @@ class Jobs:
             raise self._busy(new) from None
         return key
 
-    def put_down(self, new: NewJob) -> int:
-        """Put a job into the queue for any controller to take; return its number. Raises what ``begin`` raises."""
+    def put_down(self, new: NewJob, request: Request | None = None) -> int:
+        """Put a job into the queue for any controller to take; return its number. Raises what ``begin`` raises.
+
+        ``request``: what it was asked for under; asked for again, it is the same job, whatever has become of it. Raises
+        UsageError where something else was asked for under that key.
+        """
         try:
             with transaction(self._engine) as connection:
+                if request is not None and (earlier := earlier_of(connection, request)) is not None:
+                    return earlier
                 waiting = {"owner": "", "lease_until": 0.0, "queued_at": now(connection)}
-                key = self._insert(connection, new, state=QUEUED, **waiting)
+                key = insert_job(connection, new, state=QUEUED, **waiting)
                 tell(connection, key, 1, "", QUEUED)
+                if request is not None:
+                    keep_request(connection, request, key)
         except IntegrityError:
+            with transaction(self._engine) as connection:  # the same request, come twice at one instant
+                if request is not None and (earlier := earlier_of(connection, request)) is not None:
+                    return earlier
             raise self._busy(new) from None
+        except JournalLostError as error:
+            raise error.before_anything() from error
         return key
-
-    @staticmethod
-    def _insert(connection: Connection, new: NewJob, **values: Any) -> int:
-        about = {
-            "kind": new.kind,
-            "vm_uuid": new.vm_uuid,
-            "busy": new.vm_uuid,
-            "vm_name": new.vm_name,
-            "source": new.source,
-            "target": new.target,
-            "asked": as_text(new.asked),
-            "asked_by": new.asked_by,
-            "started_at": now(connection),
-            "protocol": PROTOCOL,
-            "written_by": __version__,
-        }
-        key = connection.execute(insert(job).values(**about, **values)).inserted_primary_key
-        return int(key[0]) if key else 0
 
     def _busy(self, new: NewJob) -> BlockedError:
         unfinished = self.unfinished_of(new.vm_uuid)
@@ -151,6 +151,22 @@ class Jobs:
             if connection.execute(update(job).where(asked_first).values(**values)).rowcount:
                 epoch = connection.scalar(select(job.c.epoch).where(job.c.id == job_id)) or 0
                 tell(connection, job_id, epoch, who, "to be cancelled")
+
+    def tune(self, job_id: int, changes: Mapping[str, Any], who: str) -> bool:
+        """Change what is asked of an unfinished job, for whoever works on it; return whether it was unfinished."""
+        with transaction(self._engine) as connection:
+            unfinished = (job.c.id == job_id) & job.c.ended_at.is_(None)
+            row = connection.execute(select(job.c.asked, job.c.epoch).where(unfinished).with_for_update()).first()
+            if row is None:
+                return False
+            before = json.loads(row.asked)
+            named = sorted({*before.get("named", ()), *changes})
+            connection.execute(
+                update(job).where(unfinished).values(asked=as_text({**before, **changes, "named": named}))
+            )
+            words = ", ".join(f"{name}={value}" for name, value in changes.items())
+            tell(connection, job_id, row.epoch, who, "tuned", words)
+            return True
 
     def claim(self, wanted: Sequence[int]) -> JobHandle | None:
         """Own the first of these jobs that still waits in the queue, or whose controller died before it decided
@@ -215,7 +231,7 @@ class Jobs:
                 again = {"ended_at": None, "busy": found.vm_uuid, "cancel_asked_by": None, "cancel_asked_at": None}
                 if row is None or self._own(connection, found, **again) != 1:
                     raise BlockedError(f"job {job_id} is being worked on", remedy="try again")
-                tell(connection, job_id, found.epoch + 1, self.owner, "opened again", f"was {found.state}")
+                tell(connection, job_id, found.epoch + 1, self.owner, REOPENED, f"was {found.state}")
         except IntegrityError:
             other = self.unfinished_of(found.vm_uuid)
             raise BlockedError(
@@ -241,9 +257,9 @@ class Jobs:
         found = self._read(job.c.vm_uuid == vm_uuid, job.c.ended_at.is_(None))
         return found[0] if found else None
 
-    def unfinished(self) -> tuple[Job, ...]:
-        """Return all unfinished jobs, the oldest first."""
-        return self._read(job.c.ended_at.is_(None))[::-1]
+    def unfinished(self, *, brief: bool = False) -> tuple[Job, ...]:
+        """Return all unfinished jobs, the oldest first. ``brief``: without their steps and events."""
+        return self._read(job.c.ended_at.is_(None), brief=brief)[::-1]
 
     def newest_of(self, vm_uuid: str) -> Job | None:
         """Return the newest job of a VM, None if it never had one."""
@@ -254,17 +270,23 @@ class Jobs:
         """Return the newest job of a VM, if it has ended and left something at its target; else None."""
         return if_left(self._read(job.c.vm_uuid == vm_uuid, limit=1))
 
-    def latest(self, limit: int, wanted: Filter | None = None) -> tuple[Job, ...]:
-        """Return the newest jobs, the newest first."""
+    def latest(self, limit: int, wanted: Filter | None = None, *, brief: bool = False) -> tuple[Job, ...]:
+        """Return the newest jobs, the newest first. ``brief``: without their steps and events, in a fraction of the
+        time."""
         wanted = wanted or Filter()
-        with transaction(self._engine) as connection:
+        with reading(self._engine) as connection:
             instant = connection.scalar(select(now(connection))) or 0.0
-        return self._read(*_conditions(wanted, instant), limit=limit)
+        return self._read(*_conditions(wanted, instant), limit=limit, brief=brief)
 
-    def _read(self, *conditions: ColumnElement[bool], limit: int | None = None) -> tuple[Job, ...]:
-        """Return jobs with their steps and events, the newest first."""
-        with transaction(self._engine) as connection:
-            return _jobs(connection, conditions, limit)
+    def _read(self, *conditions: ColumnElement[bool], limit: int | None = None, brief: bool = False) -> tuple[Job, ...]:
+        """Return jobs with their steps and events, the newest first; ``brief``: without these."""
+        with reading(self._engine) as connection:
+            return _jobs(connection, conditions, limit, brief=brief)
+
+    def counted(self) -> Tallies:
+        """Return figures of all jobs that have ended since the journal was made, those forgotten since among them."""
+        with reading(self._engine) as connection:
+            return tallies(connection)
 
     def forget(self, older_than: float) -> int:
         """Remove what ended more than that many seconds ago; return how many jobs went.
@@ -275,9 +297,29 @@ class Jobs:
             old = job.c.ended_at < now(connection) - older_than
             rows = connection.execute(select(job.c.id, job.c.report).where(old)).all()
             gone = [row.id for row in rows if not _leaves(json.loads(row.report or "{}"))]
-            for part in (gone[at : at + 500] for at in range(0, len(gone), 500)):
+            for part in _portions(gone):
                 connection.execute(delete(job).where(job.c.id.in_(part), job.c.ended_at.is_not(None)))
         return len(gone)
+
+
+def insert_job(connection: Connection, new: NewJob, **values: Any) -> int:
+    """Write a new job down, within somebody's transaction; return its number. Raises IntegrityError where its VM has an
+    unfinished one."""
+    about = {
+        "kind": new.kind,
+        "vm_uuid": new.vm_uuid,
+        "busy": new.vm_uuid,
+        "vm_name": new.vm_name,
+        "source": new.source,
+        "target": new.target,
+        "asked": as_text(new.asked),
+        "asked_by": new.asked_by,
+        "started_at": now(connection),
+        "protocol": PROTOCOL,
+        "written_by": __version__,
+    }
+    key = connection.execute(insert(job).values(**about, **values)).inserted_primary_key
+    return int(key[0]) if key else 0
 
 
 def _leaves(report: dict[str, Any]) -> bool:
@@ -293,6 +335,8 @@ def if_left(found: Sequence[Job]) -> Job | None:
 def _conditions(wanted: Filter, instant: float) -> Iterable[ColumnElement[bool]]:
     if wanted.vm is not None:
         yield (job.c.vm_name == wanted.vm) | (job.c.vm_uuid == wanted.vm)
+    if wanted.below is not None:
+        yield job.c.id < wanted.below
     if wanted.since is not None:
         yield job.c.started_at >= instant - wanted.since
     if wanted.state == UNFINISHED:
@@ -309,16 +353,38 @@ def unfinished_at(connection: Connection, host: str) -> tuple[Job, ...]:
     return _jobs(connection, (involved,), None)[::-1]
 
 
-def _jobs(connection: Connection, conditions: Iterable[ColumnElement[bool]], limit: int | None) -> tuple[Job, ...]:
-    query = select(job, now(connection).label("read_at")).where(*conditions).order_by(job.c.id.desc()).limit(limit)
-    return tuple(_job(connection, row) for row in connection.execute(query).all())
+def _jobs(
+    connection: Connection, conditions: Iterable[ColumnElement[bool]], limit: int | None, *, brief: bool = False
+) -> tuple[Job, ...]:
+    has_begun = exists().where(step.c.job == job.c.id).label("has_begun")
+    query = select(job, has_begun, now(connection).label("read_at")).where(*conditions)
+    rows = connection.execute(query.order_by(job.c.id.desc()).limit(limit)).all()
+    numbers = [row.id for row in rows]
+    if brief:
+        return tuple(_job(row, (), ()) for row in rows)
+    steps, events = _of_jobs(connection, step, step.c.n, numbers), _of_jobs(connection, event, event.c.id, numbers)
+    return tuple(_job(row, steps[row.id], events[row.id]) for row in rows)
 
 
-def _job(connection: Connection, row: Row[Any]) -> Job:
+def _of_jobs(
+    connection: Connection, table: Table, order: Column[Any], numbers: Sequence[int]
+) -> Mapping[int, list[Row[Any]]]:
+    """Return the rows of a table that belong to these jobs, by job, in their order."""
+    found: dict[int, list[Row[Any]]] = {number: [] for number in numbers}
+    for part in _portions(numbers):
+        for row in connection.execute(select(table).where(table.c.job.in_(part)).order_by(order)):
+            found[row.job].append(row)
+    return found
+
+
+def _portions(numbers: Sequence[int]) -> Iterable[Sequence[int]]:
+    """Yield as many at a time as go into one statement."""
+    return (numbers[at : at + 500] for at in range(0, len(numbers), 500))
+
+
+def _job(row: Row[Any], steps: Iterable[Row[Any]], events: Iterable[Row[Any]]) -> Job:
     fields = dict(row._mapping)
     fields.pop("busy")
-    steps = connection.execute(select(step).where(step.c.job == row.id).order_by(step.c.n))
-    events = connection.execute(select(event).where(event.c.job == row.id).order_by(event.c.id))
     runs = fields["ended_at"] is None and fields["state"] != QUEUED
     return Job(
         **{
@@ -327,6 +393,7 @@ def _job(connection: Connection, row: Row[Any]) -> Job:
             "report": json.loads(fields["report"] or "{}"),
             "steps": tuple(_step(entry) for entry in steps),
             "events": tuple(Event(each.at, each.epoch, each.owner, each.state, each.detail) for each in events),
+            "has_begun": bool(fields["has_begun"]),
             "abandoned": runs and fields["lease_until"] < fields["read_at"],
         }
     )

@@ -13,18 +13,38 @@ PROTOCOL = 2
 """Raised whenever a word in the journal gets another meaning, so that earlier versions keep off. 1: up to schema 2."""
 QUEUED_MOVE = "move"
 """The kind of a job of which nobody has decided yet how it will be done."""
-KINDS = frozenset({QUEUED_MOVE, "live", "cold", "relocate"})
+MOVES = frozenset({"live", "cold", "relocate"})
+"""Kinds of jobs that bring a VM, or its disks, from one place to another."""
+RESTART = "restart"
+"""The kind of a job that starts a VM elsewhere whose host is lost."""
+KINDS = MOVES | {
+    QUEUED_MOVE,
+    RESTART,
+    "cpu",
+    "protect",
+    "failover",
+    "reprotect",
+    "set apart",
+    "test failover",
+    "recovery",
+}
 STEPS = frozenset(
     {
         "abort",
+        "activate",
         "adopt",
         "autostart",
+        "await",
+        "begin backup",
+        "bring up",
         "cancel",
         "carry",
         "carry TPM",
+        "carry point",
         "claim",
         "close",
         "compare",
+        "compare blocks",
         "copy",
         "create volume",
         "decide",
@@ -32,20 +52,38 @@ STEPS = frozenset(
         "define saved",
         "delete volume",
         "disarm",
+        "drop checkpoints",
         "drop forgotten copies",
+        "drop replica",
+        "end backup",
+        "go on",
+        "hold",
+        "hook",
+        "let go",
         "name base",
+        "pause",
+        "pin point",
         "pivot",
+        "post-copy",
+        "prove",
         "put history back",
         "rearm",
         "release claim",
         "release source",
         "remember history",
+        "retire copy",
+        "set apart",
+        "set clock",
         "set history aside",
         "settle",
         "shut down",
         "start",
+        "stood still",
         "take back",
+        "take off double",
+        "thin points",
         "transfer",
+        "unpin point",
     }
 )
 

@@ -41,6 +41,7 @@
 #define BLOCK_MAGIC "MUDDATA1"
 #define SECOND 1000000000ULL
 #define MILLISECOND 1000000ULL
+#define TICK (5 * MILLISECOND)
 
 enum {
     SECTOR = 512,
@@ -90,6 +91,7 @@ static struct header layout; /* all zero while there is no data disk */
 static int disk_fd = -1;     /* O_DIRECT | O_SYNC: what was written is there to stay */
 static int bulk_fd = -1;     /* O_DIRECT */
 static atomic_ullong last_seq, tick_gap, disk_errors, dropped_clients;
+static atomic_ullong write_gap; /* the longest time between two pages of the memory writer, since it was asked for */
 static atomic_int client_count, burners;
 static uint64_t beat_period = 20 * MILLISECOND;
 static uint32_t crc_table[8][256];
@@ -345,7 +347,7 @@ static void send_to_clients(const char *line, ssize_t length)
     atomic_store(&client_count, count);
 }
 
-/* One line a beat: seq, guest's monotonic ns, longest turn of this loop and of the 1 ms tick since the
+/* One line a beat: seq, guest's monotonic ns, longest turn of this loop and of the tick since the
    last beat (ns), boot number. A number that is not safely on the disk is never sent, but tried again. */
 static void beat_forever(void)
 {
@@ -378,7 +380,7 @@ static void beat_forever(void)
 }
 
 /* Feels page-fault and scheduling stalls without ever waiting for the disk. It only reads, so that an
-   idle guest dirties next to nothing. */
+   idle guest dirties next to nothing. (A tick of 1 ms took a seventh of a CPU where guests are emulated.) */
 static void *tick_forever(void *unused)
 {
     (void)unused;
@@ -387,7 +389,7 @@ static void *tick_forever(void *unused)
     volatile uint8_t *pages = aligned(TICK_PAGES * PAGE);
     fill_random((void *)pages, TICK_PAGES * PAGE, &seed);
     for (unsigned turn = 0;; turn++) {
-        sleep_until(now_ns() + MILLISECOND);
+        sleep_until(now_ns() + TICK);
         (void)pages[(turn % TICK_PAGES) * PAGE];
         uint64_t now = now_ns(), gap = now - previous;
         previous = now;
@@ -432,17 +434,26 @@ static uint64_t await_work(struct writer *writer, uint64_t *since)
 }
 
 /* Every page is made from a number of its own, kept apart from it: a page that went back to an older
-   content, or to none, does not fit its number any more. Guarded by memory.idle. */
+   content, or to none, does not fit its number any more. Of a page that was changed a little since, the first word is
+   kept apart as well. Guarded by memory.idle. */
 static struct {
     uint8_t *start;
-    uint64_t *numbers;
+    uint64_t *numbers, *words;
     uint64_t size, at, seed;
 } set;
+
+static atomic_bool little; /* the memory writer changes one word of each page, not all of it */
+
+static void change_word(uint64_t page)
+{
+    *(uint64_t *)(set.start + page * PAGE) = set.words[page] = next_random(&set.seed);
+}
 
 static void write_page(uint64_t page)
 {
     uint64_t number = set.numbers[page] = next_random(&set.seed);
     fill_random(set.start + page * PAGE, PAGE, &number);
+    set.words[page] = *(uint64_t *)(set.start + page * PAGE);
 }
 
 static void *pages_of(uint64_t bytes)
@@ -466,12 +477,14 @@ static void resize_if_asked(void)
     if (set.size) {
         munmap(set.start, set.size);
         munmap(set.numbers, set.size / PAGE * sizeof *set.numbers);
+        munmap(set.words, set.size / PAGE * sizeof *set.words);
     }
     set.size = wanted;
     set.at = 0;
     if (wanted) {
         set.start = pages_of(wanted);
         set.numbers = pages_of(wanted / PAGE * sizeof *set.numbers);
+        set.words = pages_of(wanted / PAGE * sizeof *set.words);
     }
     for (uint64_t page = 0; page < wanted / PAGE; page++)
         write_page(page);
@@ -481,18 +494,30 @@ static void resize_if_asked(void)
     pthread_mutex_unlock(&lock);
 }
 
+static void note_gap(uint64_t *previous)
+{
+    uint64_t now = now_ns();
+    if (now - *previous > atomic_load(&write_gap))
+        atomic_store(&write_gap, now - *previous);
+    *previous = now;
+}
+
 static void *write_memory_forever(void *unused)
 {
     (void)unused;
-    uint64_t credit = 0, since = now_ns();
+    uint64_t credit = 0, since = now_ns(), previous = 0;
     set.seed = now_ns() | 1;
     for (;;) {
-        uint64_t rate = await_work(&memory, &since);
+        uint64_t waiting = since, rate = await_work(&memory, &since);
+        uint64_t size = set.size;
         resize_if_asked();
+        if (since != waiting || size != set.size || !previous)
+            previous = now_ns(); /* what it was not asked to write is no gap */
         for (uint64_t due = units_due(rate, PAGE, &since, &credit); due && set.size; due--) {
-            write_page(set.at / PAGE);
+            (atomic_load(&little) ? change_word : write_page)(set.at / PAGE);
             set.at = (set.at + PAGE) % set.size;
             atomic_fetch_add(&memory.written, PAGE);
+            note_gap(&previous);
         }
     }
     return NULL;
@@ -638,9 +663,11 @@ static bool page_is_whole(uint64_t page)
 {
     uint64_t number = set.numbers[page];
     const uint64_t *word = (const uint64_t *)(set.start + page * PAGE);
-    for (size_t i = 0; i < PAGE / sizeof *word; i++)
-        if (word[i] != next_random(&number))
+    for (size_t i = 0; i < PAGE / sizeof *word; i++) {
+        uint64_t expected = next_random(&number);
+        if (word[i] != (i ? expected : set.words[page]))
             return false;
+    }
     return true;
 }
 
@@ -744,6 +771,19 @@ static void keep(int out, bool in_tpm, bool given, uint64_t number)
         dprintf(out, "ok %" PRIu64 "\n", number);
 }
 
+/* Keeps a number in the disk's last sector, and answers once it is there to stay; without one, tells which is. */
+static void turn(int out, bool given, uint64_t number)
+{
+    uint64_t place = layout.disk_bytes / SECTOR * SECTOR - SECTOR, *sector = aligned(SECTOR);
+    memset(sector, 0, SECTOR);
+    *sector = number;
+    if (given ? write_sector(sector, place) : pread(disk_fd, sector, SECTOR, (off_t)place) == SECTOR)
+        dprintf(out, "ok %" PRIu64 "\n", *sector);
+    else
+        dprintf(out, "error the disk's last sector: %s\n", strerror(errno));
+    free(sector);
+}
+
 static void answer(int out, const char *line)
 {
     char word[16] = "";
@@ -755,12 +795,16 @@ static void answer(int out, const char *line)
         keep(out, strcmp(word, "tpm") == 0, words > 1, first);
     else if (strcmp(word, "memverify") == 0)
         verify_memory(out);
-    else if ((strcmp(word, "verify") == 0 || strcmp(word, "sum") == 0) && no_disk())
+    else if (strcmp(word, "gap") == 0)
+        dprintf(out, "ok %llu\n", atomic_exchange(&write_gap, 0));
+    else if ((strcmp(word, "verify") == 0 || strcmp(word, "sum") == 0 || strcmp(word, "turn") == 0) && no_disk())
         dprintf(out, "%s\n", no_disk());
     else if (strcmp(word, "verify") == 0)
         verify(out);
     else if (strcmp(word, "sum") == 0)
         sum(out, first, second);
+    else if (strcmp(word, "turn") == 0)
+        turn(out, words > 1, first);
     else if (strcmp(word, "poweroff") == 0) {
         dprintf(out, "ok\n");
         power_off();
@@ -822,6 +866,7 @@ static void *apply_settings(void *unused)
     (void)unused;
     set_burners((int)setting("burn", 0));
     set_rate(&disk, layout.disk_bytes ? setting("diskwrite", 0) : 0);
+    atomic_store(&little, setting("little", 0));
     uint64_t bytes = setting("workingset", 0);
     if ((bytes && !set_working_set(bytes)) || !set_memory_rate(setting("write", 0)))
         say("not enough memory for the working set");

@@ -1,7 +1,8 @@
 """The outside client: a program that runs in the lab's client seat and talks to one guest.
 
 ``watch`` sends ICMP echoes and reads the heartbeat, recording all of it; ``ask`` puts one question to the
-guest's agent; ``await`` waits for a guest to come up. Standard library only: it must start at once.
+guest's agent; ``turns`` has guests write one sequence; ``await`` waits for a guest to come up. Standard library
+only: it must start at once.
 """
 
 from __future__ import annotations
@@ -273,6 +274,26 @@ def ask(address: str, question: str, limit: float) -> str:
     return answer.strip()
 
 
+def take_turns(addresses: Sequence[str], out: TextIO, limit: float) -> None:
+    """Have guests write one sequence by turns, each number once the one before is on its disk, until SIGTERM or
+    ``limit`` seconds; tell each one. Raises MudanzaError when one does not answer within that time."""
+    over: list[int] = []
+    signal.signal(signal.SIGTERM, lambda *_: over.append(1))
+    end, number = time.monotonic() + limit, 0
+    try:
+        connections = [socket.create_connection((address, CONTROL_PORT), timeout=limit) for address in addresses]
+        answers = [connection.makefile("rb") for connection in connections]
+        while not over and time.monotonic() < end:
+            number += 1
+            connections[number % len(addresses)].sendall(f"turn {number}\n".encode())
+            answer = answers[number % len(addresses)].readline().decode().strip()
+            if answer != f"ok {number}":
+                raise MudanzaError(f"{addresses[number % len(addresses)]} answered turn {number} with: {answer}")
+            print(number, file=out, flush=True)
+    except OSError as error:
+        raise MudanzaError(f"turn {number} got no answer: {error}") from error
+
+
 def await_guest(address: str, limit: float) -> None:
     """Wait until the guest answers ping and sends a beat. Raises MudanzaError saying what is missing."""
     end = time.monotonic() + limit
@@ -325,6 +346,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asking.add_argument("address")
     asking.add_argument("question")
     asking.add_argument("--limit", type=float, required=True, help="seconds")
+    turning = verbs.add_parser("turns")
+    turning.add_argument("addresses", nargs="+")
+    turning.add_argument("--limit", type=float, required=True, help="seconds")
     awaiting = verbs.add_parser("await")
     awaiting.add_argument("address")
     awaiting.add_argument("--limit", type=float, required=True, help="seconds")
@@ -334,6 +358,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             watch(options.address, options.out, options.duration_limit, options.step)
         elif options.verb == "ask":
             print(ask(options.address, options.question, options.limit))
+        elif options.verb == "turns":
+            take_turns(options.addresses, sys.stdout, options.limit)
         else:
             await_guest(options.address, options.limit)
     except MudanzaError as error:

@@ -51,6 +51,8 @@ class GuestSpec:
     """Memory dirtied, from the start."""
     working_set: int = 0
     """Memory filled with incompressible data, and rewritten at the write rate; 0: chosen when first needed."""
+    changes_little: bool = False
+    """Of each page that it dirties it changes one word only, and not all of it."""
     disk_write_rate: int = 0
     beat: float = 0.02
     burn: int = 0
@@ -62,6 +64,8 @@ class GuestSpec:
     """OVMF instead of a BIOS, with variables of its own in NVRAM."""
     tpm: bool = False
     """An emulated TPM 2.0."""
+    guest_agent: bool = False
+    """QEMU's own guest agent runs in it."""
     stubborn: bool = False
     """It does not heed the power button."""
     devices: str = ""
@@ -135,12 +139,14 @@ def command_line(spec: GuestSpec) -> str:
         "beat": round(spec.beat * 1000),
         "write": spec.write_rate,
         "workingset": spec.working_set,
+        "little": int(spec.changes_little),
         "diskwrite": spec.disk_write_rate,
         "burn": spec.burn,
         "stubborn": int(spec.stubborn),
     }
-    # Mitigations cost emulated CPUs a lot, and a lab guest has no secrets.
-    kernel = "console=ttyS0 quiet loglevel=3 panic=1 mitigations=off ipv6.disable=1"
+    # Mitigations, and looking whether ciphers work, cost emulated CPUs a lot, and a lab guest has no secrets.
+    kernel = "console=ttyS0 quiet loglevel=3 panic=1 mitigations=off ipv6.disable=1 cryptomgr.notests"
+    kernel += " initcall_blacklist=load_system_certificate_list"
     return " ".join([kernel, *(f"mudanza.{key}={value}" for key, value in settings.items())])
 
 
@@ -188,6 +194,8 @@ def domain_xml(spec: GuestSpec, boot: BootFiles, disk_paths: Sequence[str]) -> s
     _add(serial, "log", file=console_log(str(spec.uuid)), append="on")
     _add(serial, "target", port="0")
     _add(_add(devices, "console", type="pty"), "target", type="serial", port="0")
+    if spec.guest_agent:
+        _add(_add(devices, "channel", type="unix"), "target", type="virtio", name="org.qemu.guest_agent.0")
     _add(devices, "memballoon", model="virtio")
     if spec.vnc:
         _add(devices, "graphics", type="vnc", autoport="yes", listen="127.0.0.1")

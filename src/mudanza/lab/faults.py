@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mudanza.lab import host as hosts
 from mudanza.lab import layout, network, pki
+from mudanza.lab.fence_agent import fence_mood
 from mudanza.lab.lab import Lab
 from mudanza.lab.process import LabError, ProcessId
 from mudanza.model.errors import UsageError
@@ -73,9 +74,26 @@ def heal(lab: Lab, host: str) -> None:
     network.set_link(lab.cell(layout.SWITCH), lab.cell(host).name, up=True)
 
 
+def part(lab: Lab, host: str, other: str) -> None:
+    """Let nothing through between two hosts; the seats see them both."""
+    for name in (host, other):
+        network.set_isolated(lab.cell(layout.SWITCH), lab.cell(name).name, isolated=True)
+
+
+def join(lab: Lab, host: str, other: str) -> None:
+    """Let them reach each other again."""
+    for name in (host, other):
+        network.set_isolated(lab.cell(layout.SWITCH), lab.cell(name).name, isolated=False)
+
+
 def slow(lab: Lab, host: str, rate: int | None) -> None:
     """Cap the wire of a host or seat, both ways, in bytes per second; none lifts the cap."""
     lab.set_uplink(host, rate)
+
+
+def slow_each(lab: Lab, host: str, rate: int | None) -> None:
+    """Cap each TCP connection that leaves a host by itself, in bytes per second; none lifts the cap."""
+    network.set_flow_rate(lab.cell(host), rate)
 
 
 def kill_daemon(lab: Lab, host: str) -> None:
@@ -231,9 +249,9 @@ _READERS: Mapping[str, Callable[[str], object]] = {"rate": _read_rate, "leave": 
 ALL: Mapping[str, Fault] = {
     (name := function.__name__.replace("_", "-")): Fault(name, function)
     for function in (
-        kill_host, boot_host, cut, heal, slow, kill_daemon, stop_daemon, cont_daemon, start_daemon,
-        kill_qemu, stop_qemu, cont_qemu, fill, unfill,
-        take_ports, free_ports, strange_certificates, right_certificates,
+        kill_host, boot_host, cut, heal, part, join, slow, slow_each,
+        kill_daemon, stop_daemon, cont_daemon, start_daemon, kill_qemu, stop_qemu, cont_qemu, fill, unfill,
+        take_ports, free_ports, strange_certificates, right_certificates, fence_mood,
     )
 }  # fmt: skip
 """Every fault by name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import time
 import uuid
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from lxml import etree
 from mudanza.lab import client, layout, state
 from mudanza.lab.cell import Cell
 from mudanza.lab.domain import FIRMWARE, BootFiles, GuestSpec, console_log, domain_xml, mac_of, volume_xml
+from mudanza.lab.guest_agent import with_guest_agent
 from mudanza.lab.image import guest_image
 from mudanza.lab.lab import Lab
 from mudanza.lab.process import LabError
@@ -22,6 +24,8 @@ from mudanza.model.errors import UsageError
 
 BOOT_LIMIT = 120.0
 """Seconds a guest may take from its start to its first beat; software emulation on a loaded machine is slow."""
+REFRESH_LIMIT, REFRESH_AGAIN = 30.0, 0.1
+"""Seconds that others may take to make volumes in a pool, and between two tries to look into it."""
 COMMAND_LIMIT = 60.0
 """Seconds the agent may take to answer; reading a whole disk takes about 10 s a GiB."""
 PROGRAM_START = 10.0
@@ -50,8 +54,10 @@ class Guest:
         """Put one command to the agent, from the client seat, and return its answer.
 
         ``mem RATE``, ``workingset BYTES``, ``disk RATE`` and ``burn THREADS`` set; ``quiet`` stops all writers
-        and returns when they stand still; ``nvram [NUMBER]`` and ``tpm [NUMBER]`` keep a number there, or tell which
-        is kept; ``sync``, ``verify``, ``memverify``, ``sum OFFSET LENGTH``, ``stats``, ``poweroff``.
+        and returns when they stand still; ``nvram [NUMBER]``, ``tpm [NUMBER]`` and ``turn [NUMBER]`` keep a number
+        there, or in the disk's last sector, or tell which is kept; ``gap`` tells and forgets the longest time (ns)
+        between two pages of its memory writer; ``sync``, ``verify``, ``memverify``, ``sum OFFSET LENGTH``,
+        ``stats``, ``poweroff``.
         Raises LabError when it does not answer or answers anything but ``ok``.
         """
         answer = self._from_client_seat("ask", limit, question)
@@ -75,6 +81,10 @@ class Guest:
         Raises LabError if a page holds anything else, such as an older content.
         """
         return int(self.command("memverify"))
+
+    def longest_write_gap(self) -> float:
+        """Return the longest time between two pages of its memory writer since this was asked last. Seconds."""
+        return int(self.command("gap")) / 10**9
 
     def sum(self, offset: int, length: int) -> int:
         """Return the CRC-32 of a part of the disk as the guest reads it. Bytes, whole sectors."""
@@ -131,7 +141,7 @@ class Guest:
             if self.uuid in virsh(cell, "list", "--all", "--uuid"):
                 own = ",".join(_own_disks(virsh(cell, "dumpxml", "--inactive", self.uuid)))
                 for pool in virsh(cell, "pool-list", "--name").split():
-                    virsh(cell, "pool-refresh", pool)  # libvirt deletes only the volumes it knows of
+                    _refresh(cell, pool)  # libvirt deletes only the volumes it knows of
                 virsh(cell, "undefine", self.uuid, *UNDEFINE_WITH, *(("--storage", own) if own else ()))
         _forget(self.lab, self.address)
 
@@ -144,7 +154,7 @@ def create_guest(lab: Lab, spec: GuestSpec, on: str = "h1", *, limit: float = BO
     """
     _require_parts(spec)
     cell = lab.cell(on)
-    boot = _boot_files(lab)
+    boot = _boot_files(lab, guest_agent=spec.guest_agent)
     spec = replace(spec, uuid=spec.uuid or str(uuid.uuid4()))
     with ExitStack() as undo:
         address = _reserve(lab, spec)
@@ -182,9 +192,9 @@ def virsh(cell: Cell, *arguments: str, stdin: str | None = None, check: bool = T
     return cell.run(["virsh", "-q", "-c", "qemu:///system", *arguments], stdin=stdin, check=check).stdout
 
 
-def _boot_files(lab: Lab) -> BootFiles:
+def _boot_files(lab: Lab, *, guest_agent: bool) -> BootFiles:
     """Put the guest image where the lab's hosts see it, and return the paths there."""
-    image = guest_image()
+    image = with_guest_agent(guest_image()) if guest_agent else guest_image()
     name = image.kernel.parent.name
     place = lab.directory / "boot" / name
     with state.locked(lab.directory):
@@ -222,11 +232,26 @@ def _create_disks(cell: Cell, spec: GuestSpec, undo: ExitStack) -> list[str]:
 
 
 def _create_volume(cell: Cell, pool: str, xml: str, undo: ExitStack) -> str:
+    _refresh(cell, pool)  # of a shared one it knows what it has seen itself, and that may be gone
     virsh(cell, "vol-create", "--pool", pool, "--file", "/dev/stdin", stdin=xml)
     name = etree.fromstring(xml).findtext("name")
     path = virsh(cell, "vol-path", "--pool", pool, "--vol", str(name)).strip()
     undo.callback(virsh, cell, "vol-delete", "--vol", path)
     return path
+
+
+def _refresh(cell: Cell, pool: str) -> None:
+    """Have libvirt look into a pool, as soon as nobody makes a volume in it: it refuses meanwhile."""
+    until = time.monotonic() + REFRESH_LIMIT
+    while True:
+        try:
+            virsh(cell, "pool-refresh", pool)
+        except LabError as error:
+            if "asynchronous jobs" not in str(error) or time.monotonic() >= until:
+                raise
+            time.sleep(REFRESH_AGAIN)
+        else:
+            return
 
 
 def _image_below(cell: Cell, spec: GuestSpec) -> tuple[str, str]:

@@ -5,7 +5,6 @@ Nothing is installed: the kernel package is downloaded and unpacked into a scrat
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
 import re
@@ -22,6 +21,8 @@ CACHE = Path("/var/cache/mudanza/lab")
 """Every lab host sees it at this path, as a direct kernel boot needs."""
 
 SCRATCH = ".build-"
+INITRD = "initrd.cpio"
+"""Not compressed: an emulated CPU is slow to unpack it."""
 
 KERNEL_PACKAGE = "linux-image-cloud-amd64"
 DOWNLOAD_LIMIT = 300.0
@@ -47,14 +48,9 @@ NEEDED = {
 }
 """Program → the Debian package it comes with."""
 
-INIT = """\
+INIT_SOURCE = Path(__file__).with_name("init.c")
+SETUP = """\
 #!/bin/busybox sh
-/bin/busybox mkdir -p /proc /sys /dev /tmp
-/bin/busybox --install -s /bin
-mount -t proc proc /proc
-mount -t sysfs sysfs /sys
-mount -t devtmpfs devtmpfs /dev
-for module in /modules/*.ko; do insmod "$module"; done
 [ -d /sys/firmware/efi ] && mount -t efivarfs efivarfs /sys/firmware/efi/efivars
 address=$(sed -n 's|.*mudanza\\.ip=\\([0-9./]*\\).*|\\1|p' /proc/cmdline)
 host=${address%/*}
@@ -103,7 +99,7 @@ def guest_image(cache: Path = CACHE) -> GuestImage:
             _require_programs()
             with tempfile.TemporaryDirectory(dir=cache, prefix=SCRATCH) as scratch:
                 _build(package, Path(scratch)).rename(home)
-    return GuestImage(kernel=home / "vmlinuz", initrd=home / "initrd.gz")
+    return GuestImage(kernel=home / "vmlinuz", initrd=home / INITRD)
 
 
 def _remove_leftovers(cache: Path) -> None:
@@ -132,7 +128,7 @@ def _which(program: str) -> str | None:
     return shutil.which(program, path=BASE_ENVIRONMENT["PATH"])
 
 
-def _run(
+def run_step(
     argv: list[str],
     *,
     directory: Path = Path("/"),
@@ -157,7 +153,7 @@ def _kernel_package(cache: Path) -> Path:
     _require_programs()
     name = _real_package_name()
     with tempfile.TemporaryDirectory(dir=cache, prefix=SCRATCH) as scratch:
-        _run(
+        run_step(
             ["apt-get", "-o", "APT::Sandbox::User=root", "download", name],
             directory=Path(scratch),
             limit=DOWNLOAD_LIMIT,
@@ -169,7 +165,7 @@ def _kernel_package(cache: Path) -> Path:
 
 def _real_package_name() -> str:
     """Return the package the meta package stands for, such as ``linux-image-6.1.0-56-cloud-amd64``."""
-    listing = _run(["apt-cache", "depends", KERNEL_PACKAGE], remedy="run: apt-get update")
+    listing = run_step(["apt-cache", "depends", KERNEL_PACKAGE], remedy="run: apt-get update")
     match = re.search(r"Depends: (linux-image-\d\S*)", listing)
     if not match:
         raise LabError(
@@ -185,37 +181,41 @@ def _kernel_version(package: Path) -> str:
 
 def _content_hash(package: Path) -> str:
     agent = (source.read_text() for source in AGENT_SOURCES)
-    parts = (package.name, *agent, INIT, INITTAB, PROFILE, *COMPILE, *MODULES)
+    parts = (package.name, *agent, INIT_SOURCE.read_text(), SETUP, INITTAB, PROFILE, *COMPILE, *MODULES)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def _build(package: Path, scratch: Path) -> Path:
     """Build kernel and initramfs below ``scratch`` and return the directory that holds both."""
     unpacked, root, result = scratch / "kernel", scratch / "root", scratch / "result"
-    _run(["dpkg", "-x", str(package), str(unpacked)])
-    for directory in (root / "bin", root / "etc", root / "modules", result):
+    run_step(["dpkg", "-x", str(package), str(unpacked)])
+    for directory in (*(root / name for name in ("bin", "dev", "etc", "modules", "proc", "sys", "tmp")), result):
         directory.mkdir(parents=True)
     busybox = _which("busybox")
     assert busybox, "looked for before"
     shutil.copy(busybox, root / "bin/busybox")
+    for applet in run_step([busybox, "--list"]).split():  # an emulated CPU takes long to make them when it boots
+        if applet != "busybox":
+            (root / "bin" / applet).symlink_to("busybox")
     for number, module in enumerate(_modules_in_order(unpacked, _kernel_version(package))):
         shutil.copy(module, root / f"modules/{number:02}-{module.name}")
-    _run([*COMPILE, "-o", str(root / "agent"), *(str(source) for source in AGENT_SOURCES if source.suffix == ".c")])
-    (root / "init").write_text(INIT)
-    (root / "init").chmod(0o755)
+    run_step([*COMPILE, "-o", str(root / "agent"), *(str(source) for source in AGENT_SOURCES if source.suffix == ".c")])
+    run_step([*COMPILE, "-o", str(root / "init"), str(INIT_SOURCE)])
+    (root / "setup").write_text(SETUP)
+    (root / "setup").chmod(0o755)
     (root / "etc/inittab").write_text(INITTAB)
     (root / "etc/profile").write_text(PROFILE)
-    _pack(root, result / "initrd.gz")
+    pack(root, result / INITRD)
     shutil.copy(next((unpacked / "boot").glob("vmlinuz-*")), result / "vmlinuz")
     return result
 
 
 def _modules_in_order(unpacked: Path, version: str) -> list[Path]:
     """Return the module files in an order that satisfies every dependency."""
-    _run(["depmod", "-b", str(unpacked), version])
+    run_step(["depmod", "-b", str(unpacked), version])
     ordered: dict[Path, None] = {}
     for name in MODULES:
-        listing = _run(["modprobe", "-d", str(unpacked), "-S", version, "--show-depends", name])
+        listing = run_step(["modprobe", "-d", str(unpacked), "-S", version, "--show-depends", name])
         for line in listing.splitlines():
             verb, _, path = line.strip().partition(" ")
             if verb == "insmod":
@@ -223,10 +223,8 @@ def _modules_in_order(unpacked: Path, version: str) -> list[Path]:
     return list(ordered)
 
 
-def _pack(root: Path, target: Path) -> None:
+def pack(root: Path, target: Path) -> None:
+    """Make an archive of a directory, as the kernel unpacks it into its first file system."""
     names = [".", *sorted(str(path.relative_to(root)) for path in root.rglob("*"))]
-    archive = target.with_suffix(".cpio")
-    packing = ["cpio", "--quiet", "--create", "--format=newc", "--owner=0:0", f"--file={archive}"]
-    _run(packing, directory=root, stdin="\n".join(names))
-    target.write_bytes(gzip.compress(archive.read_bytes(), compresslevel=6, mtime=0))
-    archive.unlink()
+    packing = ["cpio", "--quiet", "--create", "--format=newc", "--owner=0:0", f"--file={target}"]
+    run_step(packing, directory=root, stdin="\n".join(names))

@@ -170,6 +170,9 @@ class Lab:
     def stop_host(self, name: str) -> None:
         """Kill a host: everything on it is gone at once, its disks and its libvirt configuration stay."""
         self._require_host(name)
+        # The wire first: a machine that loses its power says no farewell to those connected to it. Left to the
+        # kernel, it also goes on answering for a moment after its last process.
+        network.unplug(self.cell(layout.SWITCH), name)
         self.cell(name).kill()
 
     def boot_host(self, name: str) -> Cell:

@@ -22,6 +22,8 @@ QUEUE_LATENCY_MS = 50
 BURST_SECONDS = 0.004
 """A capped port may send this much at once: one tick of a slow kernel clock."""
 SMALLEST_BURST = 64 * 1024
+FLOW_LANES = 16
+"""How many connections are told apart where each of them is capped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ def build_switch(switch: Cell) -> None:
 
 def plug(switch: Cell, cell: Cell) -> None:
     """Lay the wire between the switch and a cell, in place of the one of a dead predecessor."""
-    _unplug(switch, cell.name)
+    unplug(switch, cell.name)
     _ip(
         switch,
         f"link add {cell.name} type veth peer name {UPLINK} netns {cell.pid}",
@@ -49,7 +51,8 @@ def plug(switch: Cell, cell: Cell) -> None:
     )
 
 
-def _unplug(switch: Cell, port: str) -> None:
+def unplug(switch: Cell, port: str) -> None:
+    """Take the wire between the switch and a cell away, if there is one."""
     try:
         _ip(switch, f"link delete {port}")
     except LabError:
@@ -104,9 +107,36 @@ def _discipline(rate: int | None) -> list[str]:
     return ["tbf", "rate", f"{rate * 8}bit", "burst", str(burst), "latency", f"{QUEUE_LATENCY_MS}ms"]
 
 
+def set_flow_rate(cell: Cell, rate: int | None) -> None:
+    """Cap each TCP connection that leaves a cell by itself, in bytes per second, as shapers and bundles of links do;
+    None for no cap. In place of ``set_rate``'s cap on what leaves it.
+
+    Connections are told apart by four bits of the port that they come from: two of them may share what one has.
+    """
+    cell.run_in_network(["tc", "qdisc", "replace", "dev", UPLINK, "root", "noqueue"])
+    if rate is None:
+        return
+    each = f"rate {rate * 8}bit burst {max(SMALLEST_BURST, round(rate * BURST_SECONDS))} quantum {SMALLEST_BURST}"
+    lanes = range(FLOW_LANES)
+    commands = [f"qdisc replace dev {UPLINK} root handle 1: htb default {FLOW_LANES:x}"]
+    commands += [f"class add dev {UPLINK} parent 1: classid 1:{lane or FLOW_LANES:x} htb {each}" for lane in lanes]
+    commands += [
+        # Ports that connections come from are even, as a rule.
+        f"filter add dev {UPLINK} parent 1: protocol ip prio 1 u32 match ip protocol 6 0xff "
+        f"match ip sport {lane * 2} {(FLOW_LANES - 1) * 2:#x} flowid 1:{lane or FLOW_LANES:x}"
+        for lane in lanes
+    ]
+    cell.run_in_network(["tc", "-batch", "-"], stdin="".join(f"{command}\n" for command in commands))
+
+
 def set_link(switch: Cell, cell_name: str, *, up: bool) -> None:
     """Pull a wire out of the switch, or plug it back in."""
     _ip(switch, f"link set {cell_name} {'up' if up else 'down'}")
+
+
+def set_isolated(switch: Cell, cell_name: str, *, isolated: bool) -> None:
+    """Have the switch pass nothing between this port and any other one that is isolated too."""
+    _ip(switch, f"link set {cell_name} type bridge_slave isolated {'on' if isolated else 'off'}")
 
 
 def links_up(switch: Cell) -> frozenset[str]:

@@ -40,7 +40,7 @@ class Beat:
     loop_gap: int
     """The longest turn of the loop that writes to the disk and to the network; a quiet guest shows its beat here."""
     tick_gap: int
-    """The longest turn of the 1 ms tick that touches memory only."""
+    """The longest turn of the 5 ms tick that touches memory only."""
     boot: int
 
 
@@ -93,7 +93,7 @@ class Series:
     longest_beat_stall: float
     """The longest turn of the guest's heartbeat loop by the guest's own clock; includes waits for its disk."""
     longest_tick_stall: float
-    """The longest turn of the guest's 1 ms tick by the guest's own clock: CPU and page faults only."""
+    """The longest turn of the guest's 5 ms tick by the guest's own clock: CPU and page faults only."""
     reconnects: int
     boots: int
     """How many boots of the guest were seen."""

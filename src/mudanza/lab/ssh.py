@@ -33,6 +33,7 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 UsePAM no
 PrintMotd no
+Subsystem sftp internal-sftp
 MaxStartups {MOST_STARTING_SESSIONS}
 """
 

@@ -20,11 +20,26 @@ class Arrivals:
         """Held from the look at who is on the way until the next VM is accepted."""
         self._jobs = jobs
         self._accepted: dict[str, Arrival] = {}
+        self._decided: dict[int, Arrival] = {}
+        """Of unfinished jobs that were decided about, by number: that decision is what it was when it was read."""
 
     def expected(self) -> dict[str, Arrival]:
         """Return by UUID each VM that is on its way somewhere, or accepted for it."""
         accepted = dict(self._accepted)
-        return {job.vm_uuid: _of_job(job) for job in self._jobs.unfinished() if not job.is_queued} | accepted
+        unfinished = self._jobs.unfinished(brief=True)
+        under_way = [job for job in unfinished if not job.is_queued and job.kind != "cpu"]
+        decided = {job.id: self._of(job) for job in under_way}
+        self._decided = {number: found for number, (found, is_decided) in decided.items() if is_decided}
+        return {job.vm_uuid: decided[job.id][0] for job in under_way} | accepted
+
+    def _of(self, job: Job) -> tuple[Arrival, bool]:
+        """Return the arrival that a job is about, and whether that will not change any more."""
+        if (known := self._decided.get(job.id)) is not None:
+            return known, True
+        if not job.has_begun:
+            return _of_job(job), False
+        whole = self._jobs.find(job.id) or job  # None: it was forgotten just now
+        return _of_job(whole), bool(whole.steps_named("decide"))
 
     def accept(self, vm: Vm, target: str, resolution: Resolution) -> None:
         """Count on a VM's arrival from now on."""

@@ -7,20 +7,27 @@ from contextlib import contextmanager
 
 from mudanza import clock
 from mudanza.journal.jobs import NEEDS_PERSON, Job, JobHandle, LeaseLostError
+from mudanza.migration.asked import read_back
 from mudanza.migration.steering import ON_REQUEST
-from mudanza.model.errors import NeedsPersonError
+from mudanza.model.errors import MigrationFailedError, NeedsPersonError
+from mudanza.model.migration import MigrationOptions
 
 LOOK_FOR_CANCEL = 1.0
-"""Seconds between two looks whether somebody has asked the journal to cancel the job."""
+"""Seconds between two looks whether somebody has asked the journal to cancel the job, or to have it done otherwise."""
 
 KEEP_EVERY = 2.0
 """Seconds between two looks whether a claim has to be renewed while a job's VM is being checked."""
 
 
-def renewing(handle: JobHandle, cancel: Callable[[str], None] | None = None) -> Callable[[], None]:
+def renewing(
+    handle: JobHandle,
+    cancel: Callable[[str], None] | None = None,
+    tune: Callable[[MigrationOptions], None] | None = None,
+) -> Callable[[], None]:
     """Return a function that keeps the claim on a job when a third of the lease is over.
 
-    It also calls ``cancel``, with the reason, when somebody has asked for that through the journal.
+    It also calls ``cancel``, with the reason, when somebody has asked for that through the journal, and ``tune`` with
+    what is asked of the job by now.
     """
     look_at = 0.0
 
@@ -28,8 +35,11 @@ def renewing(handle: JobHandle, cancel: Callable[[str], None] | None = None) -> 
         nonlocal look_at
         if cancel is not None and clock.monotonic() >= look_at:
             look_at = clock.monotonic() + LOOK_FOR_CANCEL
-            if who := handle.cancel_asked():
+            who, asked = handle.wishes()
+            if who:
                 cancel(f"{ON_REQUEST} of {who}")
+            if tune is not None and asked is not None:
+                tune(read_back(asked))
         handle.keep()
 
     return renew
@@ -61,7 +71,7 @@ def journalling_cancel(handle: JobHandle) -> Callable[[str], None]:
     """Return a function that writes down why a transfer is to be cancelled, before anybody orders that."""
 
     def decided(why: str) -> None:
-        handle.done(handle.intend("cancel", {"why": why}), {"decided": True})
+        handle.note("cancel", {"why": why}, {"decided": True})
 
     return decided
 
@@ -82,10 +92,17 @@ def reason_on_record(job: Job) -> str:
     return "its controller was interrupted"
 
 
+def died_undecided(handle: JobHandle) -> MigrationFailedError:
+    """End a job whose controller died before it had written down what it would do."""
+    error = MigrationFailedError(f"job {handle.id} had done nothing yet", vm_state="the VM was not touched")
+    handle.finish("failed", "its controller died before anything was done", error.exit_code, error=error)
+    return error
+
+
 def left_open(handle: JobHandle, error: NeedsPersonError) -> NeedsPersonError:
     """Leave a job to a person: it owns the VM until somebody has looked, and `job resume` goes on from here."""
-    handle.let_go(NEEDS_PERSON)
     error.remedy = error.remedy or "look at both hosts"
     if "job resume" not in error.remedy:
         error.remedy += f"; then: mudanza job resume {handle.id}"
+    handle.let_go(NEEDS_PERSON, error)
     return error

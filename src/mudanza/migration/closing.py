@@ -1,55 +1,27 @@
-"""After the transfer: ask both hosts where the VM is, bring them in line, and clean up what the journal owns."""
+"""After it is settled where the VM is: make it whole there, let go of the other side, delete what the journal owns."""
 
 from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
-from mudanza import clock
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.reading.cluster import read_cluster, read_host
 from mudanza.hypervisor.volumes import Volumes
 from mudanza.hypervisor.xml.resources import Volume
 from mudanza.journal.inventory import Inventory
-from mudanza.journal.jobs import LONG_LOOK, Job, JobHandle, Step
+from mudanza.journal.jobs import LONG_LOOK, Job, JobHandle
 from mudanza.migration.freight.room import Place, Room
 from mudanza.migration.record import CopiedDisk, MoveRecord
-from mudanza.migration.settle import Act, Settlement, Verdict, settle, waits_in_vain
-from mudanza.model.cluster import Cluster
-from mudanza.model.errors import HostUnreachableError, HypervisorError, NeedsPersonError
+from mudanza.migration.residue import Residue, definition_kept, disks_in_use, may_use, standing_places, why_keep
+from mudanza.migration.settle import Settlement
+from mudanza.migration.sighting import in_words, sight
+from mudanza.model.errors import HostUnreachableError, HypervisorError
 from mudanza.model.migration import Side, Sighting
-from mudanza.model.vm import Disk
-
-LOOK_AGAIN = 0.2
-"""Seconds between two questions to both hosts."""
-SIGHTING_TIMEOUT = 5.0
-"""Seconds a host may take to say what it knows of a VM."""
-UNSEEN_PATIENCE = 15.0
-"""Seconds a host that does not answer is asked again, before what the other one says has to do."""
 
 _GONE = {"done": True, "found": "gone already"}
-
-
-@dataclass(frozen=True, slots=True)
-class Residue:
-    """What was removed, what was left, and why."""
-
-    removed: tuple[str, ...] = ()
-    kept: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    undeleted: tuple[str, ...] = ()
-    """Of what was kept at the source, what ought to have gone: ``job resume`` tries it again."""
-
-    def __add__(self, other: Residue) -> Residue:
-        return Residue(
-            self.removed + other.removed,
-            self.kept + other.kept,
-            self.warnings + other.warnings,
-            self.undeleted + other.undeleted,
-        )
 
 
 class Closing:
@@ -70,81 +42,8 @@ class Closing:
         self._handle = handle
         self._record = record
 
-    def look(self) -> tuple[Sighting, Sighting]:
-        """Ask both hosts once."""
-        return self._sighting(self._record.source), self._sighting(self._record.target)
-
-    def _sighting(self, host: str) -> Sighting:
-        try:
-            return self._connections.domains(host).sighting(self._record.uuid, timeout=SIGHTING_TIMEOUT)
-        except HostUnreachableError as error:
-            return Sighting(Side.UNSEEN, reason=str(error))
-
-    def settle(self, limit: float, keep_claim: Callable[[], None]) -> Settlement:
-        """Ask both hosts until they agree, and do what brings them in line.
-
-        Raises NeedsPersonError when they do not within ``limit`` seconds, or leave no safe action.
-        """
-        begun = clock.monotonic()
-        self._handle.enter("settling")
-        while True:
-            keep_claim()
-            source, target = self.look()
-            found = settle(source, target, was_paused=self._record.was_paused)
-            waited = clock.monotonic() - begun
-            unclear = found.verdict is Verdict.WAIT or (
-                Side.UNSEEN in (source.side, target.side) and waited < UNSEEN_PATIENCE
-            )
-            if not unclear and found.verdict is not Verdict.PERSON and not found.acts:
-                return found
-            if waited > limit or (found.verdict is Verdict.PERSON and not unclear):
-                raise self._needs_person(found, source, target)
-            if not unclear:
-                self._carry_out(found)
-            clock.sleep(LOOK_AGAIN)
-
-    def end_stopped_copy(self) -> None:
-        """End the source's stopped copy where the VM runs at the target already and libvirt does not get to hear it."""
-        if waits_in_vain(*self.look()):
-            why = "it runs at the target, and libvirt at the source waits in vain to hear so"
-            self._carry_out(Settlement(Verdict.MOVED, why, (Act.DROP_SOURCE_COPY,)))
-
-    def _carry_out(self, found: Settlement) -> None:
-        """Do what the verdict asks for, up to the first thing that fails: then both hosts must be asked again."""
-        for act in found.acts:
-            try:
-                self._handle.perform("settle", {"act": act.value, "why": found.why}, self._doing(act))
-            except (HypervisorError, HostUnreachableError):
-                return
-
-    def _doing(self, act: Act) -> Callable[[], None]:
-        """Return what does it, with both hosts' connections at hand."""
-        record = self._record
-        source = self._connections.domains(record.source)
-        target = self._connections.domains(record.target)
-        match act:
-            case Act.DROP_SOURCE_COPY:
-                return partial(source.destroy, record.uuid)
-            case Act.RESUME_SOURCE:
-                return partial(source.resume, record.uuid)
-            case Act.RESUME_TARGET:
-                return partial(target.resume, record.uuid)
-            case Act.END_TARGET_COPY:
-                return partial(target.destroy, record.uuid)
-
-    def _needs_person(self, found: Settlement, source: Sighting, target: Sighting) -> NeedsPersonError:
-        record = self._record
-        return NeedsPersonError(
-            f"VM {record.name!r}: {found.why}",
-            vm_state=(
-                f"{record.source} says: {_words(source)}; {record.target} says: {_words(target)}. "
-                f"What was done about it: mudanza job show {self._handle.id}."
-            ),
-            remedy=(
-                f"look at both hosts (virsh domstate --reason {record.uuid}), "
-                f"then: mudanza job resume {self._handle.id}"
-            ),
-        )
+    def _sight(self, host: str) -> Sighting:
+        return sight(self._connections, host, self._record.uuid)
 
     def disarm(self) -> None:
         """Have the source not start the VM by itself from now on: should that host die over the move and come back, it
@@ -173,7 +72,7 @@ class Closing:
             self._record = replace(self._record, keep_source=True)
         record = self._record
         remarks = (settled.remark,) if settled.remark else ()
-        undefined = self._define_at_target()
+        undefined = self.define_at_target()
         if undefined:  # the source's definition is the only one then
             kept = tuple(f"{record.source}:{disk.source_path}" for disk in record.disks)
             return Residue(kept=kept, warnings=remarks + undefined)
@@ -182,17 +81,30 @@ class Closing:
         if source.warnings:  # not let go of: its disks stay with it
             kept = tuple(f"{record.source}:{disk.source_path}" for disk in record.disks)
             return found + source + Residue(kept=kept, undeleted=() if record.keep_source else kept)
-        return found + source + self.remove_source_disks()
+        return found + source + self._kept_definition() + self.remove_source_disks()
 
-    def leave_down_at_target(self) -> Residue:
-        """See to a VM that moved and has ended at the target since: nothing is deleted, nothing started."""
+    def _kept_definition(self) -> Residue:
+        """Say so where the source goes on to have the VM's definition."""
+        record = self._record
+        if not record.keep_source or self._sight(record.source).side is Side.ABSENT:
+            return Residue()
+        return Residue(warnings=(definition_kept(record.source, record.target),))
+
+    def leave_down_at_target(self, *, ran_there: bool) -> Residue:
+        """See to a VM that moved and has ended at the target since: no disk is deleted, nothing started.
+
+        After post-copy the source still has its definition, with older disks: that one goes.
+        """
         kept = tuple(f"{self._record.source}:{disk.source_path}" for disk in self._record.disks)
-        return Residue(kept=kept, warnings=self._restore_autostart())
+        found = Residue(kept=kept, warnings=self._restore_autostart())
+        if ran_there and self._sight(self._record.target).persistent:
+            found += self.release_source()
+        return found
 
-    def _define_at_target(self) -> tuple[str, ...]:
+    def define_at_target(self) -> tuple[str, ...]:
         """Make the VM persistent at the target where the transfer was cut off before libvirt did."""
         record = self._record
-        if not record.persistent or self._sighting(record.target).persistent:
+        if not record.persistent or self._sight(record.target).persistent:
             return ()
         target = self._connections.domains(record.target)
         return self._attempt(
@@ -217,13 +129,13 @@ class Closing:
     def release_source(self) -> Residue:
         """Undefine the source's definition, or with keep_source disarm it."""
         record = self._record
-        seen = self._sighting(record.source)
+        seen = self._sight(record.source)
         if seen.side is Side.ABSENT:
             return Residue()
 
         def release() -> None:
             if seen.side is Side.UNSEEN or seen.state.active:
-                raise HypervisorError(record.source, f"it says {_words(seen)} of the VM")
+                raise HypervisorError(record.source, f"it says {in_words(seen)} of the VM")
             domains = self._connections.domains(record.source)
             if record.keep_source:
                 domains.set_autostart(record.uuid, False)
@@ -254,7 +166,8 @@ class Closing:
             return Residue()
         found = Residue()
         self._handle.renew(LONG_LOOK)
-        cluster = read_cluster(self._inventory.hosts(), connections=self._connections)
+        asked = may_use(record.left_at_source, record.source, self._inventory.hosts())
+        cluster = read_cluster(asked, connections=self._connections, resources=False)
         for disk in record.left_at_source:
             where = f"{record.source}:{disk.source_path}"
             if (record.source, disk.source_pool, disk.source_volume) in self._deleted:
@@ -350,58 +263,6 @@ class Closing:
             return False
 
 
-def standing_places(job: Job) -> tuple[Step, ...]:
-    """Return the steps by which the job made, or began to make, what it has not deleted since, one for each path."""
-    standing: dict[str, Step] = {}
-    for step in job.steps:
-        if step.name == "create volume" and not (step.outcome or {}).get("error"):
-            standing[str(step.intent["path"])] = step
-        elif step.name == "delete volume" and step.intent["host"] == job.target and (step.outcome or {}).get("done"):
-            gone = step.intent
-            standing = {path: made for path, made in standing.items() if not _is_same_place(made.intent, path, gone)}
-    return tuple(standing.values())
-
-
-def _is_same_place(made: Mapping[str, Any], path: str, gone: Mapping[str, Any]) -> bool:
-    if "path" in gone:
-        return bool(gone["path"] == path)
-    return bool((made["pool"], made["volume"]) == (gone["pool"], gone["volume"]))
-
-
-def deleted_by(job: Job) -> frozenset[tuple[str, str, str]]:
-    """Return host, pool and volume of what a job has deleted: by that name there may be another one by now."""
-    done = (step.intent for step in job.steps_named("delete volume") if (step.outcome or {}).get("done"))
-    return frozenset((str(each["host"]), str(each["pool"]), str(each["volume"])) for each in done)
-
-
-def disks_in_use(inventory: Inventory, connections: Connections, host: str) -> Mapping[str, str] | None:
-    """Return path → domain of every image some domain of a host refers to; None when it cannot be asked."""
-    entry, vms = read_host(inventory.host(host), connections=connections)
-    if not entry.seen or any(vm.error for vm in vms):
-        return None
-    return {path: vm.name for vm in vms for disk in vm.disks for path in _paths(disk)}
-
-
-def why_keep(disk: CopiedDisk, source: str, cluster: Cluster) -> str:
-    """Return why a volume of the source must not be deleted; empty when it may be. Pure.
-
-    A file that other hosts see too may be used on any of them, one of the source's own only there.
-    """
-    if not disk.removable:
-        return "it is read-only, shared or no volume of a pool"
-    for host in cluster.hosts:
-        if not host.seen and (host.name == source or disk.seen_by_both):
-            return f"{host.name} could not be asked whether it uses it"
-    for vm in cluster.vms:
-        if vm.host != source and not disk.seen_by_both:
-            continue
-        if vm.error:
-            return f"whether domain {vm.name!r} on {vm.host} refers to it could not be found out"
-        if any(disk.source_path in _paths(other) for other in vm.disks):
-            return f"domain {vm.name!r} on {vm.host} refers to it"
-    return ""
-
-
 def _read(volumes: Volumes, pool: str, name: str) -> Volume | None:
     """Return a volume that was listed; None where another move has deleted it since."""
     try:
@@ -415,13 +276,3 @@ def _read(volumes: Volumes, pool: str, name: str) -> Volume | None:
 def _absolute(backing: str, image: str | None) -> str:
     """Return where a backing file lies: a relative name counts from the image that names it."""
     return posixpath.normpath(posixpath.join(posixpath.dirname(image or ""), backing))
-
-
-def _paths(disk: Disk) -> frozenset[str]:
-    return frozenset({disk.source or "", *(image.path for image in disk.backing)})
-
-
-def _words(sighting: Sighting) -> str:
-    if sighting.side is Side.PRESENT:
-        return f"{sighting.state} ({sighting.reason})" if sighting.reason else str(sighting.state)
-    return "no answer" if sighting.side is Side.UNSEEN else "no such VM"

@@ -47,7 +47,7 @@ class HistoryKeeper:
             "nics": dict(nics),
         }
         self._handle.keep()
-        self._handle.done(self._handle.intend(REMEMBER, intent), {"done": True})
+        self._handle.note(REMEMBER, intent, {"done": True})
         return snapshots
 
     def set_aside(self, nics: Mapping[str, str]) -> None:

@@ -7,8 +7,10 @@ from dataclasses import replace
 from mudanza.hypervisor.connections import Connections
 from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import Job, JobHandle, Jobs
-from mudanza.migration.closing import Closing, Residue
+from mudanza.migration.closing import Closing
 from mudanza.migration.record import MoveRecord
+from mudanza.migration.residue import Residue
+from mudanza.migration.sighting import sight
 from mudanza.model.migration import Side
 
 
@@ -42,8 +44,7 @@ def _clean_up(
     connections: Connections, inventory: Inventory, handle: JobHandle, record: MoveRecord, before: tuple[str, ...]
 ) -> Residue:
     closing = Closing(connections, inventory, handle, record)
-    _, target = closing.look()
-    if target.side is not Side.PRESENT:
+    if sight(connections, record.target, record.uuid).side is not Side.PRESENT:
         # Without it the source's may be the only one there is.
         return _kept(before, f"{record.target} does not say that it has the VM")
     source = closing.release_source()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from mudanza.hypervisor.bounded import for_each
 from mudanza.hypervisor.connections import Connections
@@ -11,17 +12,20 @@ from mudanza.hypervisor.probing.facts import gather_facts, gather_facts_in_place
 from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import Jobs
 from mudanza.migration.arrivals import Arrivals
+from mudanza.migration.forecast.model import Forecast
+from mudanza.migration.hooks import runnable
 from mudanza.migration.vm_claim import in_the_way
 from mudanza.model.cluster import Cluster
 from mudanza.model.errors import BlockedError, HostUnreachableError, UsageError
 from mudanza.model.finding import Finding, blockers
+from mudanza.model.hook import Hook, hooks_for
 from mudanza.model.host import Host
 from mudanza.model.migration import Answer, Facts, MigrationOptions, Probe, Tls
 from mudanza.model.vm import Vm
 from mudanza.planning.placement import best_target
 from mudanza.preflight.arrivals import Arrival, reserved_at
 from mudanza.preflight.checklist import check
-from mudanza.preflight.journey import Leg, journey
+from mudanza.preflight.journey import Leg, goes_encrypted, journey
 from mudanza.preflight.mapping import Resolution, resolve
 from mudanza.preflight.relocation import moves_disks
 
@@ -55,6 +59,12 @@ class Prepared:
     cluster: Cluster
     checking_time: float = 0.0
     """Seconds all of this took, where somebody has measured it."""
+    forecast: Forecast | None = None
+    """What it will be like, where somebody has foreseen it."""
+    hooks: tuple[str, ...] = ()
+    """The controller's hooks that are run around it, by name."""
+    age: float = 0.0
+    """Seconds since others than the hosts that it concerns were read; 0: they were read with them."""
 
     @property
     def is_in_place(self) -> bool:
@@ -62,9 +72,16 @@ class Prepared:
         return self.source.name == self.chosen.target.name
 
     @property
+    def kind(self) -> str:
+        """The kind of job that it is."""
+        if self.is_in_place:
+            return "relocate"
+        return "cold" if self.options.is_cold(active=self.vm.state.active) else "live"
+
+    @property
     def tls(self) -> bool:
         """Whether memory and disks will travel encrypted."""
-        return self.options.tls is not Tls.OFF and self.chosen.facts.tls.answer is Answer.YES
+        return goes_encrypted(self.options, self.chosen.facts)
 
 
 class Judge:
@@ -78,8 +95,13 @@ class Judge:
         cluster: Cluster,
         arrivals: Arrivals,
         expected: Mapping[str, Arrival],
+        hooks: Mapping[str, Hook] = MappingProxyType({}),
+        age: float = 0.0,
     ) -> None:
-        """``expected``: who was on the way when the picture began to be taken; some may have got there since."""
+        """``expected``: who was on the way when the picture began to be taken; some may have got there since;
+        ``hooks``: those of the controller's settings, by name; ``age``: see ``Prepared``."""
+        self._age = age
+        self._hooks = hooks
         self._connections = connections
         self._inventory = inventory
         self._jobs = jobs
@@ -130,7 +152,7 @@ class Judge:
             arriving=arriving,
         )
         if facts.tls.answer is Answer.UNKNOWN:
-            return replace(facts, tls=known)
+            return facts if known.answer is Answer.UNKNOWN else replace(facts, tls=known)
         if Answer.YES in (facts.tls.answer, facts.data_path.answer):
             # Where nothing gets across in the clear either, it is not encryption that fails.
             self._inventory.learn_tls(source.name, target.name, facts.tls)
@@ -145,13 +167,21 @@ class Judge:
             unfinished_job=unfinished.id if unfinished else None,
             claim=in_the_way(self._jobs, vm.claims),
             reserved_memory=reserved.memory,
+            reserved_bound=reserved.bound,
             reserved_room=reserved.room,
             arriving=reserved.names,
             occupied=self._by_others(vm, target, facts),
+            hooks={name: runnable(self._hooks.get(name)) for name in self._hooks_of(vm, target, options)},
         )
         findings = check(vm, source, target, self._cluster, options, facts)
         resolution = resolve(vm, source, target, options, facts)
         return Candidate(target, facts, findings, resolution, journey(vm, source, target, options, facts, resolution))
+
+    def _hooks_of(self, vm: Vm, target: Host, options: MigrationOptions) -> tuple[str, ...]:
+        """Return the hooks of a move by name; there are none where only disks move within a host."""
+        if options.no_hooks or target.name == vm.host:
+            return ()
+        return hooks_for(vm.wishes.hooks if vm.wishes else (), self._hooks)
 
     def _by_others(self, vm: Vm, target: Host, facts: Facts) -> Mapping[str, Probe]:
         """Return which places are taken, but not by what an earlier job of the same VM has left for a repeat."""
@@ -203,7 +233,9 @@ class Judge:
                 findings=candidate.findings,
                 remedy="nothing was touched; mend what is listed and try again",
             )
-        return Prepared(vm, self._cluster.host(vm.host), candidate, why, options, self._cluster)
+        hooks = self._hooks_of(vm, candidate.target, options)
+        source = self._cluster.host(vm.host)
+        return Prepared(vm, source, candidate, why, options, self._cluster, hooks=hooks, age=self._age)
 
 
 def _facts_of(host: Host, probed: Facts | BaseException) -> Facts:

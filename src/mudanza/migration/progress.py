@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from mudanza.model.compression import Compressed
 from mudanza.model.migration import Progress
 from mudanza.model.units import format_duration, format_rate
 
@@ -13,10 +14,12 @@ Stats = Mapping[str, int | str]
 SETTING_UP = "setting up"
 COPYING_DISKS = "copying disks"
 COPYING_MEMORY = "copying memory"
-PHASES = (SETTING_UP, COPYING_DISKS, COPYING_MEMORY)
+FETCHING_MEMORY = "fetching memory"
+"""Post-copy: the guest runs at the target."""
+PHASES = (SETTING_UP, COPYING_DISKS, COPYING_MEMORY, FETCHING_MEMORY)
 """In the order a migration goes through them."""
 
-STILL_AFTER = {COPYING_DISKS: 12.0, COPYING_MEMORY: 5.0}
+STILL_AFTER = {COPYING_DISKS: 12.0, COPYING_MEMORY: 5.0, FETCHING_MEMORY: 5.0}
 """Seconds without anything moving that are worth a word, by phase. A slow disk mirror reports every six seconds."""
 STILL_ELSEWHERE = 30.0
 """The same while the target prepares: its QEMU may have much memory to lay out first."""
@@ -57,6 +60,21 @@ def read_progress(stats: Stats, elapsed: float, page_size: int = 4096) -> Progre
         downtime=figure("downtime") / 1000,
         setup_time=figure("setup_time") / 1000,
         auto_converge=figure("auto_converge_throttle"),
+        compressed=read_compressed(stats, page_size),
+    )
+
+
+def read_compressed(stats: Stats, page_size: int = 4096) -> Compressed | None:
+    """Return what xbzrle has come to; None where it is not used."""
+    if not stats.get("compression_cache"):
+        return None
+    return Compressed(
+        cache=int(stats["compression_cache"]),
+        pages=int(stats.get("compression_pages", 0)),
+        bytes=int(stats.get("compression_bytes", 0)),
+        misses=int(stats.get("compression_cache_misses", 0)),
+        overflows=int(stats.get("compression_overflow", 0)),
+        page_size=int(stats.get("memory_page_size", 0)) or page_size,
     )
 
 
@@ -86,7 +104,7 @@ class Trend:
     """The least that a pass over memory began with."""
     least_in_pass: float = float("inf")
     disk_marks: tuple[tuple[float, int], ...] = ()
-    """When how much of the disks had been sent: each step of the mirrors within RATE_WINDOW."""
+    """When how much of the disks had been sent: each step of the mirrors within RATE_WINDOW, in this phase."""
 
     def after(self, progress: Progress) -> Trend:
         """Return the trend once this sample is known."""
@@ -97,6 +115,8 @@ class Trend:
         lower = known.least_in_pass < self.least_in_pass or known.pass_number != self.pass_number
         nearer = phase != self.phase or least_disk < self.least_disk or (known.pass_promising and lower)
         moved = nearer or sent != self.sent
+        # The mirrors' way through the disks, holes counted and flown over, tells nothing of what guests write later.
+        marks = self.disk_marks if phase == self.phase else ()
         return replace(
             known,
             phase=phase,
@@ -104,7 +124,7 @@ class Trend:
             nearer_at=progress.elapsed if nearer else self.nearer_at,
             sent=sent,
             least_disk=least_disk,
-            disk_marks=_marked(self.disk_marks, progress.elapsed, sent[1]) if progress.disk_total else (),
+            disk_marks=_marked(marks, progress.elapsed, sent[1]) if progress.disk_total else (),
         )
 
     def _after_memory(self, progress: Progress) -> Trend:
@@ -169,9 +189,15 @@ def outlook(progress: Progress) -> tuple[float | None, str]:
         return eta, f"disks done in about {format_duration(eta)}, memory follows"
     if progress.memory_rate < 1 or progress.memory_total == 0:
         return None, ""
+    if progress.postcopy:
+        eta = progress.memory_remaining / progress.memory_rate
+        return eta, f"it runs at the target, and has all of its memory in about {format_duration(eta)}"
     if progress.iteration <= 1:
         eta = progress.memory_remaining / progress.memory_rate
         return eta, f"first pass over memory done in about {format_duration(eta)}"
+    packed = progress.compressed
+    if packed is not None and (packed.share is None or packed.pays):
+        return None, _compressed_so_far(packed)
     if progress.dirty_rate >= progress.memory_rate * HOPELESS_SHARE:
         return None, (
             f"will not converge: the guest dirties {format_rate(progress.dirty_rate)}, "
@@ -181,3 +207,9 @@ def outlook(progress: Progress) -> tuple[float | None, str]:
         return 0.0, "about to switch over"
     eta = progress.memory_remaining / (progress.memory_rate - progress.dirty_rate)
     return eta, f"done in about {format_duration(eta)}"
+
+
+def _compressed_so_far(packed: Compressed) -> str:
+    if packed.share is None:
+        return "the cache for compression is being filled; what that gains shows in the next pass"
+    return f"pages that change again take {packed.share:.0%} of their size; it is over once little enough is left"

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mudanza.model.migration import Verify
+from mudanza.model.policy import Policy, PostCopy
 from mudanza.model.vm import Backing
 from mudanza.preflight.cargo import CargoFile, Role
 
@@ -60,6 +61,15 @@ class MoveRecord:
     domain_type: str = ""
     nvram: str = ""
     """The source's file of UEFI variables, which QEMU carries along and leaves behind."""
+    postcopy: PostCopy = PostCopy.NEVER
+    """Whether it was prepared for running at the target before all of its memory is there."""
+    policy: Policy = Policy.AUTO
+    streams: int = 1
+    """By how many connections its memory goes."""
+    compression_cache: int = 0
+    """Bytes that xbzrle's cache of pages may take at the source; 0: nothing is compressed."""
+    hooks: tuple[str, ...] = ()
+    """The controller's hooks that are run around it, by name."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as what the journal stores."""
@@ -69,9 +79,12 @@ class MoveRecord:
     def from_json(cls, stored: Mapping[str, Any]) -> MoveRecord:
         """Read it back from the journal."""
         fields = dict(stored)
+        fields["postcopy"] = PostCopy(fields.get("postcopy", PostCopy.NEVER))
+        fields["policy"] = Policy(fields.get("policy", Policy.AUTO))
         fields["disks"] = tuple(CopiedDisk(**disk) for disk in fields["disks"])
         fields["ahead"] = tuple(_cargo_file(file) for file in fields.get("ahead", ()))
         fields["warnings"] = tuple(fields["warnings"])
+        fields["hooks"] = tuple(fields.get("hooks", ()))
         return cls(**fields)
 
     @property
@@ -136,6 +149,8 @@ class ColdRecord:
     """The definition that its saved memory is restored with at the target; None where there is none."""
     checking_time: float = 0.0
     """Seconds the checking before it took."""
+    hooks: tuple[str, ...] = ()
+    """As of a live move."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as what the journal stores."""
@@ -148,6 +163,7 @@ class ColdRecord:
         fields["verify"] = Verify(fields["verify"])
         fields["files"] = tuple(_cargo_file(file) for file in fields["files"])
         fields["warnings"] = tuple(fields["warnings"])
+        fields["hooks"] = tuple(fields.get("hooks", ()))
         return cls(**fields)
 
     @property
@@ -170,7 +186,7 @@ class ColdRecord:
             tls=self.tls,
             xml=self.xml,
             inactive_xml=self.xml,
-            disks=tuple(_copied(file) for file in self.files if _is_own_image(file) and file not in kept),
+            disks=tuple(_copied(file) for file in self.files if _is_disk(file) and file not in kept),
         )
 
     def unproven(self, by_content: Collection[str]) -> tuple[CargoFile, ...]:
@@ -183,8 +199,9 @@ class ColdRecord:
         return tuple(file for file in self.files if not file.as_it_is and file.source not in by_content)
 
 
-def _is_own_image(file: CargoFile) -> bool:
-    return file.own and file.role in (Role.DISK, Role.BACKING)
+def _is_disk(file: CargoFile) -> bool:
+    """Whether a file is one of the VM's disks, or was before a snapshot was made."""
+    return file.role is Role.DISK or (file.own and file.role is Role.BACKING)
 
 
 def _copied(file: CargoFile) -> CopiedDisk:
@@ -197,7 +214,7 @@ def _copied(file: CargoFile) -> CopiedDisk:
         volume=file.volume,
         path=file.path,
         size=file.size,
-        removable=bool(file.source_pool and file.source_volume),
+        removable=file.own and bool(file.source_pool and file.source_volume),
         seen_by_both=file.seen_by_both,
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mudanza.model.migration import Side, Sighting
+from mudanza.model.migration import Qemu, Side, Sighting
 from mudanza.model.vm import VmState
 
 
@@ -37,6 +37,8 @@ class Act(StrEnum):
     RESUME_SOURCE = "resume the VM at the source"
     RESUME_TARGET = "resume the VM at the target"
     END_TARGET_COPY = "end the incoming copy at the target, which never ran"
+    END_TARGET_QEMU = "end the target's QEMU, whose vCPUs never ran, by ssh: its libvirt does not answer"
+    END_TARGET_REST = "end what is left at the target of a guest that has lost the rest of its memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +61,25 @@ _INCOMING = frozenset({"migrating", "starting up"})
 # libvirt stopped the source's vCPUs for the switchover, not somebody who wanted it paused, and no trouble either.
 _SWITCHOVER = frozenset({"migrating", "post-copy", "unknown"})
 _POSTCOPY = frozenset({"post-copy", "post-copy failed"})
+# libvirt has let the source run again: it had been stopped for the switchover, or to end a cancelled migration.
+_RUNS_AGAIN = "migration canceled"
 # A copy that runs for one of these reasons was started there; no migration brought its memory.
 _STARTED_ANEW = frozenset({"booted", "restored", "from snapshot"})
 # What stops a VM that had arrived: somebody's wish, or trouble that letting it run again does not end.
 _STOPPED_LATER = frozenset({"user", "I/O error", "watchdog", "crashed", "saving", "dumping", "creating snapshot"})
 
 
-def settle(source: Sighting, target: Sighting, *, was_paused: bool = False) -> Settlement:
+def settle(source: Sighting, target: Sighting, *, was_paused: bool = False, ran_there: bool = False) -> Settlement:
     """Decide from what the source and the target say of the VM.
 
-    ``was_paused``: its vCPUs stood still, wanted so, before the migration began.
+    ``was_paused``: its vCPUs stood still, wanted so, before the migration began; ``ran_there``: the journal knows that
+    the guest has run at the target, in post-copy.
     """
+    if (ran_there or in_postcopy(source, target)) and (dead := _settle_ended_postcopy(source, target)):
+        return dead
     if source.running and target.running:
         return Settlement(Verdict.PERSON, "it runs on BOTH hosts: stop one of them before its disks are damaged")
-    if _POSTCOPY & {source.reason, target.reason} and not _is_off(source):
+    if in_postcopy(source, target) and not _is_off(source):
         return _settle_postcopy(source, target)
     if _is_moving(source) or _is_moving(target):
         return Settlement(Verdict.WAIT, "libvirt still works on it")
@@ -93,10 +100,25 @@ def waits_in_vain(source: Sighting, target: Sighting) -> bool:
     """Whether the VM runs at the target, and libvirt at the source still waits to hear of it.
 
     If it hears nothing for half a minute it takes the target for dead, and lets the source's copy run as well. So that
-    copy, which nobody will need any more, is to be ended before.
+    copy, which nobody will need any more, is to be ended before. Where the target's libvirt is silent, the kernel there
+    may show that it runs.
     """
-    stopped = source.side is Side.PRESENT and source.state is VmState.PAUSED and source.reason == "migrating"
-    return stopped and target.running and target.reason == "migrated" and target.job is None
+    arrived = target.running and target.reason == "migrated" and target.job is None
+    return _stopped_to_hand_over(source) and (arrived or target.qemu is Qemu.RAN)
+
+
+def handing_over(source: Sighting) -> bool:
+    """Whether the source's copy was stopped for the switchover, and at most let run again by libvirt since."""
+    return _stopped_to_hand_over(source) or runs_again(source)
+
+
+def runs_again(source: Sighting) -> bool:
+    """Whether libvirt let the source's copy run again, and QEMU is not known to have given the migration up before."""
+    return source.running and source.reason == _RUNS_AGAIN and not source.kept
+
+
+def _stopped_to_hand_over(source: Sighting) -> bool:
+    return source.side is Side.PRESENT and source.state is VmState.PAUSED and source.reason == "migrating"
 
 
 def _is_off(side: Sighting) -> bool:
@@ -130,7 +152,39 @@ def _settle_postcopy(source: Sighting, target: Sighting) -> Settlement:
     )
 
 
+def in_postcopy(source: Sighting, target: Sighting) -> bool:
+    """Whether one of them says that the guest runs at the target without all of its memory, or did until it broke."""
+    return any(_active(side) and side.reason in _POSTCOPY for side in (source, target))
+
+
+def _settle_ended_postcopy(source: Sighting, target: Sighting) -> Settlement | None:
+    """One QEMU ended while the guest's memory was on two hosts, and the guest with it; None where both live on."""
+    if Side.UNSEEN in (source.side, target.side) or _stateless(source) or _stateless(target):
+        return None
+    if _is_off(source) and source.reason == "migrated":
+        return None
+    if _is_off(target) and target.reason != "migrated":
+        return _settle_ended_there(source, target)
+    if _is_off(source) and in_postcopy(source, target):
+        ended = "its QEMU at the source ended in post-copy, with memory that the guest had not fetched yet"
+        return Settlement(Verdict.DOWN_THERE, ended, (Act.END_TARGET_REST,))
+    return None
+
+
+def _settle_ended_there(source: Sighting, target: Sighting) -> Settlement:
+    if source.running:
+        return Settlement(Verdict.PERSON, "it ran at the target, and runs at the source now, with an older memory")
+    acts = () if _is_off(source) else (Act.DROP_SOURCE_COPY,)
+    if target.side is Side.PRESENT and target.reason == "shutdown":
+        # Only a guest that runs shuts itself down.
+        why = "it is at the target, where it was shut down during post-copy"
+        return Settlement(Verdict.MOVED, why, acts, remark=f"{why}; it was not started again")
+    return Settlement(Verdict.DOWN_THERE, "its QEMU ended in post-copy, and the guest with it", acts)
+
+
 def _settle_half_seen(source: Sighting, target: Sighting, *, was_paused: bool) -> Settlement:
+    if target.side is Side.UNSEEN and runs_again(source):
+        return _settle_running_again(target)
     if target.side is Side.UNSEEN and source.running:
         return Settlement(Verdict.STAYED, "it runs at the source; the target cannot be asked")
     if target.side is Side.UNSEEN and was_paused and source.state is VmState.PAUSED and source.reason == "user":
@@ -141,6 +195,26 @@ def _settle_half_seen(source: Sighting, target: Sighting, *, was_paused: bool) -
             "it runs at the target; the source cannot be asked and may hold a stopped copy: never resume that one",
         )
     return Settlement(Verdict.PERSON, "one host cannot be asked, and the other one alone does not tell where it lives")
+
+
+def _settle_running_again(target: Sighting) -> Settlement:
+    """The order to let it run may lie with a libvirt at the target that hangs, and is carried out when that goes on."""
+    again = "it runs at the source again after it was stopped for the switchover; the target's libvirt cannot be asked"
+    match target.qemu:
+        case Qemu.GONE:
+            return Settlement(Verdict.STAYED, f"{again}, and no QEMU of it is there")
+        case Qemu.NEVER_RAN:
+            return Settlement(Verdict.STAYED, f"{again}, and may let its copy run too", (Act.END_TARGET_QEMU,))
+        case Qemu.RAN:
+            return Settlement(
+                Verdict.PERSON,
+                f"{again}, but its copy HAS run there: find out which one has the newer data, and end the other",
+            )
+        case None:
+            return Settlement(
+                Verdict.PERSON,
+                f"{again}, and may let its copy run as well once it answers: end that QEMU, or that host, before",
+            )
 
 
 def _settle_at_target(source: Sighting, target: Sighting, *, was_paused: bool) -> Settlement:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from mudanza.model.migration import Answer
+from mudanza.model.policy import Policy, PostCopy
 from mudanza.model.units import format_duration
 
 CUT_OFF = 16.0
@@ -23,6 +26,7 @@ waits for the mirror.
 """
 
 ON_REQUEST = "cancelled on request"
+_NO_DISKS: Mapping[str, int] = MappingProxyType({})
 _PAST_DEADLINE = "not done within the deadline"
 
 
@@ -38,6 +42,15 @@ class Steering:
     """How long it may come no nearer to its end."""
     spent: float = 0.0
     """How much of the deadline had passed before we began to watch."""
+    policy: Policy = Policy.AUTO
+    postcopy: PostCopy = PostCopy.NEVER
+    """What is allowed, and was prepared for."""
+    bandwidth: int | None = None
+    """Bytes per second that memory and disks may take together."""
+    compressed: bool = False
+    """Of pages that have changed again only what differs is sent."""
+    disks: Mapping[str, int] = field(default_factory=lambda: _NO_DISKS)
+    """The disks that are mirrored, by their target names, and their sizes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +67,21 @@ class Situation:
     stopped: bool = False
     """The guest's vCPUs are stopped for the switchover."""
     asked_to_stop: bool = False
+    postcopy: bool = False
+    """The guest runs at the target already, without all of its memory."""
 
 
 def reason_to_stop(now: Situation, held_to: Steering) -> str:
-    """Return why a transfer is to be cancelled, in words; empty as long as it may go on."""
+    """Return why a transfer is to be cancelled, in words; empty as long as it may go on.
+
+    Of post-copy there is no way back: to end either side ends the guest.
+    """
+    if now.postcopy:
+        return ""
     if now.asked_to_stop:
         return ON_REQUEST
     if held_to.deadline is not None and now.elapsed + held_to.spent > held_to.deadline:
-        return f"{_PAST_DEADLINE} of {format_duration(held_to.deadline)}"
+        return past_deadline(held_to.deadline)
     if now.stopped and now.still_for >= max(SWITCHOVER_LIMIT, 2 * held_to.max_downtime):
         return f"the guest stood still for the switchover, and nothing has moved for {format_duration(now.still_for)}"
     if now.reach is Answer.NO and now.still_for >= CUT_OFF:
@@ -72,6 +92,11 @@ def reason_to_stop(now: Situation, held_to: Steering) -> str:
     if now.no_nearer_for > held_to.no_progress:
         return f"came no nearer to its end for {format_duration(held_to.no_progress)}"
     return ""
+
+
+def past_deadline(deadline: float) -> str:
+    """Return in words that it is over."""
+    return f"{_PAST_DEADLINE} of {format_duration(deadline)}"
 
 
 def is_wish(why: str) -> bool:

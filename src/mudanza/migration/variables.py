@@ -10,9 +10,9 @@ from mudanza.hypervisor.probing.files import same_directory
 from mudanza.hypervisor.reading.cluster import read_host
 from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import JobHandle
-from mudanza.migration.closing import Residue
 from mudanza.migration.freight.room import Place, Room
 from mudanza.migration.record import MoveRecord
+from mudanza.migration.residue import Residue
 from mudanza.model.errors import HostUnreachableError, HypervisorError
 from mudanza.model.host import Host
 from mudanza.model.migration import Answer

@@ -21,6 +21,7 @@ from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.domains import Domains
 from mudanza.hypervisor.xml.claims import with_claim
 from mudanza.journal.jobs import Job, JobHandle, Jobs
+from mudanza.migration.claim import keeping
 from mudanza.model.claim import Claim
 from mudanza.model.errors import (
     BlockedError,
@@ -101,7 +102,7 @@ class VmClaim:
             self._take(look_again, over)
         except BlockedError as error:
             # What an earlier try of the same job has left is left still.
-            self._handle.finish("refused", str(error), error.exit_code, self._report)
+            self._handle.finish("refused", str(error), error.exit_code, self._report, error)
             raise ClaimRefusedError(str(error), findings=error.findings, remedy=error.remedy) from error
 
     def _take(self, look_again: Callable[[], None] = lambda: None, over: Claim | None = None) -> None:
@@ -190,7 +191,8 @@ class VmClaim:
         expected = self._expected()
         for host in self._hosts:
             try:
-                claims = self._connections.domains(host).claims(self._uuid)
+                with keeping(self._handle):  # a host that hangs may take longer than the lease
+                    claims = self._connections.domains(host).claims(self._uuid)
             except (HypervisorError, HostUnreachableError):
                 continue
             self._refuse_taken_over(host, claims)

@@ -5,6 +5,10 @@ from __future__ import annotations
 _LOGIN_LOST = "{source} lost its login to the libvirt of {target} (the way was cut, or the daemon there ended)"
 _QEMU_ENDED = "the QEMU that was to take the VM over on {target} ended; see /var/log/libvirt/qemu/{name}.log there"
 _STREAM_BROKE = "the data stream between {source} and {target} broke off"
+_STUCK = (
+    "a mirror that broke off has left a part of itself in the QEMU of {name} on {source}: until the VM has been shut "
+    "down and started again, its disks cannot be copied while it runs; --mode cold can move it"
+)
 
 _MEANINGS = (
     ("client socket is closed", _LOGIN_LOST),
@@ -15,6 +19,7 @@ _MEANINGS = (
     ("Unable to read from monitor", _QEMU_ENDED),
     ("Unable to write to socket", _STREAM_BROKE),
     ("Channel error", _STREAM_BROKE),
+    ("Need a root block node", _STUCK),
     (
         "Unable to find an unused port in range 'migration'",
         "all ports for migration are taken on {target} (migration_port_min to _max in its qemu.conf)",

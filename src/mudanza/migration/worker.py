@@ -38,16 +38,18 @@ class Worker:
         parallel: int,
         stop: clock.Event,
         tell: Callable[[str], None] = lambda _: None,
+        mine: Callable[[Job], bool] = lambda _: True,
     ) -> None:
         """``carry_out`` claims a job and does it, or takes it over and finishes it, in a thread of its own, and tells
         whom it concerns how that went; ``stop`` set: nothing more is taken; ``tell`` is told what stands in the way of
-        taking anything.
+        taking anything; ``mine``: which jobs of the queue it takes.
         """
         self._jobs = jobs
         self._carry_out = carry_out
         self._parallel = parallel
         self._stop = stop
         self._tell = tell
+        self._mine = mine
         self._changed = clock.new_condition()
         self._under_way: set[int] = set()
         self._tried: dict[int, float] = {}
@@ -93,7 +95,7 @@ class Worker:
         with self._changed:
             recent = {job for job, at in self._tried.items() if once or now - at < TRY_AGAIN}
             places, left_alone = self._parallel - len(self._under_way), recent | self._under_way
-        chosen = to_take(self._jobs.unfinished(), places, left_alone) if places else ()
+        chosen = to_take(filter(self._mine, self._jobs.unfinished(brief=True)), places, left_alone) if places else ()
         for job in chosen:
             with self._changed:
                 self._under_way.add(job.id)

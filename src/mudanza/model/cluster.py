@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from mudanza.model.errors import BlockedError, UsageError
@@ -27,6 +28,19 @@ class Cluster:
     def vms_on(self, host: str) -> tuple[Vm, ...]:
         """Return the domains a host lists."""
         return tuple(vm for vm in self.vms if vm.host == host)
+
+    def with_hosts(self, seen: Cluster) -> Cluster:
+        """Return it with some hosts, and what they list, as they were seen since; one that is new is added."""
+        again = {host.name: host for host in seen.hosts}
+        hosts = [again.pop(host.name, host) for host in self.hosts]
+        anew = {host.name for host in seen.hosts}
+        vms = tuple(vm for vm in self.vms if vm.host not in anew)
+        return Cluster((*hosts, *again.values()), vms + seen.vms)
+
+    def only(self, names: Collection[str]) -> Cluster:
+        """Return it without all other hosts and what they list."""
+        hosts = tuple(host for host in self.hosts if host.name in names)
+        return Cluster(hosts, tuple(vm for vm in self.vms if vm.host in names))
 
     def find(self, wanted: str, *, bound_for: str | None = None) -> Vm:
         """Return the one VM with that name or UUID. Raises UsageError for none, or for several, and
@@ -60,3 +74,12 @@ class Cluster:
                 remedy="mend what keeps the host from answering, and try again",
             )
         raise UsageError(f"no host lists a VM {wanted!r}", remedy="see what is where: mudanza vms")
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A picture of all hosts that somebody has taken, and not just now."""
+
+    cluster: Cluster
+    age: float
+    """Seconds since the first of its hosts was read."""

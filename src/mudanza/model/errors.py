@@ -30,6 +30,8 @@ class BlockedError(MudanzaError):
     """Preflight found blockers, or the world has changed; nothing was touched."""
 
     exit_code = 3
+    said: tuple[str, ...] = ()
+    """What was told on the way, for somebody who was not there to hear it."""
 
     def __init__(self, message: str, *, findings: tuple[Finding, ...] = (), remedy: str = "") -> None:
         super().__init__(message, remedy=remedy)
@@ -44,6 +46,12 @@ class HostUnreachableError(MudanzaError):
     def __init__(self, host: str, message: str, *, remedy: str = "") -> None:
         super().__init__(f"host {host}: {message}", remedy=remedy)
         self.host = host
+
+
+class MetricsError(MudanzaError):
+    """A server of metrics did not answer, or with what cannot be understood: nothing is known from it."""
+
+    exit_code = 3
 
 
 class HypervisorError(MudanzaError):

@@ -57,6 +57,17 @@ class HugePages:
 
 
 @dataclass(frozen=True, slots=True)
+class NumaNode:
+    """The memory that lies at one of a host's NUMA nodes. Bytes."""
+
+    number: int
+    memory_total: int
+    memory_free: int
+    """What nobody uses. Caches, which the kernel gives up when it needs to, are told of the whole host only."""
+    hugepages: tuple[HugePages, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Host:
     """One host and what it can do. Memory in bytes.
 
@@ -95,6 +106,8 @@ class Host:
     """Network interfaces and bridges by name; None where the host cannot tell."""
     hugepages: tuple[HugePages, ...] = ()
     cpu_count_by_node: tuple[int, ...] = ()
+    nodes: tuple[NumaNode, ...] = ()
+    """Its NUMA nodes; empty where they could not be read."""
     nwfilters: frozenset[str] | None = frozenset()
     secrets: frozenset[str] | None = frozenset()
     """UUIDs and usages of libvirt secrets that have a value."""

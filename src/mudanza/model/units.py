@@ -91,3 +91,8 @@ def format_duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def format_version(number: int) -> str:
+    """Write libvirt's version number as people do: 9000000 is 9.0.0; empty where it is not known (0)."""
+    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}" if number else ""

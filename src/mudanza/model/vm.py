@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from mudanza.model.claim import Claim
+from mudanza.model.wishes import VmWishes
 
 
 class VmState(StrEnum):
@@ -170,6 +171,16 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
+class BoundMemory:
+    """A part of a VM's memory that must come from some of its host's NUMA nodes. Bytes."""
+
+    nodes: frozenset[int]
+    size: int
+    pages: tuple[int, ...] = ()
+    """Sizes of the huge pages it must come in, as ``Vm.hugepages`` has them; empty: ordinary memory."""
+
+
+@dataclass(frozen=True, slots=True)
 class Vm:
     """One domain on one host. Memory in bytes."""
 
@@ -198,6 +209,8 @@ class Vm:
     """``host-passthrough``, ``host-model``, ``custom``, ``maximum`` or None (the hypervisor's default)."""
     cpu_xml: str | None = field(default=None, repr=False)
     """The live ``<cpu>`` element."""
+    cpu_required: frozenset[str] = frozenset()
+    """Features that its ``<cpu>`` names, beyond those its model stands for, and that it must have."""
     cpu_seconds: float | None = None
     """CPU time used since it started."""
     written: Written | None = None
@@ -219,6 +232,8 @@ class Vm:
     """Host CPUs that vCPUs, the emulator or I/O threads are pinned to."""
     numa_nodes: frozenset[int] = frozenset()
     """Host NUMA nodes its memory is bound to."""
+    bound_memory: tuple[BoundMemory, ...] = ()
+    """Its memory, as far as it must come from certain nodes (``strict`` or ``restrictive``)."""
     memory_limit: int | None = None
     """``<maxMemory>``: up to where memory may be plugged in; None: no memory hotplug."""
     memory_source: str | None = None
@@ -231,6 +246,8 @@ class Vm:
     """A context id it insists on; None where libvirt chooses one."""
     qemu_arguments: bool = False
     """``<qemu:commandline>``: arguments libvirt knows nothing about."""
+    guest_agent: bool = False
+    """It has a channel for QEMU's guest agent; whether one answers there is another matter."""
     secrets: tuple[str, ...] = ()
     seclabels: tuple[str, ...] = ()
     """Security models with a static label: ``selinux``, ``apparmor``."""
@@ -240,6 +257,8 @@ class Vm:
     claims: tuple[Claim, ...] = ()
     """Who works on it, as its metadata says; more than one only while controllers find out who came first."""
     tags: tuple[str, ...] = ()
+    wishes: VmWishes | None = None
+    """What its metadata wishes of its moves; None: nothing."""
     title: str | None = None
     error: str | None = None
     """Why its host could not describe it fully; None: it could."""

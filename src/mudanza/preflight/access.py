@@ -18,6 +18,7 @@ from mudanza.preflight.wording import (
     uri_transport,
     virsh,
     virsh_by,
+    vm_key,
     warning,
 )
 
@@ -39,6 +40,27 @@ def source_answers(case: Case) -> Iterator[Finding]:
         yield blocker("source-unreachable", f"host {case.source.name}", *_unread(case.source))
 
 
+def hooks(case: Case) -> Iterator[Finding]:
+    """A hook that cannot be run is not passed over: a VM that names it may need it."""
+    for name, probe in case.facts.hooks.items():
+        subject = f"hook {name}"
+        if probe.answer is Answer.UNKNOWN:
+            yield blocker(
+                "hook-unknown",
+                subject,
+                f"the VM wishes it to be run around its moves, and {probe.detail}",
+                f"write [hooks.{name}] into them (docs/settings.md); or take it out of the VM's wishes: "
+                f"{mudanza('wish', vm_key(case.vm), '--hook', '')}; or move it without: --no-hooks",
+            )
+        elif probe.answer is Answer.NO:
+            yield blocker(
+                "hook-missing",
+                subject,
+                f"it is to be run around the move, and {probe.detail}",
+                f"install it, or mend [hooks.{name}] in the settings; or move it without: --no-hooks",
+            )
+
+
 def target_answers(case: Case) -> Iterator[Finding]:
     """The controller sees the target."""
     if not case.target.seen:
@@ -57,7 +79,7 @@ def maintenance(case: Case) -> Iterator[Finding]:
             "target-maintenance",
             f"host {case.target.name}",
             f"{case.target.name} is in maintenance and takes no VMs",
-            f"set maintenance = false for it: {mudanza('export')} > FILE, edit it, {mudanza('import', 'FILE')}",
+            f"open it again: {mudanza('maintenance', 'leave', case.target.name)}",
         )
 
 
@@ -128,7 +150,8 @@ def encryption(case: Case) -> Iterator[Finding]:
     tls, wanted = case.facts.tls, case.options.tls
     if wanted is Tls.OFF or tls.answer is Answer.YES:
         return
-    state = "does not work" if tls.answer is Answer.NO else "was not proven to work"
+    fails = tls.answer is Answer.NO
+    state = "does not work" if fails else "was not proven to work"
     message = f"encrypted migration from {case.source.name} to {case.target.name} {state}{because(tls.detail)}"
     remedy = (
         "put ca-cert.pem, server-cert.pem, server-key.pem, client-cert.pem and client-key.pem into "
@@ -137,8 +160,15 @@ def encryption(case: Case) -> Iterator[Finding]:
     )
     if wanted is Tls.REQUIRE:
         yield blocker("tls-required", f"host {case.target.name}", message, f"{remedy}; or give up --tls require")
-    else:
+    elif fails:
         yield warning("tls-missing", f"host {case.target.name}", f"{message}: data may travel in the clear", remedy)
+    else:
+        yield warning(
+            "tls-unproven",
+            f"host {case.target.name}",
+            f"{message}: it is tried, and if it fails, the VM stays as it is",
+            "check again when the hosts are less busy, or let the data travel in the clear: --tls off",
+        )
 
 
 def clocks(case: Case) -> Iterator[Finding]:

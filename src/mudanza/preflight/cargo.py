@@ -61,7 +61,8 @@ class CargoFile:
     below: str = ""
     """Path at the source of the image it is built upon, where that travels along."""
     own: bool = True
-    """No other VM has a claim on it: it may be deleted at the source, as far as nothing refers to it."""
+    """No other VM has a claim on it, and it is no medium: it may be deleted at the source, as far as nothing refers to
+    it."""
     for_others_too: bool = False
     """Others may have it open: it is only read, and one that lies at the target already is used if it is the same
     byte for byte."""
@@ -139,7 +140,9 @@ def cargo_of(
         found = {path: file for path, file in found.items() if file.role is not Role.DISK}
     # Images below that were the VM's own disks before its snapshots were made.
     own = {path for snapshot in vm.snapshots for path in snapshot.disks}
-    files = tuple(replace(file, own=True) if file.source in own else file for file in found.values())
+    files = tuple(
+        replace(file, own=True) if file.role is Role.BACKING and file.source in own else file for file in found.values()
+    )
     return Cargo(files, (*findings, *_clashes(files)))
 
 
@@ -202,10 +205,10 @@ def _copied(
         size=plan.size,
         chain=disk.backing if flatten else (),
         below=disk.backing[0].path if disk.backing and not flatten else "",
-        own=not disk.shareable,
+        own=disk.device != "floppy" and not disk.shareable,
         for_others_too=disk.shareable,
     )
-    if not flatten:
+    if not flatten and disk.target not in options.upon:
         yield from _chain(disk, source, target, options)
 
 

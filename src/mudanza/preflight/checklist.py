@@ -11,6 +11,7 @@ from mudanza.model.migration import Facts, MigrationOptions
 from mudanza.model.vm import Vm
 from mudanza.preflight import (
     access,
+    compression,
     compute,
     devices,
     files,
@@ -18,9 +19,11 @@ from mudanza.preflight import (
     identity,
     memory,
     network,
+    numa,
     security,
     state,
     storage,
+    streams,
 )
 from mudanza.preflight.case import Case, Mode
 from mudanza.preflight.mapping import resolve
@@ -37,15 +40,16 @@ OF_THE_VM: tuple[Check, ...] = (
     state.activity,
     state.pause,
     state.jobs,
+    state.wishes,
+    access.hooks,
     state.definition,
     compute.unmovable_memory_or_clock,
     devices.host_devices,
     storage.transient_disks,
 )
-# …and what only makes sense against a target that has answered.
-OF_THE_TARGET: tuple[Check, ...] = (
+# …what is true of the way between two hosts that have answered, whatever VM goes it…
+OF_THE_WAY: tuple[Check, ...] = (
     identity.host_names,
-    identity.already_there,
     access.peer,
     access.migration_address,
     access.data_path,
@@ -53,6 +57,13 @@ OF_THE_TARGET: tuple[Check, ...] = (
     access.way_in_is_encrypted,
     access.clocks,
     compute.versions,
+)
+# …and what only makes sense against a target that has answered.
+OF_THE_TARGET: tuple[Check, ...] = (
+    identity.already_there,
+    *OF_THE_WAY,
+    streams.streams,
+    compression.compression,
     compute.architecture,
     compute.domain_type,
     compute.emulator,
@@ -63,7 +74,8 @@ OF_THE_TARGET: tuple[Check, ...] = (
     memory.promised_memory,
     memory.memory_growth,
     memory.huge_pages,
-    memory.numa_nodes,
+    numa.numa_nodes,
+    numa.numa_memory,
     storage.places,
     storage.shareable_in_use,
     storage.free_space,
@@ -84,6 +96,7 @@ OF_THE_TARGET: tuple[Check, ...] = (
     network.cards,
     network.switches,
     network.packet_filters,
+    network.tracked_connections,
     network.duplicate_macs,
     devices.displays,
     devices.tpm,

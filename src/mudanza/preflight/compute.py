@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from mudanza.model.finding import Finding
 from mudanza.model.migration import Answer
+from mudanza.model.units import format_version
 from mudanza.preflight.case import Case, blocks_live
 from mudanza.preflight.wording import because, blocker, listed, mudanza, virsh, vm_key, warning
 
@@ -14,7 +15,7 @@ def versions(case: Case) -> Iterator[Finding]:
     """QEMU and libvirt promise migration towards newer versions only."""
     source, target = case.source, case.target
     if target.libvirt_version < source.libvirt_version:
-        there, here = _version(target.libvirt_version), _version(source.libvirt_version)
+        there, here = format_version(target.libvirt_version), format_version(source.libvirt_version)
         yield warning(
             "libvirt-older",
             f"host {target.name}",
@@ -23,7 +24,7 @@ def versions(case: Case) -> Iterator[Finding]:
             f"upgrade libvirt on {target.name} first",
         )
     if target.qemu_version < source.qemu_version:
-        there, here = _version(target.qemu_version), _version(source.qemu_version)
+        there, here = format_version(target.qemu_version), format_version(source.qemu_version)
         yield warning(
             "qemu-older",
             f"host {target.name}",
@@ -31,10 +32,6 @@ def versions(case: Case) -> Iterator[Finding]:
             "as far as the machine type and devices allow",
             f"upgrade QEMU on {target.name} first",
         )
-
-
-def _version(number: int) -> str:
-    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
 
 
 def architecture(case: Case) -> Iterator[Finding]:
@@ -95,7 +92,7 @@ def cpu(case: Case) -> Iterator[Finding]:
             "cpu-incompatible",
             f"host {target.name}",
             f"{target.name} cannot provide the VM's CPU{because(probe.detail)}",
-            "give the VM a CPU model that both hosts have (virsh hypervisor-cpu-baseline) and restart it",
+            _another_cpu(case),
         )
     elif probe.answer is Answer.UNKNOWN and case.vm.domain_type in target.domain_types:
         yield warning(
@@ -108,9 +105,17 @@ def cpu(case: Case) -> Iterator[Finding]:
         yield from _passthrough(case)
 
 
+def _another_cpu(case: Case) -> str:
+    """What all hosts have in common, and how a VM gets it."""
+    return (
+        f"give it the CPU that all hosts have in common ({mudanza('cluster', 'cpu')} shows it), and restart it: "
+        f"{mudanza('cluster', 'cpu', '--set', vm_key(case.vm))}"
+    )
+
+
 def _passthrough(case: Case) -> Iterator[Finding]:
     source, target = case.source, case.target
-    remedy = "use <cpu mode='custom'> with a model both hosts have (virsh hypervisor-cpu-baseline), restart the VM"
+    remedy = _another_cpu(case)
     lost = source.cpu_features - target.cpu_features
     if source.cpu_vendor and target.cpu_vendor and source.cpu_vendor != target.cpu_vendor:
         yield blocks_live(

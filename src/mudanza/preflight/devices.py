@@ -55,6 +55,14 @@ def _lent(case: Case, device: HostDevice) -> Finding:
             "USB devices redirected from a viewer are lost to the guest until the viewer connects again",
             "disconnect them in the viewer first",
         )
+    if device.kind == "listener":
+        return warning(
+            "serial-listens",
+            subject,
+            f"it listens on an address and a port of its host; whether {case.target.name} has both, and free, was not "
+            "found out, and whoever is connected to it is cut off",
+            f"see to it that it can listen there (ss -ltnu on {case.target.name}), and connect anew after the move",
+        )
     if device.kind in _TIED:
         now = "--live" if case.vm.state.active else "--config"
         return blocks_live(

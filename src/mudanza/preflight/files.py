@@ -15,7 +15,7 @@ from mudanza.preflight.case import Case
 from mudanza.preflight.mapping import DiskPlan, opened_read_only, shared_candidates
 from mudanza.preflight.wording import because, blocker, listed, mudanza, virsh, vm_key, warning
 
-OPENED_BY_PATH = frozenset({"char", "rng", "evdev", "nvdimm"})
+OPENED_BY_PATH = frozenset({"char", "rng", "evdev", "nvdimm", "render", "ssh"})
 """Kinds of host devices that need nothing but their path."""
 _ON_EVERY_HOST = frozenset({"/dev/null", "/dev/random", "/dev/urandom"})
 

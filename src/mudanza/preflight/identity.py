@@ -80,6 +80,7 @@ def already_there(case: Case) -> Iterator[Finding]:
 
 def on_third_host(case: Case) -> Iterator[Finding]:
     """The VM stands on a host that is neither source nor target."""
+    listed = [vm for vm in case.cluster.vms if vm.uuid == case.vm.uuid]
     for host in case.cluster.hosts:
         if host.name in (case.source.name, case.target.name):
             continue
@@ -90,8 +91,8 @@ def on_third_host(case: Case) -> Iterator[Finding]:
                 f"{host.name} did not answer, so whether it runs {case.vm.name} too is not known",
                 f"make sure it does not before you start the VM anywhere: {mudanza('hosts')}",
             )
-        for other in case.cluster.vms_on(host.name):
-            if other.uuid != case.vm.uuid:
+        for other in listed:
+            if other.host != host.name:
                 continue
             if other.state.active:
                 yield _runs_elsewhere(case, host.name, str(other.state))

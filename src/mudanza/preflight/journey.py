@@ -28,13 +28,21 @@ class Leg:
     way: str
 
 
+def goes_encrypted(options: MigrationOptions, facts: Facts) -> bool:
+    """Whether memory and disks travel encrypted: unless that is not wanted, or known not to work.
+
+    Where it is not known it is tried. If it does not work, the move ends before anything of the VM has travelled.
+    """
+    return options.tls is not Tls.OFF and facts.tls.answer is not Answer.NO
+
+
 def journey(
     vm: Vm, source: Host, target: Host, options: MigrationOptions, facts: Facts, plan: Resolution
 ) -> tuple[Leg, ...]:
     """Return how each part of the VM would travel. Within one host: its disks only."""
     if source.name == target.name:
         return tuple(_within(vm, plan))
-    tls = options.tls is not Tls.OFF and facts.tls.answer is Answer.YES
+    tls = goes_encrypted(options, facts)
     direct = f"{source.name} → {target.name} directly, {'QEMU over TLS' if tls else 'QEMU over TCP, not encrypted'}"
     if options.is_cold(active=vm.state.active):
         return tuple(_cold(vm, source, target, options, plan, direct))

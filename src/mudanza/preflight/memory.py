@@ -9,7 +9,7 @@ from mudanza.model.host import Host
 from mudanza.model.units import GIB, MIB, format_size
 from mudanza.model.vm import Vm
 from mudanza.preflight.case import Case, blocks_live
-from mudanza.preflight.wording import blocker, listed, mudanza, warning
+from mudanza.preflight.wording import listed, mudanza, warning
 
 QEMU_BASE = 100 * MIB
 """QEMU's own memory, device models and buffers included. An empty q35 machine of QEMU 7.2 took 48 MiB here."""
@@ -111,18 +111,4 @@ def huge_pages(case: Case) -> Iterator[Finding]:
             f"the VM needs {format_size(vm.memory)} in huge pages of {sizes}, and {target.name} has "
             f"{format_size(free)} of them free",
             f"on {target.name}: virsh allocpages PAGESIZE COUNT, or vm.nr_hugepages with sysctl",
-        )
-
-
-def numa_nodes(case: Case) -> Iterator[Finding]:
-    """Memory bound to NUMA nodes needs those nodes."""
-    count = max(len(case.target.cpu_count_by_node), 1)
-    missing = [node for node in sorted(case.vm.numa_nodes) if node >= count]
-    if missing:
-        yield blocker(
-            "numa-node-missing",
-            f"host {case.target.name}",
-            f"its memory is bound to NUMA nodes {', '.join(map(str, missing))}, and {case.target.name} has "
-            f"nodes 0 to {count - 1}",
-            "change the binding while it is shut off: virsh numatune --config",
         )

@@ -15,6 +15,8 @@ from mudanza.preflight.wording import blocker, listed, mudanza, start_driver, vi
 _ONE_WIRE = frozenset({"bridge", "passthrough", "private", "vepa", "hostdev"})
 """Forward modes by which guests of two hosts are on one network; with any other each host has a network of its own."""
 _HARMLESS = frozenset({"mcast", "null"})
+_WITHOUT_MEMORY = ("clean-traffic", "no-", "allow-", "qemu-announce-self")
+"""How the names of the filters begin that libvirt comes with: none of them looks at connections."""
 
 
 def cards(case: Case) -> Iterator[Finding]:
@@ -225,6 +227,19 @@ def packet_filters(case: Case) -> Iterator[Finding]:
                 f"{case.target.name} has no network filter {name}",
                 f"{virsh(case.source, 'nwfilter-dumpxml', name)} > FILE; "
                 + virsh(case.target, "nwfilter-define", "FILE"),
+            )
+
+
+def tracked_connections(case: Case) -> Iterator[Finding]:
+    """A host remembers which connections it has let through, and nothing carries that over."""
+    for nic in case.vm.nics:
+        if case.live and nic.nwfilter is not None and not nic.nwfilter.startswith(_WITHOUT_MEMORY):
+            yield warning(
+                "connections-untracked",
+                _subject(nic),
+                f"network filter {nic.nwfilter} may let through what belongs to a connection it has seen begin: "
+                f"{case.target.name} has seen none of them (conntrack is not carried), so open ones may break",
+                f"if they do: let {nic.nwfilter} pass packets of connections by their addresses and ports as well",
             )
 
 

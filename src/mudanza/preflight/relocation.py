@@ -37,6 +37,7 @@ def check_in_place(case: Case) -> tuple[Finding, ...]:
         state.activity,
         _unsettled_pause,
         state.jobs,
+        state.wishes,
         storage.places,
         storage.free_space,
         storage.occupied,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from mudanza.model.finding import Finding
 from mudanza.model.vm import Vm, VmState
+from mudanza.model.wishes import OF_BALANCE, OPTIONS
 from mudanza.preflight.case import Case
 from mudanza.preflight.wording import blocker, mudanza, virsh, vm_key, warning
 
@@ -159,6 +160,31 @@ def _claim(case: Case) -> Iterator[Finding]:
             f"wait until that job has ended ({mudanza('show', vm_key(case.vm))}); if its controller and its journal "
             f"are gone for good, finish it here: {mudanza('rebuild')}; or take the VM over as it is: --take-claim",
         )
+
+
+def wishes(case: Case) -> Iterator[Finding]:
+    """A wish that nobody understands is not passed over: it may have been for the guest's sake."""
+    vm = case.vm
+    if vm.wishes is None:
+        return
+    for name, fault in vm.wishes.faults.items():
+        if name in OF_BALANCE:
+            continue  # not about how it moves: balance itself heeds them, and leaves alone whom it does not understand
+        if name.replace("-", "_") in case.options.named or (name == "hooks" and case.options.no_hooks):
+            continue
+        instead = "run none for this move: --no-hooks" if name == "hooks" else f"name it for this move: --{name}"
+        yield blocker(
+            "wish-unreadable",
+            _subject(vm),
+            f"its metadata wishes {name} {vm.wishes.said[name]!r} of its moves: {fault}",
+            f"{_mend(vm, name)}{f'; or {instead}' if name in OPTIONS else ''}",
+        )
+
+
+def _mend(vm: Vm, name: str) -> str:
+    if name in OPTIONS:
+        return f"say it anew, or take it back: {mudanza('wish', vm_key(vm), OPTIONS[name], '')}"
+    return f"take all of its wishes back, and say them anew: {mudanza('wish', vm_key(vm), '--clear')}"
 
 
 def definition(case: Case) -> Iterator[Finding]:

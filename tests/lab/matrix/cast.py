@@ -6,7 +6,8 @@ from contextlib import ExitStack, suppress
 
 from mudanza.lab.lab import Lab
 from mudanza.lab.process import LabError
-from tests.lab.command import Mudanza, SeatedMudanza
+from tests.lab.command import Mudanza
+from tests.lab.conftest import know_by_ssh
 from tests.lab.matrix.cells import Cell
 from tests.lab.matrix.faults import FAULTS
 from tests.lab.matrix.playing import Player, Seen
@@ -26,8 +27,8 @@ class Cast:
 
     def play(self, cell: Cell) -> Seen:
         """Play a cell. Raises AssertionError where it does not come out as it must."""
-        mudanza = (SeatedMudanza if FAULTS[cell.fault].by_network else Mudanza)(self._lab)
-        if cell.kind != "live":
+        mudanza = self._by_ssh() if FAULTS[cell.fault].by_network else Mudanza(self._lab)
+        if cell.cold:
             mib = CARRIED if cell.moment in ("carrying", "preparing") else LIGHT
             with cold_subject(self._lab, mib=mib, running=cell.kind == "cold, running") as subject:
                 return _played(Player(cell, self._lab, mudanza, subject))
@@ -37,6 +38,11 @@ class Cast:
             with suppress(LabError):  # what was broken may be broken still, and that is not what went wrong first
                 self.dismiss()
             raise
+
+    def _by_ssh(self) -> Mudanza:
+        seat = self._lab.directory / "by-ssh"
+        seat.mkdir(exist_ok=True)
+        return know_by_ssh(self._lab, seat)
 
     def _the_guest(self) -> LiveSubject:
         if self._guest is None:

@@ -5,7 +5,7 @@ A cell is a kind of move, a fault and the moment it strikes. ``command``: the ex
 was left to do. Where the VM is follows from the latter:
 
 0  it is at the target, and runs there if it ran before    4  it is at the source, as before
-6  it is off at the source, its disks are whole            5  a person must look (a host does not answer, mostly)
+6  it is off where its QEMU was killed, its disks whole    5  a person must look (a host does not answer, mostly)
 
 Several codes stand where either end is right and a race decides; never is anything right but one whole VM.
 """
@@ -21,6 +21,7 @@ KILLED = -9
 """What a command ends with that was killed."""
 
 LIVE = ("preparing", "copying disks", "copying memory", "switchover", "settling", "cleaning up")
+POSTCOPY = ("fetching memory",)
 COLD = ("preparing", "carrying", "comparing", "handing over", "cleaning up")
 
 
@@ -29,7 +30,8 @@ class Cell:
     """One cell of the matrix."""
 
     kind: str
-    """``live``; ``cold`` of a VM that is off; ``cold, running`` of one that is shut down for it."""
+    """``live``; ``post-copy``, live by that from the beginning; ``cold`` of a VM that is off; ``cold, running`` of one
+    that is shut down for it."""
     fault: str
     moment: str
     command: frozenset[int]
@@ -41,9 +43,19 @@ class Cell:
     """
 
     @property
+    def cold(self) -> bool:
+        """Whether the VM is off on the way."""
+        return self.kind.startswith("cold")
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What it is known by."""
+        return self.kind, self.fault, self.moment
+
+    @property
     def id(self) -> str:
         """Its name."""
-        return f"{self.kind}: {self.fault}: {self.moment}"
+        return ": ".join(self.key)
 
     @property
     def expected(self) -> str:
@@ -84,7 +96,7 @@ target's libvirtd restarted  | 0|4       4             4              0|4       
 target's libvirtd hangs      | 4|5>0|4   4|5>0|4       4|5>0|4        4|5>0|4      5>0       0
 target's libvirtd slow       | 0         0             0              0            0         0
 source's QEMU killed         | 6         6             6              0|6          -         -
-target's QEMU killed         | -         4             4              4            5>0!      0!
+target's QEMU killed         | -         4             4              4            6!        0!
 link cut for 5 s             | 0         0             0|4            0|4          0         0
 link cut for good            | 4         4             4              0|4          0         0
 target cut off from all      | 4         4             4              4|5>0|4      5>0       0
@@ -93,6 +105,28 @@ target's disk full           | 4         4             0|4            -         
 target's ports taken         | 4         -             -              -            -         -
 target's certificates wrong  | 4         -             -              -            -         -
 """
+
+_POSTCOPY_ROWS = """
+                                         fetching-memory
+controller killed                      | K>0
+controller told to end                 | 0
+source's libvirtd restarted            | 0
+source's libvirtd dead for a minute    | 0|5>0
+source's libvirtd hangs for a minute   | 0|5>0
+source's libvirtd slow                 | 0
+target's libvirtd restarted            | 0
+target's libvirtd dead for a minute    | 0|5>0
+target's libvirtd hangs for a minute   | 0|5>0
+target's libvirtd slow                 | 0
+source's QEMU killed                   | 6
+target's QEMU killed                   | 6
+link cut for 5 s                       | 0
+link cut for a minute                  | 0
+target cut off for a minute            | 0
+source cut off for a minute            | 0|5>0
+"""
+# There is no way back in post-copy: whatever happens to either libvirt or to the wire, the guest is at the target in
+# the end. It may be there, whole, before the source can be asked about its copy again.
 
 _COLD_ROWS = """
                                preparing carrying comparing handing-over cleaning-up
@@ -158,6 +192,7 @@ CELLS: tuple[Cell, ...] = (
     *_table("live", LIVE, _LIVE_ROWS),
     *_ordering(),
     *_suspended(),
+    *_table("post-copy", POSTCOPY, _POSTCOPY_ROWS),
     *(cell for cell in _dying() if cell.kind == "live"),
     *_table("cold", COLD, _COLD_ROWS),
     *(cell for cell in _dying() if cell.kind != "live"),

@@ -13,8 +13,8 @@ from mudanza.lab.lab import Lab
 from mudanza.lab.process import ProcessId
 from tests.lab.command import Running
 
-SHORT = 5.0
-"""Seconds that a fault lasts which is to be lived through."""
+SHORT, LONG = 5.0, 60.0
+"""Seconds that a fault lasts which is to be lived through: within libvirt's patience, and beyond it."""
 CARRIER = "mudanza-carrier-"
 
 
@@ -27,6 +27,7 @@ class Stage:
     source: str
     target: str
     cold: bool
+    postcopy: bool = False
     running: Running | None = None
     """The command that moves it."""
 
@@ -48,7 +49,8 @@ class Fault:
     lasts: float | None = None
     """Seconds until it is mended; None: until the command has ended."""
     by_network: bool = False
-    """The controller reaches the hosts over the network too, so that it loses what is cut off."""
+    """The controller reaches the hosts over the network too, by ssh: it loses what is cut off, and may help itself
+    where libvirt does not."""
 
 
 def _daemon(lab: Lab, name: str) -> ProcessId:
@@ -83,6 +85,16 @@ def _killing_qemu(stage: Stage, name: str) -> Act:
         listed = virsh(stage.lab.cell(name), "list", "--name").split()
         vm = next((domain for domain in listed if domain.startswith(CARRIER)), vm)
     return partial(faults.kill_qemu, stage.lab, name, vm)
+
+
+def _freeing(name: Callable[[Stage], str]) -> Callable[[Stage], object]:
+    """Restart a libvirtd whose QEMU was killed in post-copy: libvirt 9.0 keeps its lock on the VM until then."""
+
+    def restart(stage: Stage) -> None:
+        if stage.postcopy:
+            _restarting(stage, name(stage))()
+
+    return restart
 
 
 def _filling(stage: Stage) -> Act:
@@ -124,8 +136,11 @@ def _of_hosts() -> Mapping[str, Fault]:
             f"{side}'s libvirtd restarted": Fault(restart, revive),
             f"{side}'s libvirtd hangs": Fault(stop, revive),
             f"{side}'s libvirtd slow": Fault(stop, revive, lasts=SHORT),
-            f"{side}'s QEMU killed": Fault(kill_qemu),
+            f"{side}'s libvirtd dead for a minute": Fault(kill, revive, lasts=LONG),
+            f"{side}'s libvirtd hangs for a minute": Fault(stop, revive, lasts=LONG),
+            f"{side}'s QEMU killed": Fault(kill_qemu, _freeing(name)),
             f"{side} cut off from all": Fault(cut, heal, by_network=True),
+            f"{side} cut off for a minute": Fault(cut, heal, lasts=LONG, by_network=True),
         }
     return found
 
@@ -146,14 +161,23 @@ def _mending(function: Callable[[Lab, str], object]) -> Callable[[Stage], object
     return lambda stage: function(stage.lab, stage.target)
 
 
+def _parting(stage: Stage) -> Act:
+    return partial(faults.part, stage.lab, stage.source, stage.target)
+
+
+def _joining(stage: Stage) -> None:
+    faults.join(stage.lab, stage.source, stage.target)
+
+
 NOTHING = Fault(lambda stage: partial(_nothing, stage))
 
 FAULTS: Mapping[str, Fault] = {
     **_of_hosts(),
     "controller killed": Fault(_signalling(signal.SIGKILL)),
     "controller told to end": Fault(_signalling(signal.SIGTERM)),
-    "link cut for 5 s": Fault(_at_target(faults.cut), _mending(faults.heal), lasts=SHORT),
-    "link cut for good": Fault(_at_target(faults.cut), _mending(faults.heal)),
+    "link cut for 5 s": Fault(_parting, _joining, lasts=SHORT, by_network=True),
+    "link cut for a minute": Fault(_parting, _joining, lasts=LONG, by_network=True),
+    "link cut for good": Fault(_parting, _joining, by_network=True),
     "target's disk full": Fault(_filling, _mending(faults.unfill)),
     "target's ports taken": Fault(_at_target(faults.take_ports), _mending(faults.free_ports)),
     "target's certificates wrong": Fault(_at_target(faults.strange_certificates), _mending(faults.right_certificates)),

@@ -24,6 +24,8 @@ class Moment:
     """The controller stands still there, see ``dying``; it goes on once the fault has struck."""
     phase: str = ""
     """It says that it is there, and that something has been copied in it."""
+    runs_there: bool = False
+    """And the target's libvirt says that the guest runs there."""
     suspended: float | None = None
     """So many seconds after libvirt has said that the guest is suspended for the switchover."""
     after: float | None = None
@@ -35,6 +37,7 @@ _MOMENTS: Mapping[tuple[str, str], Moment] = {
     ("live", "copying disks"): Moment(phase="copying disks"),
     ("live", "copying memory"): Moment(phase="copying memory"),
     ("live", "ordering it"): Moment(stop=("begun", "transfer")),
+    ("post-copy", "fetching memory"): Moment(phase="fetching memory", runs_there=True),
     ("live", "settling"): Moment(stop=("after", "transfer")),
     ("live", "cleaning up"): Moment(stop=("begun", "delete volume")),
     ("cold", "preparing"): Moment(stop=("after", "create volume")),
@@ -78,7 +81,7 @@ BOUNDARIES: Mapping[str, Mapping[str, bool]] = {
 
 def is_boundary(kind: str, name: str) -> bool:
     """Whether a moment is one at which a controller dies between two writes."""
-    return name in BOUNDARIES[kind]
+    return name in BOUNDARIES.get(kind, ())
 
 
 def moment_of(kind: str, name: str) -> Moment:

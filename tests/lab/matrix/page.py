@@ -17,7 +17,7 @@ RUN = ROOT / ".matrix-run"
 NOT_RUN = "not run yet"
 
 TABLE = "<!-- From here on scripts/soak --matrix writes. -->\n"
-_HEAD = f"| move | fault | when | expected | seen | | seen on | version |\n{'| --- ' * 8}|\n"
+_HEAD = f"| move | fault | when | expected | seen | | seen on |\n{'| --- ' * 7}|\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,6 @@ class Row:
     seen: str = NOT_RUN
     mark: str = ""
     date: str = ""
-    version: str = ""
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -43,7 +42,7 @@ class Row:
 
     @property
     def text(self) -> str:
-        fields = (self.kind, self.fault, self.moment, self.expected, self.seen, self.mark, self.date, self.version)
+        fields = (self.kind, self.fault, self.moment, self.expected, self.seen, self.mark, self.date)
         return f"| {' | '.join(field.replace('|', '/') for field in fields)} |"
 
 
@@ -51,15 +50,7 @@ def row(cell: Cell, seen: str, *, as_expected: bool, took: float) -> Row:
     """Return the row of a cell that was played just now. ``took`` in seconds."""
     mark = "✓" if as_expected else "✗"
     today = datetime.now(UTC).strftime("%Y-%m-%d")
-    return Row(cell.kind, cell.fault, cell.moment, cell.expected, f"{seen}, {took:.0f} s", mark, today, version())
-
-
-def version() -> str:
-    """Return what was tried: the commit, and whether it was changed since."""
-    told = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return told.stdout.strip() or "unknown"
+    return Row(*cell.key, cell.expected, f"{seen}, {took:.0f} s", mark, today)
 
 
 def add(new: Row) -> None:
@@ -67,7 +58,7 @@ def add(new: Row) -> None:
     with RUN.open("a") as run:
         fcntl.flock(run, fcntl.LOCK_EX)  # others may play other cells
         known = {each.key: each for each in read()} | {new.key: new}
-        rows = [_current(cell, known.get((cell.kind, cell.fault, cell.moment))) for cell in CELLS]
+        rows = [_current(cell, known.get(cell.key)) for cell in CELLS]
         front, _, _ = PAGE.read_text().partition(TABLE)
         PAGE.write_text(f"{front}{TABLE}\n{_summary(rows)}\n\n{_HEAD}" + "".join(f"{each.text}\n" for each in rows))
         run.write(": ".join(new.key) + "\n")
@@ -76,7 +67,7 @@ def add(new: Row) -> None:
 def _current(cell: Cell, known: Row | None) -> Row:
     """Return the row of a cell: what was seen counts only for what is still expected."""
     if known is None or known.expected != cell.expected:
-        return Row(cell.kind, cell.fault, cell.moment, cell.expected)
+        return Row(*cell.key, cell.expected)
     return known
 
 

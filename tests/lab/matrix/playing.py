@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+from mudanza.lab.guest import virsh
 from mudanza.lab.lab import Lab
 from mudanza.model.errors import UsageError
 from mudanza.model.units import MIB
@@ -28,6 +29,8 @@ MOMENT_LIMIT = 240.0
 """Seconds until a moment must have come."""
 END_LIMIT = 420.0
 """Seconds that a command may take: an order to cancel that goes unheeded is waited for 180 s, a host 90 s more."""
+CLEAN_LIMIT = 60.0
+"""Seconds until a host that was mended must have let go of what a broken move has left there."""
 DOWN = 6
 
 
@@ -70,7 +73,7 @@ class Player:
         self._cell, self._lab, self._mudanza, self._subject = cell, lab, mudanza, subject
         (here,) = whereabouts(subject)
         there = target or next(host for host in HOSTS if host != here)
-        self._stage = Stage(lab, subject.uuid, here, there, cold=cell.kind != "live")
+        self._stage = Stage(lab, subject.uuid, here, there, cold=cell.cold, postcopy=cell.kind == "post-copy")
         self._fault = fault or FAULTS[cell.fault]
         self._moment = moment
         self._seen = Seen(0)
@@ -92,11 +95,16 @@ class Player:
         """Move it once more: to where it was to go, or back. Raises AssertionError where that does not go well."""
         subject, place = self._subject, self._place
         self.start_again()
-        (other,) = set(HOSTS) - {place}
+        other = self._other(place)
         with subject.watched():
-            self._mudanza("migrate", subject.uuid, "--to", other, *subject.options)
+            moved = self._mudanza("migrate", subject.uuid, "--to", other, *subject.options, expect=None)
+        if moved.code != 0:
+            assert "until the VM has been shut down and started again" in moved.err, moved.err
+            self._start_anew(place)
+            with subject.watched():
+                self._mudanza("migrate", subject.uuid, "--to", other, *subject.options)
         assert whereabouts(subject) == {other: "running" if subject.runs else "shut off"}
-        subject.assert_whole(other, off=not subject.runs, undisturbed=self._cell.kind == "live")
+        subject.assert_whole(other, off=not subject.runs, undisturbed=not self._cell.cold)
         assert not (left := list(left_over(subject, other))), f"left over after a plain move: {left}"
 
     def start_again(self) -> None:
@@ -104,6 +112,12 @@ class Player:
         if self._subject.runs and self._is_off:
             self._mudanza("start", self._subject.uuid)
             self._subject.await_up()
+
+    def _start_anew(self, place: str) -> None:
+        """Do what a person is told to do for a QEMU that a broken move has left damaged."""
+        virsh(self._lab.cell(place), "destroy", self._subject.uuid)
+        virsh(self._lab.cell(place), "start", self._subject.uuid)
+        self._subject.await_up()
 
     # ---- the move and the fault ----
 
@@ -134,6 +148,8 @@ class Player:
             time.sleep(moment.after)  # what chance has chosen
         elif listening is None:
             running.until_event(lambda event: has_come(moment, event), moment.phase)
+        if moment.runs_there:
+            await_true(lambda: whereabouts(self._subject).get(stage.target) == "running", "it runs there", MOMENT_LIMIT)
         strike = fault.aim(stage)
         if listening is not None:
             listening.wait()
@@ -164,7 +180,8 @@ class Player:
 
     @property
     def _order(self) -> tuple[str, ...]:
-        return (self._subject.uuid, "--to", self._stage.target, *self._subject.options)
+        means = ("--policy", "now") if self._stage.postcopy else ()
+        return (self._subject.uuid, "--to", self._stage.target, *self._subject.options, *means)
 
     # ---- what is left to do ----
 
@@ -184,20 +201,28 @@ class Player:
         if job["ended_at"] is None:
             self._seen.resumed += (self._resume(job["id"]).code,)
         elif job["report"].get("left") or job["report"].get("undeleted"):
-            self._seen.resumed += (self._mudanza("job", "resume", str(job["id"]), "-o", "json", expect=0).code,)
+            await_true(lambda: self._cleans_up(job["id"]), "what was left behind is gone", CLEAN_LIMIT)
+            self._seen.resumed += (0,)
         job = self._job
         if job["ended_at"] is None and self._cell.off is not False:
             self._act_as_person(job["id"])
         job = self._job
         assert job["ended_at"] is not None, f"the job is still open: {job['state']}; {self._seen}"
-        assert job["exit_code"] in self._cell.after, f"the job ended with {job['exit_code']}: {job['outcome']}"
+        came = f"the job ended with {job['exit_code']}: {job['outcome']}; {self._seen}"
+        assert job["exit_code"] in self._cell.after, came
         for what in ("left", "undeleted"):
             assert not job["report"].get(what), f"{what}: {job['report'][what]}"
         self._seen.after = job["exit_code"]
+        if self._seen.after == DOWN and self._place == self._stage.target:
+            self._throw_away_kept()
 
     def _resume(self, job: int) -> Result:
         expire_leases(self._mudanza)
         return self._mudanza("job", "resume", str(job), "-o", "json", expect=None, limit=END_LIMIT)
+
+    def _cleans_up(self, job: int) -> bool:
+        """Try once more to clean up: a host that has just come back may still hold what its libvirt had begun."""
+        return self._mudanza("job", "resume", str(job), "-o", "json", expect=None).code == 0
 
     def _act_as_person(self, job: int) -> None:
         """Look: the VM is off, at the target only. Start it, and finish the job: it keeps what lies at the source."""
@@ -207,16 +232,27 @@ class Player:
         self._mudanza("start", subject.uuid)
         subject.await_up()
         self._seen.resumed += (self._resume(job).code,)
+        self._throw_away_kept()
+
+    def _throw_away_kept(self) -> None:
+        """Delete, as a person, what was kept at the source of a VM that is at the target."""
         kept = [place.removeprefix(f"{self._stage.source}:") for place in self._job["report"]["kept"]]
-        assert set(kept) <= subject.files
+        assert set(kept) <= self._subject.files
         self._lab.cell(self._stage.source).run(["rm", "-f", "--", *kept])
 
     # ---- looking at it ----
 
     @property
     def _place(self) -> str:
-        """The host where the VM has to be, by what the job says."""
-        return self._stage.target if self._seen.after == 0 else self._stage.source
+        """The host where the VM has to be, by what the job says; one that is down is where its QEMU was killed."""
+        stage = self._stage
+        killed_there = stage.postcopy or self._cell.fault.startswith("target")
+        at_target = killed_there if self._seen.after == DOWN else self._seen.after == 0
+        return stage.target if at_target else stage.source
+
+    def _other(self, place: str) -> str:
+        stage = self._stage
+        return stage.target if place == stage.source else stage.source
 
     @property
     def _is_off(self) -> bool:
@@ -231,9 +267,9 @@ class Player:
     def _look(self) -> None:
         subject, place = self._subject, self._place
         assert whereabouts(subject) == {place: "shut off" if self._is_off else "running"}
-        undisturbed = not (self._is_off or self._started) and self._cell.kind == "live"
+        undisturbed = not (self._is_off or self._started) and not self._cell.cold
         subject.assert_whole(place, off=self._is_off, undisturbed=undisturbed)
-        (other,) = set(HOSTS) - {place}
+        other = self._other(place)
         self._mudanza("check", subject.uuid, "--to", other, expect=None)  # it sweeps away what is thrown away
         assert not (left := list(left_over(subject, place))), f"left over: {left}"
 

@@ -138,11 +138,12 @@ class SshContents:
         self._idle: RemoteShell | None = None
         self._closed = False
         user, tools = attend(self._log_in, host=host, what="logging in by ssh", patience=LOGIN_TIMEOUT)
+        self._tools = tools.split()
         if user != "0":
             self.close()
             raise HypervisorError(host, "ssh logs in as somebody who may not read every file")
         self.way = f"by ssh on {host}: {tools}"
-        self.images: Images | None = self if "qemu-img" in tools.split() else None
+        self.images: Images | None = self if "qemu-img" in self._tools else None
 
     def digests(
         self,
@@ -237,7 +238,7 @@ class SshContents:
     def _read(self, attended: Attended, subject: _Subject, length: int, chunks: Collection[int] | None) -> Digests:
         answer = _Answer(self._host, subject.path, length)
         with self._shell(attended) as shell:
-            for words in shell.run(_script(subject, length, chunks)):
+            for words in shell.run(_script(subject, length, chunks, self._tools)):
                 attended.got_on(answer.take(words))
                 if answer.unread:
                     raise HypervisorError(self._host, f"{subject.path} cannot be read: {shell.said()}")
@@ -320,10 +321,12 @@ def node(layers: Sequence[Layer]) -> str:
     return json.dumps(found)
 
 
-def _script(subject: _Subject, length: int, chunks: Collection[int] | None) -> str:
+def _script(subject: _Subject, length: int, chunks: Collection[int] | None, tools: Collection[str]) -> str:
     wanted = runs(chunks, length)
     first, last = (wanted[0][0], wanted[-1][1]) if wanted else (0, 0)
     values = {
+        "digest": "openssl dgst -sha256 -r" if "openssl" in tools else "sha256sum",
+        "map": "qemu-img" if "qemu-img" in tools else "",
         "path": subject.path,
         "image": node(subject.layers) if subject.layers else "",
         "top": node(subject.layers[:1]) if subject.layers else "",
@@ -336,4 +339,4 @@ def _script(subject: _Subject, length: int, chunks: Collection[int] | None) -> s
         "pick": PICK,
         "one": _DIGEST_OF_IMAGE if subject.layers else _DIGEST,
     }
-    return _TOOLS + "".join(f"{name}={shlex.quote(str(value))}\n" for name, value in values.items()) + _READ
+    return "".join(f"{name}={shlex.quote(str(value))}\n" for name, value in values.items()) + _READ

@@ -253,12 +253,22 @@ class Carrier:
         jobs = Domains(self._source).disk_jobs(self.uuid, self._disks)
         return tuple(jobs.get(disk) for disk in self._disks)
 
-    def arrived(self) -> bool:
-        """Whether both hosts say that all of it is at the target. False also where one does not say."""
-        if Domains(self._source).sighting(self.uuid).side is not Side.ABSENT:
-            return False
+    def has_come_in(self) -> bool:
+        """Whether the target says that it has all of it. False also where it does not say."""
         there = Domains(self._target).sighting(self.uuid)
         return there.side is Side.PRESENT and there.job is None
+
+    def has_left(self) -> bool:
+        """Whether the source says that it is gone from there. False also where it does not say."""
+        return Domains(self._source).sighting(self.uuid).side is Side.ABSENT
+
+    def arrived(self) -> bool:
+        """Whether both hosts say that all of it is at the target. False also where one does not say."""
+        return self.has_left() and self.has_come_in()
+
+    def end_at_target(self) -> None:
+        """Take it away from the target. Raises HostUnreachableError and HypervisorError."""
+        end_carrier(self._target, self.name)
 
     def end(self) -> tuple[str, ...]:
         """Take it away from both hosts and return, in words, from which that failed and why. Repeatable.

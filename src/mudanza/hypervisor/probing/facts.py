@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import posixpath
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from typing import Any
 
 import libvirt
 
+from mudanza import clock
 from mudanza.hypervisor.bounded import Task, all_of
 from mudanza.hypervisor.connection import HostConnection, message
 from mudanza.hypervisor.connections import Connections
@@ -44,7 +45,14 @@ INTERRUPTED_TIMEOUT = 5.0
 """Seconds a trial under way may take to end when the program is to end; what it leaves then, the next check sweeps."""
 ROOM_TIMEOUT = 10.0
 """Seconds a pool may take to be looked through anew; without an answer its last figures are used."""
+ROOM_PATIENCE = 5.0
+"""Seconds for which a pool is asked again that is not looked through because a volume is being made in it: that of the
+VM before, as a rule, whose room the last figures know nothing of."""
+ROOM_AGAIN = 0.2
+"""Seconds between two of these."""
 _SWEEP_TIMEOUT = 10.0
+_OF_FILES = frozenset({"virtiofs", "9p", "nvdimm", "ssh"})
+"""Kinds of host devices whose paths are no pipes or sockets."""
 _LOGINS = 5
 """How often a login is tried whose outcome is unclear."""
 
@@ -131,6 +139,26 @@ def gather_facts(
     )
 
 
+def gather_way(connections: Connections, vm: Vm, source: Host, target: Host) -> Facts:
+    """Return what can be found out of the way from one host to another, whatever VM goes it: the login, whether data
+    gets through and whether encrypted, and the clocks. ``vm`` lends its kind, as for ``rehearse``.
+
+    Nothing is left behind. Raises HostUnreachableError for a host that cannot be reached.
+    """
+    if source.host_uuid and source.host_uuid == target.host_uuid:
+        return Facts(same_machine=True)
+    seats = _Seats(connections.get(source.name), connections.get(target.name), source, target)
+    all_of([lambda: _sweep(seats.source), lambda: _sweep(seats.target)], timeout=_SWEEP_TIMEOUT)
+    link = Task(lambda: _probe_link(seats, vm, MigrationOptions(), rehearse=True))
+    try:
+        clock_offset = probe_clock(seats.source, seats.target, source, target)
+        told = link.wait(LINK_TIMEOUT)
+    except BaseException:
+        _let_finish(link)
+        raise
+    return Facts(peer=told.peer, tls=told.tls, data_path=told.data_path, clock_offset=clock_offset)
+
+
 def gather_facts_in_place(
     connections: Connections, vm: Vm, host: Host, others: Sequence[Host], options: MigrationOptions, arriving: Volumes
 ) -> Facts:
@@ -201,7 +229,9 @@ def _probe_storage(seats: _Seats, vm: Vm, options: MigrationOptions, arriving: V
         seats.there,
         files_needed(vm, seats.there),
         devices=frozenset(d.source for d in vm.disks if d.kind == "block" and d.device == "disk" and d.source),
-        unopened=frozenset(d.path for d in vm.host_devices if d.path and d.kind not in ("virtiofs", "9p", "nvdimm")),
+        unopened=frozenset(
+            d.path for d in vm.host_devices if d.path and d.kind not in ("virtiofs", "9p", "nvdimm", "ssh")
+        ),
     )
     known = Facts(shared=shared, files=files)
     plan = resolve(vm, seats.here, seats.there, options, known)
@@ -253,16 +283,27 @@ def probe_room(target: HostConnection, pools: Iterable[str], arriving: Volumes =
 
     libvirt's own figure is as old as its last look into the pool.
 
-    A pool that cannot be looked through now (a volume is being made in it, it takes too long) is left out.
+    A pool that cannot be looked through now (a volume is being made in it for long, it takes too long) is left out.
     """
     room = {}
     for pool in dict.fromkeys(pools):
         try:
             coming = [volume for place, volume in arriving if place == pool]
-            room[pool] = target.ask(partial(_room_in, pool=pool, arriving=coming), timeout=ROOM_TIMEOUT)
+            room[pool] = _patiently(target, partial(_room_in, pool=pool, arriving=coming))
         except MudanzaError as error:
             _log.info("the free space of pool %s was not read anew: %s", pool, error)
     return room
+
+
+def _patiently(target: HostConnection, look: Callable[[Any], int]) -> int:
+    until = clock.monotonic() + ROOM_PATIENCE
+    while True:
+        try:
+            return target.ask(look, timeout=ROOM_TIMEOUT)
+        except HypervisorError as error:
+            if "asynchronous jobs" not in str(error) or clock.monotonic() >= until:
+                raise
+        clock.sleep(ROOM_AGAIN)
 
 
 def _room_in(raw: Any, pool: str, arriving: Sequence[str]) -> int:

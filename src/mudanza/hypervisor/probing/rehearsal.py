@@ -44,8 +44,9 @@ class RehearsalImpossibleError(MudanzaError):
 def rehearse(source: HostConnection, target: HostConnection, here: Host, there: Host, vm: Vm, *, tls: bool) -> Probe:
     """Return whether migration data gets from source to target, encrypted if ``tls``.
 
-    NO is what libvirt said when it tried. UNKNOWN: it could not be tried. ``vm`` lends its architecture, its machine
-    type and its kind of virtualization.
+    NO is what libvirt said when it tried, and in the clear that nothing came through in time while the source answers.
+    UNKNOWN: it could not be tried, or with TLS took too long, which a busy host's handshake may. ``vm`` lends its
+    architecture, its machine type and its kind of virtualization.
     """
     uri = peer_uri(there.entry)
     if uri is None:
@@ -68,7 +69,7 @@ def rehearse(source: HostConnection, target: HostConnection, here: Host, there: 
             return Probe(Answer.NO, _explained(error.reason))
         except HostUnreachableError as error:
             # The source answers and its migration does not end: the data gets nowhere.
-            hangs = deadline.left == 0 and source.answers()
+            hangs = not tls and deadline.left == 0 and source.answers()
             return Probe(Answer.NO if hangs else Answer.UNKNOWN, str(error))
 
 

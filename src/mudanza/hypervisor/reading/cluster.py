@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mudanza.hypervisor.bounded import Deadline, for_each
+from mudanza.hypervisor.bounded import Deadline, for_many
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.reading.hosts import read_resources
 from mudanza.hypervisor.reading.vms import read_vms
@@ -15,6 +15,10 @@ from mudanza.model.vm import Vm
 
 READ_TIMEOUT = 10.0
 """Seconds one host may take to be reached and read."""
+AT_ONCE = 48
+"""Hosts that are read at one time..."""
+PATIENCE = 1.0
+"""... not counting those that take longer than so many seconds: they hold up nobody."""
 _GRACE = 0.5
 """Seconds more until a host is given up that has kept none of its limits."""
 
@@ -22,23 +26,31 @@ Reading = tuple[Host, tuple[Vm, ...]]
 
 
 def read_cluster(
-    entries: Iterable[HostEntry], *, timeout: float = READ_TIMEOUT, connections: Connections | None = None
+    entries: Iterable[HostEntry],
+    *,
+    timeout: float = READ_TIMEOUT,
+    connections: Connections | None = None,
+    resources: bool = True,
+    gap: float = 0.0,
 ) -> Cluster:
-    """Return all hosts and their VMs, every host within ``timeout`` seconds and all of them at once.
+    """Return all hosts and their VMs, every host within ``timeout`` seconds of its turn, side by side.
 
     Raises nothing for a host that is down, slow or broken: its ``error`` says why, and nothing is known of it.
-    ``connections``: those to use and leave open; else they are opened and closed here.
+    ``connections``: those to use and leave open; else they are opened and closed here. ``resources`` False: of the
+    hosts themselves only whether they answer, in a fraction of the time. ``gap``: seconds between the turns of two.
     """
     hosts = list(entries)
     if connections is None:
         with Connections(hosts, timeout=timeout) as own:
-            return read_cluster(hosts, timeout=timeout, connections=own)
+            return read_cluster(hosts, timeout=timeout, connections=own, resources=resources, gap=gap)
     held = connections
-    readings = for_each(
-        lambda entry: read_host(entry, timeout, connections=held),
+    readings = for_many(
+        lambda entry: read_host(entry, timeout, connections=held, resources=resources),
         hosts,
-        workers=max(len(hosts), 1),
+        at_once=AT_ONCE,
+        patience=PATIENCE,
         timeout=timeout + _GRACE,
+        gap=gap,
     )
     seen = [
         _unseen(entry, reading) if isinstance(reading, BaseException) else reading
@@ -47,15 +59,18 @@ def read_cluster(
     return Cluster(tuple(host for host, _ in seen), tuple(vm for _, vms in seen for vm in vms))
 
 
-def read_host(entry: HostEntry, timeout: float = READ_TIMEOUT, *, connections: Connections | None = None) -> Reading:
+def read_host(
+    entry: HostEntry, timeout: float = READ_TIMEOUT, *, connections: Connections | None = None, resources: bool = True
+) -> Reading:
     """Return one host and its VMs within ``timeout`` seconds; never raises, see ``read_cluster``."""
     if connections is None:
         with Connections([entry], timeout=timeout) as own:
-            return read_host(entry, timeout, connections=own)
+            return read_host(entry, timeout, connections=own, resources=resources)
     deadline = Deadline(timeout)
     try:
         connection = connections.get(entry.name, timeout=deadline.left)
-        return read_resources(connection, deadline), read_vms(connection, deadline)
+        host = read_resources(connection, deadline) if resources else Host(entry)
+        return host, read_vms(connection, deadline)
     except Exception as error:
         # Whatever is the matter with one host is said of that host, and hides no other.
         return _unseen(entry, error)

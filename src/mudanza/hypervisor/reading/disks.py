@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import libvirt
@@ -13,6 +14,8 @@ from mudanza.model.vm import Backing, Disk, Vm
 
 _LONGEST_CHAIN = 200
 """libvirt itself follows no longer one."""
+_parsed = lru_cache(20_000)(parse_volume)
+"""Most volumes are the same at the next look."""
 
 
 def with_volumes(raw: Any, vm: Vm) -> Vm:
@@ -28,7 +31,7 @@ def _with_volume(raw: Any, domain: Any, vm: Vm, disk: Disk) -> Disk:
     if volume is None:
         # A guest whose figures were being asked for by somebody else told none; one that hangs is not asked again.
         return disk if disk.capacity is not None or vm.error is not None else _with_image_size(domain, disk)
-    known = parse_volume(volume.XMLDesc(0), vm.host)
+    known = _parsed(volume.XMLDesc(0), vm.host)
     disk = replace(
         disk,
         source=known.path or disk.source,
@@ -71,7 +74,7 @@ def _chain(raw: Any, host: str, top: Volume) -> tuple[Backing, ...]:
         below = replace(below, path=image_path(below.path, top.path or ""))
         images.append(below)
         try:
-            top = parse_volume(raw.storageVolLookupByPath(below.path).XMLDesc(0), host)
+            top = _parsed(raw.storageVolLookupByPath(below.path).XMLDesc(0), host)
         except libvirt.libvirtError:
             # Outside all pools: the chain is known down to here.
             break

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import libvirt
@@ -15,14 +16,18 @@ from mudanza.hypervisor.uris import ENCRYPTED_TRANSPORTS, transport
 from mudanza.hypervisor.xml.capabilities import free_of, with_capabilities, with_domain_capabilities
 from mudanza.hypervisor.xml.parsing import every, parse
 from mudanza.hypervisor.xml.resources import parse_network, parse_pool
-from mudanza.model.errors import HostUnreachableError, HypervisorError
-from mudanza.model.host import Host, HostEntry, Network, Pool
+from mudanza.model.errors import MudanzaError
+from mudanza.model.host import Host, HostEntry, Network, NumaNode, Pool
 
 Result = TypeVar("Result")
 
 SECONDARY_TIMEOUT = 3.0
 """Seconds each of the host's other drivers may take to tell what there is."""
 _KIB = 1024
+_REMEMBERED = 2_000
+_described = lru_cache(_REMEMBERED)(with_capabilities)
+_offering = lru_cache(_REMEMBERED)(with_domain_capabilities)
+"""What hosts can do is the same at the next look, if nobody has changed it."""
 
 
 def read_resources(host: HostConnection, deadline: Deadline) -> Host:
@@ -34,26 +39,22 @@ def read_resources(host: HostConnection, deadline: Deadline) -> Host:
     name = host.name
     seen = host.ask(lambda raw: _read_core(raw, host.entry), timeout=deadline.left)
 
-    def told(read: Callable[[Raw], Result]) -> Result | None:
-        try:
-            return host.ask(read, timeout=min(SECONDARY_TIMEOUT, deadline.left))
-        except (HostUnreachableError, HypervisorError):
-            return None
-
-    return replace(
-        seen,
-        pools=told(lambda raw: _pools(raw, name)),
-        networks=told(lambda raw: _networks(raw, name)),
-        interfaces=told(lambda raw: frozenset(interface.name() for interface in raw.listAllInterfaces())),
-        nwfilters=told(lambda raw: frozenset(nwfilter.name() for nwfilter in raw.listAllNWFilters())),
-        secrets=told(lambda raw: _secrets(raw, safe=seen.encrypted)),
+    questions: tuple[Callable[[Raw], Any], ...] = (
+        lambda raw: _pools(raw, name),
+        lambda raw: _networks(raw, name),
+        lambda raw: frozenset(interface.name() for interface in raw.listAllInterfaces()),
+        lambda raw: frozenset(nwfilter.name() for nwfilter in raw.listAllNWFilters()),
+        lambda raw: _secrets(raw, safe=seen.encrypted),
     )
+    answers = host.ask_each(questions, timeout=SECONDARY_TIMEOUT, deadline=deadline)
+    pools, networks, interfaces, nwfilters, secrets = (
+        None if isinstance(each, MudanzaError) else each for each in answers
+    )
+    return replace(seen, pools=pools, networks=networks, interfaces=interfaces, nwfilters=nwfilters, secrets=secrets)
 
 
 def _read_core(raw: Raw, entry: HostEntry) -> Host:
-    host = with_capabilities(
-        Host(entry, hostname=raw.getHostname(), encrypted=_is_safe(raw, entry)), raw.getCapabilities()
-    )
+    host = _described(Host(entry, hostname=raw.getHostname(), encrypted=_is_safe(raw, entry)), raw.getCapabilities())
     host = _with_memory(raw, _with_domain_capabilities(raw, _with_all_features(raw, host)))
     return replace(
         host,
@@ -87,14 +88,18 @@ def _with_all_features(raw: Raw, host: Host) -> Host:
     expanded = _or_none(lambda: str(raw.baselineCPU([host.cpu_xml], expand)))
     if expanded is None:
         return host
-    features = (feature.get("name") or "" for feature in every(parse(expanded, host.name), "feature"))
-    return replace(host, cpu_features=host.cpu_features | frozenset(features))
+    return replace(host, cpu_features=host.cpu_features | _features(expanded, host.name))
+
+
+@lru_cache(_REMEMBERED)
+def _features(cpu: str, host: str) -> frozenset[str]:
+    return frozenset(feature.get("name") or "" for feature in every(parse(cpu, host), "feature"))
 
 
 def _with_domain_capabilities(raw: Raw, host: Host) -> Host:
     kind = "kvm" if "kvm" in host.domain_types else "qemu"
     offer = _or_none(lambda: str(raw.getDomainCapabilities(None, host.arch or None, None, kind, 0)))
-    return host if offer is None else with_domain_capabilities(host, offer)
+    return host if offer is None else _offering(host, offer)
 
 
 def _with_memory(raw: Raw, host: Host) -> Host:
@@ -106,11 +111,27 @@ def _with_memory(raw: Raw, host: Host) -> Host:
         memory_free=int(memory["free"] + reclaimable) * _KIB,
     )
     sizes = [pages.size for pages in host.hugepages]
-    if not sizes:
-        return host
-    by_node = raw.getFreePages([page // _KIB for page in sizes], 0, max(len(host.cpu_count_by_node), 1))
-    free = {page: sum(int(node.get(page // _KIB, 0)) for node in by_node.values()) for page in sizes}
-    return free_of(host, free)
+    cells = max(len(host.cpu_count_by_node), 1)
+    by_node = raw.getFreePages([page // _KIB for page in sizes], 0, cells) if sizes else {}
+    free = {number: {page * _KIB: int(count) for page, count in pages.items()} for number, pages in by_node.items()}
+    host = free_of(host, {page: sum(each.get(page, 0) for each in free.values()) for page in sizes})
+    return replace(host, nodes=_or_none(lambda: _with_free(raw, host, free, int(memory["free"]) * _KIB)) or ())
+
+
+def _with_free(raw: Raw, host: Host, pages: Mapping[int, Mapping[int, int]], free: int) -> tuple[NumaNode, ...]:
+    """Return what is free at each node; at one that has all the host's memory what is free there, without asking again.
+
+    A host's only node need not have all of it: where the kernel got memory after its start, it lacks some.
+    """
+
+    def left(node: NumaNode) -> NumaNode:
+        here = pages.get(node.number, {})
+        whole = node.memory_total == host.memory_total
+        told = {"free": free // _KIB} if whole else raw.getMemoryStats(node.number)
+        huge = tuple(replace(each, free=here.get(each.size, 0)) for each in node.hugepages)
+        return replace(node, memory_free=int(told["free"]) * _KIB, hugepages=huge)
+
+    return tuple(left(node) for node in host.nodes)
 
 
 def _pools(raw: Raw, host: str) -> tuple[Pool, ...]:

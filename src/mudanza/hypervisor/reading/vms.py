@@ -5,8 +5,9 @@ A guest whose QEMU hangs, or an image on storage that hangs, costs its own VM so
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from typing import Any
 
 import libvirt
@@ -20,14 +21,17 @@ from mudanza.hypervisor.reading.disks import with_volumes
 from mudanza.hypervisor.states import reason_name, state_name
 from mudanza.hypervisor.xml.domains import parse_vm
 from mudanza.hypervisor.xml.resources import parse_snapshot
-from mudanza.model.errors import HostUnreachableError, HypervisorError
+from mudanza.model.errors import HypervisorError, MudanzaError
 from mudanza.model.vm import Disk, Snapshot, Vm, VmState, Written
 
 MONITOR_TIMEOUT = 2.0
 """Seconds one VM's QEMU may take to tell sizes and jobs."""
 STORAGE_TIMEOUT = 3.0
 """Seconds the storage of one VM may take to tell owners and sizes."""
+REMEMBERED = 20_000
+"""Definitions of which is remembered what was read in them: most are the same at the next look."""
 _KIB = 1024
+_parsed = lru_cache(REMEMBERED)(parse_vm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,30 +52,32 @@ def read_vms(host: HostConnection, deadline: Deadline) -> tuple[Vm, ...]:
     A domain that vanishes meanwhile is left out; one that cannot be read has ``error`` set.
     """
     vms = host.ask(lambda raw: _describe_all(raw, host.name), timeout=deadline.left)
-    return tuple(_with_storage(host, _with_figures(host, vm, deadline), deadline) for vm in vms)
+    return _with_storage(host, _with_figures(host, vms, deadline), deadline)
 
 
-def _with_figures(host: HostConnection, vm: Vm, deadline: Deadline) -> Vm:
-    if vm.error is not None or not vm.state.active:
-        return vm
-    try:
-        return host.ask(lambda raw: _ask_qemu(raw, vm), timeout=min(MONITOR_TIMEOUT, deadline.left))
-    except HypervisorError as error:
-        return (
-            vm if error.code == libvirt.VIR_ERR_NO_DOMAIN else replace(vm, error=f"QEMU told nothing: {error.reason}")
-        )
-    except HostUnreachableError as error:
-        return replace(vm, error=f"its QEMU could not be asked: {error}")
+def _with_figures(host: HostConnection, vms: Sequence[Vm], deadline: Deadline) -> tuple[Vm, ...]:
+    asked = [vm for vm in vms if vm.error is None and vm.state.active]
+    questions = [partial(_ask_qemu, vm=vm) for vm in asked]
+    answers = host.ask_each(questions, timeout=MONITOR_TIMEOUT, deadline=deadline)
+    told = {vm.uuid: _told(vm, answer) for vm, answer in zip(asked, answers, strict=True)}
+    return tuple(told.get(vm.uuid, vm) for vm in vms)
 
 
-def _with_storage(host: HostConnection, vm: Vm, deadline: Deadline) -> Vm:
-    if not any(disk.is_local_image for disk in vm.disks):
-        return vm
-    try:
-        return host.ask(lambda raw: with_volumes(raw, vm), timeout=min(STORAGE_TIMEOUT, deadline.left))
-    except (HypervisorError, HostUnreachableError):
-        # No storage driver, or storage that hangs: sizes and owners that are None say so.
-        return vm
+def _told(vm: Vm, answer: Vm | MudanzaError) -> Vm:
+    if isinstance(answer, Vm):
+        return answer
+    if not isinstance(answer, HypervisorError):
+        return replace(vm, error=f"its QEMU could not be asked: {answer}")
+    return vm if answer.code == libvirt.VIR_ERR_NO_DOMAIN else replace(vm, error=f"QEMU told nothing: {answer.reason}")
+
+
+def _with_storage(host: HostConnection, vms: Sequence[Vm], deadline: Deadline) -> tuple[Vm, ...]:
+    asked = [vm for vm in vms if any(disk.is_local_image for disk in vm.disks)]
+    questions = [partial(with_volumes, vm=vm) for vm in asked]
+    answers = host.ask_each(questions, timeout=STORAGE_TIMEOUT, deadline=deadline)
+    # No storage driver, or storage that hangs: sizes and owners that are None say so.
+    told = {vm.uuid: answer for vm, answer in zip(asked, answers, strict=True) if isinstance(answer, Vm)}
+    return tuple(told.get(vm.uuid, vm) for vm in vms)
 
 
 def _describe_all(raw: Any, host: str) -> list[Vm]:
@@ -116,7 +122,7 @@ def _describe(domain: Any, host: str, listing: _Listing) -> Vm:
     persistent = uuid in listing.persistent
     secure = libvirt.VIR_DOMAIN_XML_SECURE
     inactive = domain.XMLDesc(secure | libvirt.VIR_DOMAIN_XML_INACTIVE) if persistent else None
-    vm = parse_vm(
+    vm = _parsed(
         domain.XMLDesc(secure) if state.active or inactive is None else inactive,
         host=host,
         state=state,
@@ -125,12 +131,12 @@ def _describe(domain: Any, host: str, listing: _Listing) -> Vm:
         autostart=uuid in listing.autostart,
         inactive_xml=inactive,
     )
-    return replace(
-        vm,
-        has_managed_save=uuid in listing.managed_save or (not state.active and _has_saved_memory(domain)),
-        snapshots=_snapshots(domain, host) if uuid in listing.with_snapshots else (),
-        checkpoints=_checkpoints(domain) if uuid in listing.with_checkpoints else (),
-    )
+    saved = uuid in listing.managed_save or (not state.active and _has_saved_memory(domain))
+    snapshots = _snapshots(domain, host) if uuid in listing.with_snapshots else ()
+    checkpoints = _checkpoints(domain) if uuid in listing.with_checkpoints else ()
+    if not (saved or snapshots or checkpoints):
+        return vm
+    return replace(vm, has_managed_save=saved, snapshots=snapshots, checkpoints=checkpoints)
 
 
 def _has_saved_memory(domain: Any) -> bool:

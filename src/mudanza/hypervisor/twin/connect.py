@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import libvirt
 from lxml import etree
 
-from mudanza.hypervisor.twin import errors
+from mudanza.hypervisor.twin import cpus, definitions, errors
+from mudanza.hypervisor.twin.domain import Domain
 from mudanza.hypervisor.twin.domain_handle import DomainHandle
-from mudanza.hypervisor.twin.host import Domain
 from mudanza.hypervisor.twin.line import Line
 from mudanza.hypervisor.twin.storage import PoolHandle, StreamHandle, VolumeHandle, put_pool
+from mudanza.model.units import MIB
 
 if TYPE_CHECKING:
     from mudanza.hypervisor.twin.host import TwinHost
-    from mudanza.hypervisor.twin.scheduler import Controller
+    from mudanza.hypervisor.twin.threads import Controller
     from mudanza.hypervisor.twin.world import Twin
 
 __all__ = ["Connect", "DomainHandle", "Line", "open_line"]
@@ -29,6 +30,10 @@ NO_ANSWER = 127.0
 """Seconds until the kernel gives up a connection to a host that is not there."""
 _LIBVIRT, _QEMU = 9_000_000, 7_002_022
 _KIB = 1024
+_CPUS = 2
+_OWN_MEMORY = 256 * MIB
+_ITSELF = 0.05
+"""CPUs that a host uses for itself."""
 _NETWORK = "<network><name>lan</name><forward mode='bridge'/><bridge name='br0'/></network>"
 
 _MARKS: dict[int, Callable[[Domain], bool]] = {
@@ -41,9 +46,7 @@ _MARKS: dict[int, Callable[[Domain], bool]] = {
 }
 
 
-@cache
-def _recorded(name: str) -> str:
-    return resources.files("mudanza.hypervisor.twin").joinpath("recorded", name).read_text(encoding="utf-8")
+_recorded = cache(cpus.recorded)
 
 
 @dataclass(frozen=True)
@@ -111,18 +114,36 @@ class Connect:
         return self._line.ask("version", lambda: _QEMU)
 
     def getInfo(self) -> list[Any]:  # noqa: N802
-        return self._line.ask("info", lambda: ["x86_64", self._line.host.memory // 1024**2, 2, 2793, 1, 1, 2, 1])
+        return self._line.ask("info", lambda: ["x86_64", self._line.host.memory // 1024**2, _CPUS, 2793, 1, 1, 2, 1])
 
-    def getMemoryStats(self, _cell: int, _flags: int = 0) -> dict[str, int]:  # noqa: N802
+    def getMemoryStats(self, cell: int, _flags: int = 0) -> dict[str, int]:  # noqa: N802
         def look() -> dict[str, int]:
             host = self._line.host
-            used = sum(qemu.memory for qemu in self._line.twin.oracle.qemus if qemu.host is host)
-            return {"total": host.memory // _KIB, "free": (host.memory - used) // _KIB, "buffers": 0, "cached": 0}
+            used = _OWN_MEMORY + sum(qemu.memory for qemu in self._line.twin.oracle.qemus if qemu.host is host)
+            told = {"total": host.memory // _KIB, "free": (host.memory - used) // _KIB}
+            if cell == libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS:
+                return {**told, "buffers": 0, "cached": 0}
+            if not 0 <= cell < host.nodes:
+                words = f"cellNum in virHostMemGetStatsLinux must be less than or equal to {host.nodes - 1}"
+                raise errors.refusal(libvirt.VIR_ERR_INVALID_ARG, libvirt.VIR_FROM_NONE, f"invalid argument: {words}")
+            return {name: (amount - host.beyond_nodes // _KIB) // host.nodes for name, amount in told.items()}
 
         return self._line.ask("memory", look)
 
+    def getCPUStats(self, _cpu: int, _flags: int = 0) -> dict[str, int]:  # noqa: N802
+        def look() -> dict[str, int]:
+            host, twin = self._line.host, self._line.twin
+            busy = host.cpu_seconds_before + sum(
+                twin.cpu_seconds(each) for each in twin.oracle.qemus if each.host is host
+            )
+            busy += _ITSELF * twin.scheduler.now
+            idle = max(0.0, _CPUS * twin.scheduler.now - busy)
+            return {"kernel": 0, "user": int(busy * 1e9), "idle": int(idle * 1e9), "iowait": 0}
+
+        return self._line.ask("CPU stats", look)
+
     def getFreePages(self, pages: list[int], _start: int, _count: int, _flags: int = 0) -> dict[int, dict[int, int]]:  # noqa: N802
-        return self._line.ask("pages", lambda: {0: dict.fromkeys(pages, 0)})
+        return self._line.ask("pages", lambda: {n: dict.fromkeys(pages, 0) for n in range(self._line.host.nodes)})
 
     def getCapabilities(self) -> str:  # noqa: N802
         def look() -> str:
@@ -130,12 +151,15 @@ class Connect:
             name = root.find("host/uuid")
             if name is not None:
                 name.text = self._line.host.uuid
+            host = self._line.host
+            _divide(root, (host.memory - host.beyond_nodes) // _KIB, host.nodes)
             return etree.tostring(root, encoding="unicode")
 
         return self._line.ask("capabilities", look)
 
     def getDomainCapabilities(self, *_about: Any) -> str:  # noqa: N802
-        return self._line.ask("domain capabilities", lambda: _recorded("domain_capabilities.xml"))
+        host = self._line.host
+        return self._line.ask("domain capabilities", lambda: cpus.capabilities(host.cpu_lacks, host.cpu_vendor))
 
     def baselineCPU(self, _cpus: list[str], _flags: int = 0) -> str:  # noqa: N802
         return self._line.ask("baseline CPU", lambda: _recorded("cpu.xml"))
@@ -143,8 +167,15 @@ class Connect:
     def compareCPU(self, _cpu: str, _flags: int = 0) -> int:  # noqa: N802
         return self._line.ask("compare CPU", lambda: int(libvirt.VIR_CPU_COMPARE_IDENTICAL))
 
-    def compareHypervisorCPU(self, *_about: Any) -> int:  # noqa: N802
-        return self._line.ask("compare CPU", lambda: int(libvirt.VIR_CPU_COMPARE_SUPERSET))
+    def compareHypervisorCPU(  # noqa: N802
+        self, _emulator: Any, _arch: Any, _machine: Any, _kind: Any, cpu: str, _flags: int = 0
+    ) -> int:
+        return self._line.ask("compare CPU", lambda: cpus.assert_gives(cpu, self._line.host.cpu_lacks))
+
+    def baselineHypervisorCPU(  # noqa: N802
+        self, _emulator: Any, _arch: Any, _machine: Any, _kind: Any, given: list[str], flags: int = 0
+    ) -> str:
+        return self._line.ask("baseline CPU", lambda: cpus.baseline(given, flags, self._line.host.cpu_lacks))
 
     def listAllInterfaces(self, _flags: int = 0) -> list[_Named]:  # noqa: N802
         return self._line.ask("interfaces", lambda: [_Named("br0"), _Named("lo")])
@@ -183,14 +214,17 @@ class Connect:
 
         return self._line.ask("look up", look)
 
-    def getAllDomainStats(self, _stats: int = 0, _flags: int = 0) -> list[tuple[DomainHandle, dict[str, int]]]:  # noqa: N802
-        return self._line.ask(
-            "stats",
-            lambda: [
-                (self._handle(each), {"state.state": each.state, "state.reason": each.reason})
-                for each in self._domains()
-            ],
-        )
+    def getAllDomainStats(self, stats: int = 0, flags: int = 0) -> list[tuple[DomainHandle, dict[str, Any]]]:  # noqa: N802
+        def look() -> list[tuple[DomainHandle, dict[str, Any]]]:
+            only_active = flags & libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
+            found = [each for each in self._domains() if each.is_active or not only_active]
+            return [(self._handle(each), self._stats_of(each, stats)) for each in found]
+
+        return self._line.ask("stats", look)
+
+    def _stats_of(self, domain: Domain, groups: int) -> dict[str, Any]:
+        figures: dict[str, Any] = {"state.state": domain.state, "state.reason": domain.reason}
+        return figures if groups == libvirt.VIR_DOMAIN_STATS_STATE else figures | self._figures(domain.uuid)
 
     def domainListGetStats(  # noqa: N802
         self, domains: list[DomainHandle], _stats: int = 0, _flags: int = 0
@@ -199,14 +233,15 @@ class Connect:
 
     def _figures(self, uuid: str) -> dict[str, Any]:
         domain = self._line.host.domain(uuid)
-        figures: dict[str, Any] = {"cpu.time": 10**9}
         if domain.qemu is None:
-            return figures
-        figures |= {"balloon.rss": domain.qemu.memory // _KIB, "block.count": len(domain.qemu.images)}
+            return {}
+        figures: dict[str, Any] = {"cpu.time": int(self._line.twin.cpu_seconds(domain.qemu) * 1e9)}
+        figures |= {"balloon.rss": domain.qemu.memory // _KIB, "block.count": len(domain.qemu.images), "net.count": 0}
         for number, image in enumerate(domain.qemu.images):
             file = image.file
             figures |= {
                 f"block.{number}.name": image.target,
+                f"block.{number}.rd.bytes": 0,
                 f"block.{number}.wr.bytes": domain.qemu.counter * 16,
                 f"block.{number}.capacity": file.virtual_size,
                 f"block.{number}.physical": file.allocated,
@@ -214,7 +249,7 @@ class Connect:
         return figures
 
     def defineXML(self, xml: str) -> DomainHandle:  # noqa: N802
-        domain: Domain = self._line.order("define", lambda: self._line.host.define(xml))
+        domain: Domain = self._line.order("define", lambda: self._line.host.define(xml), definitions.uuid_of(xml))
         return self._handle(domain)
 
     def createXML(self, xml: str, flags: int = 0) -> DomainHandle:  # noqa: N802
@@ -259,3 +294,18 @@ class Connect:
 
     def newStream(self, _flags: int = 0) -> StreamHandle:  # noqa: N802
         return StreamHandle(self._line)
+
+
+def _divide(root: etree._Element, kib: int, nodes: int) -> None:
+    """Have capabilities tell of so many NUMA nodes, with equal parts of the memory."""
+    cells = root.find("host/topology/cells")
+    cell = root.find("host/topology/cells/cell")
+    if cells is None or cell is None:
+        return
+    for number in range(nodes):
+        one = cell if number == 0 else deepcopy(cell)
+        one.set("id", str(number))
+        for memory in one.findall("memory"):
+            memory.text = str(kib // nodes)
+        if number:
+            cells.append(one)

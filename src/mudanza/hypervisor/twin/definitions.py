@@ -45,6 +45,11 @@ def completed(xml: str) -> etree._Element:
     return root
 
 
+def uuid_of(xml: str) -> str:
+    """Return the UUID in a definition, empty where there is none."""
+    return etree.fromstring(xml).findtext("uuid") or ""
+
+
 def _drop(element: etree._Element, name: str) -> None:
     if name in element.attrib:
         del element.attrib[name]

@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 import libvirt
 from lxml import etree
 
-from mudanza.hypervisor.twin import definitions, errors
-from mudanza.hypervisor.twin.host import SHUTOFF, Domain, Record
+from mudanza.hypervisor.twin import definitions, errors, figures
+from mudanza.hypervisor.twin.domain import SHUTOFF, Domain, Record
 from mudanza.hypervisor.twin.line import Line
-from mudanza.hypervisor.twin.migration import Migration, Order, Phase
+from mudanza.hypervisor.twin.migration import Migration
+from mudanza.hypervisor.twin.order import Order, Phase
 
 Result = TypeVar("Result")
 
@@ -28,6 +29,10 @@ class DomainHandle:
     def UUIDString(self) -> str:  # noqa: N802 - libvirt's names, here and below
         return self._uuid
 
+    def ID(self) -> int:  # noqa: N802
+        domain = self._line.host.domains.get(self._uuid)  # a number that came with the handle: nothing is asked
+        return domain.number if domain is not None else -1
+
     def name(self) -> str:
         return self._name
 
@@ -35,7 +40,7 @@ class DomainHandle:
         return self._line.ask(name, lambda: work(self._line.host.domain(self._uuid)))
 
     def _order(self, name: str, work: Callable[[Domain], Any]) -> int:
-        self._line.order(name, lambda: work(self._line.host.domain(self._uuid)))
+        self._line.order(name, lambda: work(self._line.host.domain(self._uuid)), self._uuid)
         return 0
 
     # What can be read.
@@ -87,7 +92,7 @@ class DomainHandle:
     def blockJobInfo(self, disk: str, _flags: int = 0) -> dict[str, int]:  # noqa: N802
         def look(domain: Domain) -> dict[str, int]:
             migration = domain.migration
-            jobs = migration.block_jobs() if migration is not None and migration.phase >= Phase.DISKS else {}
+            jobs = figures.block_jobs(migration) if migration is not None and migration.phase >= Phase.DISKS else {}
             return {"type": 2, "bandwidth": 0, "cur": jobs[disk][0], "end": jobs[disk][1]} if disk in jobs else {}
 
         return self._ask("block job", look)
@@ -192,22 +197,33 @@ class DomainHandle:
     def migrateSetMaxSpeed(self, _mib: int, _flags: int = 0) -> int:  # noqa: N802
         return self._order("set speed", lambda domain: _done(_active(domain)))
 
+    def startDirtyRateCalc(self, _seconds: int, _flags: int = 0) -> int:  # noqa: N802
+        def refuse(_domain: Domain) -> int:
+            raise errors.unsupported("QEMU does not support calculating dirty page rate")
+
+        return self._ask("dirty rate", refuse)
+
     def monitor(self, command: str) -> str:
-        """Pass a command to QEMU: ``query-yank`` and ``yank``."""
+        """Pass a command to QEMU: ``query-yank`` and ``yank``, ``query-migrate`` and ``query-block-jobs``."""
         wanted = json.loads(command)["execute"]
         said: list[dict[str, str]] = []
+        status: dict[str, str] = {}
 
         def pass_on(domain: Domain) -> None:
             migration = _active(domain).migration
+            if wanted == "query-migrate":
+                status["status"] = domain.live_qemu.migration_status
             if migration is None or migration.source is not domain.host:
                 return
             if wanted == "query-yank" and migration.phase >= Phase.DISKS:
-                said.extend({"type": "block-node", "node-name": f"migration-{disk}"} for disk in migration.block_jobs())
+                said.extend(
+                    {"type": "block-node", "node-name": f"migration-{disk}"} for disk in figures.block_jobs(migration)
+                )
             elif wanted == "yank":
                 migration.cut_off = True
 
         self._order(f"monitor {wanted}", pass_on)
-        return json.dumps({"return": said})
+        return json.dumps({"return": status if wanted == "query-migrate" else said})
 
     # Its history.
 
@@ -328,7 +344,7 @@ def _job(domain: Domain, flags: int) -> dict[str, int]:
         return {"type": libvirt.VIR_DOMAIN_JOB_NONE}
     if domain.migration.source is not domain.host:
         raise errors.unsupported("migration statistics are available only on the source host")
-    return domain.migration.stats()
+    return figures.stats(domain.migration)
 
 
 def _disk(domain: Domain, target: str) -> dict[str, str]:

@@ -50,6 +50,12 @@ class Qemu:
     """How far the guest has counted, in its memory."""
     has_booted: bool = False
     dead: bool = False
+    migration_status: str = ""
+    """QEMU's word for how far its migration away is, or how its last one ended."""
+    ran: float = 0.0
+    """For how many seconds its guest has run in this process, until ``runs_from``..."""
+    runs_from: float | None = None
+    """...since when it has run without a stop; None: it stands still."""
 
 
 @dataclass
@@ -124,11 +130,13 @@ class Oracle:
             self._violated(f"{qemu.uuid} finds {stamps} on its disks, and {qemu.counter} in memory", truth, actor, now)
         qemu.has_booted = qemu.running = True
         qemu.since = now
+        qemu.runs_from = qemu.runs_from or now
 
     def stop(self, qemu: Qemu, now: float) -> None:
         """Let it stand still."""
         self.catch_up(now)
         qemu.running = False
+        qemu.ran, qemu.runs_from = ran_until(qemu, now), None
 
     def runs_on(self, uuid: str) -> list[str]:
         """Return where a VM runs."""
@@ -138,6 +146,11 @@ class Oracle:
         if not truth.spoiled:
             self.violations.append(Violation(what, actor, now))
         truth.spoiled = True
+
+
+def ran_until(qemu: Qemu, now: float) -> float:
+    """Return for how many seconds a guest has run in this process."""
+    return qemu.ran + (now - qemu.runs_from if qemu.runs_from is not None else 0.0)
 
 
 def _writable(qemu: Qemu) -> list[Image]:

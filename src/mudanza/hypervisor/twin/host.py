@@ -6,21 +6,20 @@ import posixpath
 import uuid as uuids
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import libvirt
 
 from mudanza.hypervisor.twin import definitions, errors
+from mudanza.hypervisor.twin.domain import PAUSED, RUNNING, SHUTOFF, Domain, Pool
 from mudanza.hypervisor.twin.files import File, FileSystem
 from mudanza.hypervisor.twin.guests import Image, Qemu
-from mudanza.hypervisor.twin.scheduler import Process
+from mudanza.hypervisor.twin.processes import Process
 from mudanza.model.units import GIB
 
 if TYPE_CHECKING:
     from mudanza.hypervisor.twin.line import Line
-    from mudanza.hypervisor.twin.migration import Migration
-    from mudanza.hypervisor.twin.scheduler import Running
+    from mudanza.hypervisor.twin.processes import Running
     from mudanza.hypervisor.twin.world import Twin
 
 LOCK_PATIENCE = 30.0
@@ -38,79 +37,6 @@ BOOT_TIME = 20.0
 AUTOSTART = "autostart"
 """Who starts guests on a host that boots."""
 
-RUNNING, PAUSED, SHUTDOWN, SHUTOFF = (
-    libvirt.VIR_DOMAIN_RUNNING,
-    libvirt.VIR_DOMAIN_PAUSED,
-    libvirt.VIR_DOMAIN_SHUTDOWN,
-    libvirt.VIR_DOMAIN_SHUTOFF,
-)
-
-
-@dataclass
-class Pool:
-    """A directory as a pool. libvirt lists what it has seen there, and remembers as what it was made."""
-
-    name: str
-    path: str
-    uuid: str
-    persistent: bool = True
-    active: bool = True
-    seen: dict[str, str] = field(default_factory=dict)
-    """Volume → its format."""
-
-
-@dataclass
-class Record:
-    """What libvirt knows of a snapshot or a checkpoint."""
-
-    name: str
-    xml: str
-    parent: str = ""
-    current: bool = False
-
-
-@dataclass(eq=False)
-class Domain:
-    """What one host's libvirt knows of a VM."""
-
-    host: TwinHost
-    uuid: str
-    name: str
-    definition: str | None = None
-    """As it starts next; None: it is transient."""
-    live: str | None = None
-    """As it runs; None: it is off."""
-    state: int = SHUTOFF
-    reason: int = 0
-    autostart: bool = False
-    number: int = -1
-    qemu: Qemu | None = None
-    starting: bool = False
-    """Its QEMU is about to be there; that has the domain's lock too."""
-    migration: Migration | None = None
-    """The one that has the domain's lock."""
-    completed: dict[str, int] = field(default_factory=dict)
-    snapshots: list[Record] = field(default_factory=list)
-    checkpoints: list[Record] = field(default_factory=list)
-    owner: Line | None = None
-    """Whose end is its end too (AUTODESTROY)."""
-
-    @property
-    def is_active(self) -> bool:
-        """Whether it has a QEMU."""
-        return self.qemu is not None
-
-    @property
-    def live_qemu(self) -> Qemu:
-        """Its QEMU. Raises libvirtError where it is off."""
-        if self.qemu is None:
-            raise errors.not_running()
-        return self.qemu
-
-    def enter(self, state: int, reason: int) -> None:
-        """Be in a state from now on."""
-        self.state, self.reason = state, reason
-
 
 class TwinHost:
     """One host."""
@@ -123,7 +49,19 @@ class TwinHost:
         self.libvirtd = True
         self.isolated = False
         self.refuses_logins = False
+        self.overlooks_cancelling = False
+        """Its libvirt does not notice that a migration is cancelled at the switchover: see ``hypervisor/yank.py``."""
         self.memory = 8 * GIB
+        self.nodes = 1
+        """NUMA nodes that its memory lies at, in equal parts; its guests take as much of each."""
+        self.beyond_nodes = 0
+        """Bytes of its memory that no node is told to have."""
+        self.cpu_lacks: frozenset[str] = frozenset()
+        """Features of a CPU that it cannot give to guests, and others can."""
+        self.cpu_vendor = ""
+        """Who made its CPU; empty: who made the others'."""
+        self.cpu_seconds_before = 0.0
+        """What guests have worked here that have ended since."""
         self.own = FileSystem()
         self.shared = shared
         self.pools: dict[str, Pool] = {}

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import libvirt
 
 from mudanza.hypervisor.twin import errors
-from mudanza.hypervisor.twin.scheduler import Controller, Process, SimEvent
+from mudanza.hypervisor.twin.processes import Process
+from mudanza.hypervisor.twin.threads import Controller
+from mudanza.hypervisor.twin.waiting import SimEvent
 
 if TYPE_CHECKING:
     from mudanza.hypervisor.twin.host import TwinHost
@@ -48,17 +50,17 @@ class Line:
             self._enter()
             return work()
 
-    def order(self, name: str, work: Callable[[], Any]) -> Any:
-        """Have libvirt do something; it does so also if nobody waits for the answer any more.
+    def order(self, name: str, work: Callable[[], Any], what: str = "") -> Any:
+        """Have libvirt do something to ``what``; it does so also if nobody waits for the answer any more.
 
         ``work`` returns the result, or a process of which it is the result.
         """
         with self.twin.scheduler.in_a_call():
-            return self._order(name, work)
+            return self._order(name, work, what)
 
-    def _order(self, name: str, work: Callable[[], Any]) -> Any:
+    def _order(self, name: str, work: Callable[[], Any], what: str) -> Any:
         self._get_through(name)
-        self.twin.on_order(self.controller, name)
+        self.twin.on_order(self.controller, name, what)
         answer: list[tuple[Any, BaseException | None]] = []
 
         def answered(result: Any, failure: BaseException | None) -> None:
@@ -69,7 +71,7 @@ class Line:
 
         self.host.serve(self._serve(work), answered)
         self._await(lambda: bool(answer))
-        self.twin.scheduler.point(f"answer {name}")
+        self.twin.scheduler.point(f"answer {name} {what}")
         result, failure = answer[0]
         if failure is not None:
             raise failure

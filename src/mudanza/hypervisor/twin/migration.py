@@ -7,19 +7,17 @@ interrupted, were measured on libvirt 9.0 or, where it says so, are taken from i
 from __future__ import annotations
 
 import errno
-import posixpath
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 import libvirt
 
-from mudanza.hypervisor.twin import definitions, errors
-from mudanza.hypervisor.twin.files import File
+from mudanza.hypervisor.twin import definitions, errors, figures
+from mudanza.hypervisor.twin.domain import PAUSED, RUNNING, Domain
 from mudanza.hypervisor.twin.guests import Image, Qemu
-from mudanza.hypervisor.twin.host import PAUSED, RUNNING, START_TIME, Domain, TwinHost
-from mudanza.hypervisor.twin.scheduler import Process
+from mudanza.hypervisor.twin.host import START_TIME, TwinHost
+from mudanza.hypervisor.twin.mirrors import copy_share, make_missing
+from mudanza.hypervisor.twin.order import Order, Phase
+from mudanza.hypervisor.twin.processes import Process
 from mudanza.model.units import MIB
 
 if TYPE_CHECKING:
@@ -42,42 +40,6 @@ CALL = 0.02
 """Seconds that one libvirtd takes to ask the other one."""
 
 
-class Phase(IntEnum):
-    """How far it has come."""
-
-    BEGIN = 0
-    PREPARED = 1
-    """There is an incoming QEMU at the target."""
-    DISKS = 2
-    MEMORY = 3
-    STOPPED = 4
-    """The vCPUs are stopped at the source."""
-    HANDED_OVER = 5
-    """All of it is at the target, and stands still on both hosts."""
-    FINISHING = 6
-    """The target lets it run."""
-    CONFIRMED = 7
-
-
-@dataclass(frozen=True)
-class Order:
-    """What was asked for."""
-
-    uri: str
-    parameters: Mapping[str, Any]
-    flags: int
-
-    def has(self, name: str) -> bool:
-        """Whether a flag is among it."""
-        return bool(self.flags & int(getattr(libvirt, f"VIR_MIGRATE_{name}")))
-
-    @property
-    def disks(self) -> Sequence[str]:
-        """The disks that are copied."""
-        found = self.parameters.get("migrate_disks", ())
-        return [found] if isinstance(found, str) else list(found)
-
-
 class Migration:
     """One migration."""
 
@@ -94,9 +56,9 @@ class Migration:
         """Its mirrors were told to give up their connections (yank)."""
         self._failure: BaseException | None = None
         self._failed_at = 0.0
-        self._done = 0.0
+        self.done = 0.0
         """How much of the phase is done, from 0 to 1."""
-        self._begun = 0.0
+        self.begun = 0.0
         self._was_running = False
         self._qemu: Qemu | None = None
         self._qemu_there: Qemu | None = None
@@ -113,7 +75,7 @@ class Migration:
         self._refuse()
         self._qemu = domain.live_qemu
         domain.migration = self
-        self._begun, self._was_running = self.twin.scheduler.now, self._qemu.running
+        self.begun, self._was_running = self.twin.scheduler.now, self._qemu.running
         try:
             yield from self._log_in()
             yield from self._prepare()
@@ -172,7 +134,7 @@ class Migration:
         known = target._same(domain.uuid, domain.name)
         if known is not None and known.is_active:
             raise errors.invalid(f"domain '{domain.name}' is already active")
-        self._make_missing(target, xml)
+        make_missing(target, xml, self.order.disks, domain.live_qemu.images)
         qemu = Qemu(domain.uuid, target, definitions.memory(xml), target.open_images(xml), incoming=True)
         if known is None:
             known = target.domains[domain.uuid] = Domain(target, domain.uuid, domain.name)
@@ -183,65 +145,41 @@ class Migration:
         self._enter(Phase.PREPARED)
         yield from self._pass(START_TIME)
 
-    def _make_missing(self, target: TwinHost, xml: str) -> None:
-        """libvirt makes what is to be copied and is not there, where it has a pool for it. Measured."""
-        for disk in definitions.disks(xml):
-            path = disk["path"]
-            if disk["target"] in self.order.disks and target.file(path) is None:
-                pool = target.pool_at(posixpath.dirname(path))
-                if pool is None:
-                    raise errors.no_pool(posixpath.dirname(path))
-                size = next(i.file.size for i in self.domain.live_qemu.images if i.target == disk["target"])
-                target.system_of(path).files[path] = File(size, self.twin.scheduler.time())
-
     def _copy_disks(self) -> Process:
-        pairs = self._pairs()
+        pairs = self.pairs
         if not pairs:
             return
         self._enter(Phase.DISKS)
         total = sum(mine.file.size for mine, _ in pairs)
-        seconds = max(0.5, total / self._rate)
-        while self._done < 1.0:
+        seconds = max(0.5, total / self.rate)
+        while self.done < 1.0:
             yield from self._pass(min(TICK, seconds))
-            self._done = min(1.0, self._done + TICK / seconds)
-            self._copy(pairs)
+            self.done = min(1.0, self.done + TICK / seconds)
+            copy_share(self._peer, (self.there.live if self.there else None) or "", pairs, self.done)
         for mine, theirs in pairs:
             mine.mirror = theirs.file
 
-    def _copy(self, pairs: Sequence[tuple[Image, Image]]) -> None:
-        now = self.twin.scheduler.time()
-        for mine, theirs in pairs:
-            system = self._peer.system_of(theirs.path)
-            if not system.available and mine.file.allocated:
-                raise errors.failed(f"migration of disk {mine.target} failed: No space left on device")
-            first = 1 if (mine.file.format, theirs.file.format) != ("raw", "raw") and not self._as_bytes(theirs) else 0
-            whole = -(-mine.file.size // (64 * 1024))
-            theirs.file.copy(mine.file, now, first=first, upto=max(first, int(whole * self._done)))
-            if first == 0:
-                theirs.file.size = max(theirs.file.size, mine.file.size)
-
-    def _as_bytes(self, theirs: Image) -> bool:
-        """Whether the disk is raw to QEMU, whatever it contains: then every byte is copied."""
-        xml = (self.there.live if self.there else "") or ""
-        return any(disk["target"] == theirs.target and disk["format"] == "raw" for disk in definitions.disks(xml))
-
-    def _pairs(self) -> list[tuple[Image, Image]]:
+    @property
+    def pairs(self) -> list[tuple[Image, Image]]:
+        """Each disk that is copied, and the image it is copied into."""
         if self._qemu is None or self._qemu_there is None:
             return []
         theirs = {image.target: image for image in self._qemu_there.images}
         return [(image, theirs[image.target]) for image in self._qemu.images if image.target in self.order.disks]
 
     @property
-    def _rate(self) -> float:
+    def rate(self) -> float:
+        """Bytes per second that it may send."""
         limit = int(self.order.parameters.get("bandwidth", 0)) * MIB
         return min(self.twin.rate, limit) if limit else self.twin.rate
 
     def _copy_memory(self) -> Process:
         self._enter(Phase.MEMORY)
-        seconds = max(0.3, self.domain.live_qemu.memory / self._rate)
-        while self._done < 1.0:
+        self.domain.live_qemu.migration_status = "active"
+        seconds = max(0.3, self.domain.live_qemu.memory / self.rate)
+        while self.done < 1.0:
             yield from self._pass(min(TICK, seconds))
-            self._done = min(1.0, self._done + TICK / seconds)
+            self.done = min(1.0, self.done + TICK / seconds)
 
     def _hand_over(self) -> Process:
         """Stop the vCPUs, send the rest, and have the target let them run."""
@@ -250,17 +188,32 @@ class Migration:
         self.twin.stop(qemu)
         domain.enter(PAUSED, libvirt.VIR_DOMAIN_PAUSED_MIGRATION)
         self._enter(Phase.STOPPED)
-        yield from self._pass(STOPPED)
+        try:
+            yield from self._pass(STOPPED)
+        except libvirt.libvirtError:
+            if self.abort_asked and self.source.overlooks_cancelling:
+                yield from self._overlook(qemu)
+            raise
         there = self._qemu_there
         if there is None:
             raise errors.lost_peer()
         there.counter, there.has_booted = qemu.counter, qemu.has_booted
+        qemu.migration_status = "completed"
         self._enter(Phase.HANDED_OVER)
         yield from self._pass(CALL)
         if not self._peer.answers:
             raise errors.lost_peer()
         self._enter(Phase.FINISHING)
         self._peer.serve(self._finish(paused=was_paused or self.order.has("PAUSED")), self._on_finish)
+
+    def _overlook(self, qemu: Qemu) -> Process:
+        """Wait for a guest to stand still that QEMU, having cancelled the migration, lets run. Measured."""
+        qemu.migration_status = "cancelled"
+        self.twin.run(qemu)
+        self.domain.enter(RUNNING, libvirt.VIR_DOMAIN_RUNNING_UNPAUSED)
+        while self.domain.state == RUNNING:
+            yield TICK
+        self.domain.enter(PAUSED, libvirt.VIR_DOMAIN_PAUSED_MIGRATION)
 
     def _on_finish(self, _result: Any, failure: BaseException | None) -> None:
         self._finished = (failure is None, failure)
@@ -293,6 +246,8 @@ class Migration:
     def _fail(self) -> Process:
         """Let the guest run on at the source, and the target be rid of its copy."""
         self._drop_mirrors()
+        if self._qemu is not None and self._qemu.migration_status == "active":
+            self._qemu.migration_status = "cancelled"
         target = self.target
         if target is not None and self.there is not None:
             if target.answers and self.twin.linked(self.source, target):
@@ -329,13 +284,13 @@ class Migration:
             self._raise_failure()
             gave_up = stalled >= NOTICED_BY_SILENCE or self.abort_asked
             # QEMU waits for the mirrors' dead connections, unless it was told not to.
-            has_mirrors = self.phase >= Phase.DISKS and bool(self._pairs())
+            has_mirrors = self.phase >= Phase.DISKS and bool(self.pairs)
             if gave_up and (self.cut_off or not has_mirrors or stalled >= DEAD_CONNECTION):
                 raise errors.aborted() if self.abort_asked else errors.lost_peer()
             yield TICK
             stalled += TICK
         self._raise_failure()
-        if self.cut_off and self._pairs():
+        if self.cut_off and self.pairs:
             raise errors.failed("migration of a disk failed: its connection was ended")
         if self.abort_asked:
             raise errors.aborted()
@@ -349,7 +304,7 @@ class Migration:
             raise self._failure
 
     def _enter(self, phase: Phase) -> None:
-        self.phase, self._done = phase, 0.0
+        self.phase, self.done = phase, 0.0
         self.twin.note(f"phase {phase.name} of {self.domain.name}")
 
     # What the target's libvirtd does.
@@ -371,7 +326,7 @@ class Migration:
 
     def _let_run(self, there: Domain, qemu: Qemu, *, paused: bool) -> None:
         qemu.incoming = False
-        there.completed = self._completed()
+        there.completed = figures.completed(self)
         there.migration = None
         if paused:
             there.enter(PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER)
@@ -450,44 +405,3 @@ class Migration:
     def abort(self) -> None:
         """Cancel it, if it is not too late."""
         self.abort_asked = True
-
-    # What can be read of it.
-
-    def stats(self) -> dict[str, int]:
-        """Return the source's figures, as of jobStats."""
-        memory = self.domain.qemu.memory if self.domain.qemu is not None else 0
-        disks = sum(mine.file.size for mine, _ in self._pairs())
-        figures = {
-            "operation": libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT,
-            "type": libvirt.VIR_DOMAIN_JOB_UNBOUNDED,
-            "time_elapsed": int((self.twin.scheduler.now - self._begun) * 1000),
-            "memory_total": 0,
-            "memory_processed": 0,
-            "memory_remaining": 0,
-            "disk_total": 0,
-            "disk_processed": 0,
-            "disk_remaining": 0,
-        }
-        if disks and self.phase >= Phase.DISKS:
-            share = self._done if self.phase is Phase.DISKS else 1.0
-            done = int(disks * share)
-            figures |= {"disk_total": disks, "disk_processed": done, "disk_remaining": disks - done}
-        if self.phase >= Phase.MEMORY:
-            done = int(memory * (self._done if self.phase is Phase.MEMORY else 1.0))
-            figures |= {
-                "memory_total": memory,
-                "memory_processed": done,
-                "memory_remaining": memory - done,
-                "memory_iteration": 1,
-                "memory_bps": int(self._rate),
-            }
-        return figures
-
-    def block_jobs(self) -> dict[str, tuple[int, int]]:
-        """Return how far each disk's mirror has come, and its end."""
-        share = self._done if self.phase <= Phase.DISKS else 1.0
-        return {mine.target: (int(mine.file.size * share), mine.file.size) for mine, _ in self._pairs()}
-
-    def _completed(self) -> dict[str, int]:
-        figures = self.stats() | {"operation": libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN, "downtime": 120}
-        return figures | {"type": libvirt.VIR_DOMAIN_JOB_COMPLETED}

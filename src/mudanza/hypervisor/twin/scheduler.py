@@ -15,86 +15,21 @@ import itertools
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
-from types import TracebackType
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from mudanza.hypervisor.twin.processes import Process, Running
+from mudanza.hypervisor.twin.threads import Controller, Killed, SimThread, SimulationError, Worker
+from mudanza.hypervisor.twin.waiting import SimCondition, SimEvent
 
 Choose = Callable[[int], int]
 """Given how many can go on, which one does."""
-Process = Generator[float, None, Any]
 
 EPOCH = 1_800_000_000.0
 """Where the simulation's calendar begins. Seconds."""
 MOST_POINTS = 2_000_000
 """Scheduling points in one go after which something must be going in circles."""
-
-
-class Killed(BaseException):
-    """The controller of this thread is dead: the thread must end without doing anything any more."""
-
-
-class SimulationError(AssertionError):
-    """The simulation itself cannot go on: a deadlock, a thread left over, a fault of the twin's own."""
-
-
-class Controller:
-    """A process with its threads."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.killed = False
-        self.stopped_until = 0.0
-        self.threads: set[SimThread] = set()
-        self.on_death: list[Callable[[], None]] = []
-        """What its kernel does for it when it is gone: closes its connections."""
-
-    @property
-    def alive(self) -> bool:
-        """Whether it was not killed and has threads left."""
-        return not self.killed and bool(self.threads)
-
-
-class SimThread:
-    """One thread, waiting for the baton or having it."""
-
-    def __init__(self, name: str, controller: Controller) -> None:
-        self.name = name
-        self.controller = controller
-        self.baton = threading.Lock()
-        self.baton.acquire()
-        self.waits_for: str = ""
-        self.turn = 0
-        """Counts its waits, so that an alarm for an earlier one is known for what it is."""
-        self.timed_out = False
-        self.calls = 0
-        """Calls to hosts it is in. To stop a controller within one, which takes a moment, is to stop it after it."""
-
-
-class _Worker:
-    """A real thread that is used again: starting one costs more than handing the baton over."""
-
-    idle: list[_Worker] = []  # noqa: RUF012 - shared by all simulations of this program, on purpose
-
-    def __init__(self) -> None:
-        self.work: Callable[[], None] | None = None
-        self._go = threading.Lock()
-        self._go.acquire()
-        self.ident: int | None = None
-        threading.Thread(target=self._loop, name="twin-worker", daemon=True).start()
-
-    def give(self, work: Callable[[], None]) -> None:
-        self.work = work
-        self._go.release()
-
-    def _loop(self) -> None:
-        self.ident = threading.get_ident()
-        while True:
-            self._go.acquire()
-            work, self.work = self.work, None
-            if work is not None:
-                work()
-            _Worker.idle.append(self)
 
 
 class Scheduler:
@@ -108,7 +43,8 @@ class Scheduler:
         self._choose = choose
         self._ready: list[SimThread] = []
         self._threads: set[SimThread] = set()
-        self._running: SimThread | None = None
+        self.running: SimThread | None = None
+        """Who has the baton; None: whoever drives the simulation."""
         self._alarms: list[tuple[float, int, Callable[[], None], Callable[[], bool]]] = []
         self._numbers = itertools.count()
         self._driver = threading.Lock()
@@ -117,7 +53,7 @@ class Scheduler:
         self._horizon = 0.0
         self._halt = False
         self._failure: BaseException | None = None
-        self._workers: dict[SimThread, _Worker] = {}
+        self._workers: dict[SimThread, Worker] = {}
 
     # What mudanza.clock asks for.
 
@@ -131,7 +67,7 @@ class Scheduler:
 
     def sleep(self, seconds: float) -> None:
         """Let virtual time pass."""
-        self._wait(seconds, f"sleeps {seconds:g} s")
+        self.wait(seconds, f"sleeps {seconds:g} s")
 
     def new_event(self) -> SimEvent:
         """Return an event that has not happened yet."""
@@ -143,7 +79,7 @@ class Scheduler:
 
     def start_thread(self, function: Callable[[], object], name: str) -> None:
         """Run a function beside its caller, in the caller's controller."""
-        self._die_if_killed()
+        self.die_if_killed()
         self.start(function, name, self.controller)  # no scheduling point: who starts one may hold a lock
 
     # What a simulation's owner uses.
@@ -151,7 +87,7 @@ class Scheduler:
     @contextmanager
     def in_a_call(self) -> Iterator[None]:
         """Let the running thread not be stopped for as long as it can go on without waiting."""
-        thread = self._running
+        thread = self.running
         if thread is None:
             raise SimulationError("no simulated thread runs: use Scheduler.start")
         thread.calls += 1
@@ -163,9 +99,9 @@ class Scheduler:
     @property
     def controller(self) -> Controller:
         """The controller of the thread that runs."""
-        if self._running is None:
+        if self.running is None:
             raise SimulationError("no simulated thread runs: use Scheduler.start")
-        return self._running.controller
+        return self.running.controller
 
     def start(self, function: Callable[[], object], name: str, controller: Controller) -> SimThread:
         """Let a function run in a thread of a controller once it gets the baton."""
@@ -173,7 +109,7 @@ class Scheduler:
         controller.threads.add(thread)
         self._threads.add(thread)
         self._ready.append(thread)
-        worker = _Worker.idle.pop() if _Worker.idle else _Worker()
+        worker = Worker.idle.pop() if Worker.idle else Worker()
         self._workers[thread] = worker
         worker.give(lambda: self._run(thread, function))
         return thread
@@ -188,8 +124,8 @@ class Scheduler:
 
     def point(self, label: str = "") -> None:
         """Let others have the baton. Raises Killed in a thread whose controller is dead."""
-        self._die_if_killed()
-        thread = self._running
+        self.die_if_killed()
+        thread = self.running
         if thread is None:
             return
         if label:
@@ -207,15 +143,15 @@ class Scheduler:
 
         Raises SimulationError when threads wait for what can never happen, or the twin itself fails.
         """
-        if self._running is not None:
+        if self.running is not None:
             raise SimulationError("a simulated thread cannot drive the simulation")
         self._budget, self._horizon, self._halt = points, self.now + seconds, False
         thread = self._next()
         if thread is not None:
-            self._running = thread
+            self.running = thread
             thread.baton.release()
             self._driver.acquire()
-            self._running = None
+            self.running = None
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
@@ -235,7 +171,7 @@ class Scheduler:
         for close in controller.on_death:
             close()
         for thread in controller.threads:
-            if thread is not self._running and thread not in self._ready:
+            if thread is not self.running and thread not in self._ready:
                 thread.turn += 1
                 self._ready.append(thread)
 
@@ -287,8 +223,9 @@ class Scheduler:
             self._workers.pop(thread, None)
             self._pass_on(self._next())
 
-    def _die_if_killed(self) -> None:
-        if self._running is not None and self._running.controller.killed:
+    def die_if_killed(self) -> None:
+        """Raise Killed in a thread whose controller is dead."""
+        if self.running is not None and self.running.controller.killed:
             raise Killed
 
     def _hand_over(self, thread: SimThread) -> None:
@@ -300,7 +237,7 @@ class Scheduler:
             raise Killed
 
     def _pass_on(self, following: SimThread | None) -> None:
-        self._running = following
+        self.running = following
         (self._driver if following is None else following.baton).release()
 
     def _next(self) -> SimThread | None:
@@ -346,10 +283,10 @@ class Scheduler:
 
     # Waiting.
 
-    def _wait(self, seconds: float | None, for_what: str) -> bool:
+    def wait(self, seconds: float | None, for_what: str) -> bool:
         """Wait until woken; return whether that was before ``seconds`` had passed."""
-        self._die_if_killed()
-        thread = self._running
+        self.die_if_killed()
+        thread = self.running
         if thread is None:
             raise SimulationError(f"only simulated threads can wait ({for_what})")
         thread.waits_for = for_what
@@ -366,123 +303,10 @@ class Scheduler:
 
     def _time_out(self, thread: SimThread) -> None:
         thread.timed_out = True
-        self._wake(thread)
+        self.wake(thread)
 
-    def _wake(self, thread: SimThread) -> None:
+    def wake(self, thread: SimThread) -> None:
+        """Let a thread that waits go on."""
         thread.turn += 1
         if thread in self._threads and thread not in self._ready:
             self._ready.append(thread)
-
-
-class SimEvent:
-    """As of ``threading``, in virtual time."""
-
-    def __init__(self, scheduler: Scheduler) -> None:
-        self._scheduler = scheduler
-        self._happened = False
-        self._waiting: list[tuple[SimThread, int]] = []
-
-    def set(self) -> None:
-        """Let it have happened."""
-        self._happened = True
-        waiting, self._waiting = self._waiting, []
-        for thread, turn in waiting:
-            if thread.turn == turn:
-                self._scheduler._wake(thread)
-
-    def is_set(self) -> bool:
-        """Return whether it has happened."""
-        return self._happened
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait for it, ``timeout`` seconds at most; return whether it has happened."""
-        if self._happened:
-            return True  # no scheduling point: nobody waits here, so that a lock may be held
-        self._scheduler._die_if_killed()  # or somebody would wake it whom nobody waits for
-        running = self._scheduler._running
-        if running is not None:
-            self._waiting.append((running, running.turn))
-        self._scheduler._wait(timeout, "waits for an event")
-        return self._happened
-
-
-class SimCondition:
-    """As of ``threading``, in virtual time. Its lock is never held over a scheduling point but by waiting."""
-
-    def __init__(self, scheduler: Scheduler) -> None:
-        self._scheduler = scheduler
-        self._lock = threading.RLock()
-        self._waiting: list[tuple[SimThread, int]] = []
-
-    def __enter__(self) -> bool:
-        if not self._lock.acquire(blocking=False):
-            raise SimulationError("a condition's lock is held over a scheduling point")
-        return True
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None, /
-    ) -> None:
-        self._lock.release()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Let go of the lock and wait for a notice, ``timeout`` seconds at most; return whether there was one."""
-        self._scheduler._die_if_killed()  # or somebody would wake it whom nobody waits for
-        running = self._scheduler._running
-        if running is not None:
-            self._waiting.append((running, running.turn))
-        self._lock.release()
-        try:
-            return self._scheduler._wait(timeout, "waits for a notice")
-        finally:
-            self._lock.acquire()
-
-    def notify(self) -> None:
-        """Wake one who waits."""
-        while self._waiting:
-            thread, turn = self._waiting.pop(0)
-            if thread.turn == turn:
-                self._scheduler._wake(thread)
-                return
-
-    def notify_all(self) -> None:
-        """Wake everybody who waits."""
-        while self._waiting:
-            self.notify()
-
-
-class Running:
-    """A process of a host under way."""
-
-    def __init__(
-        self, scheduler: Scheduler, process: Process, on_end: Callable[[Any, BaseException | None], None]
-    ) -> None:
-        self._scheduler = scheduler
-        self._process = process
-        self._on_end = on_end
-        self.over = False
-        scheduler.after(0.0, self._step)
-
-    def cancel(self) -> None:
-        """End it where it waits; nobody is told."""
-        if not self.over:
-            self.over = True
-            with suppress(ValueError):  # it is what cancels itself
-                self._process.close()
-
-    def _step(self) -> None:
-        if self.over:
-            return
-        try:
-            delay = next(self._process)
-        except StopIteration as end:
-            self._end(end.value, None)
-        except Exception as failure:
-            self._end(None, failure)
-        else:
-            if not self.over:
-                self._scheduler.after(delay, self._step)
-
-    def _end(self, result: Any, failure: BaseException | None) -> None:
-        if not self.over:
-            self.over = True
-            self._on_end(result, failure)

@@ -10,8 +10,9 @@ import libvirt
 from lxml import etree
 
 from mudanza.hypervisor.twin import errors
+from mudanza.hypervisor.twin.domain import Pool
 from mudanza.hypervisor.twin.files import File
-from mudanza.hypervisor.twin.host import Pool, TwinHost
+from mudanza.hypervisor.twin.host import TwinHost
 from mudanza.hypervisor.twin.line import Line
 from mudanza.model.units import MIB
 
@@ -56,6 +57,9 @@ class PoolHandle:
 
     def _refresh(self) -> int:
         pool, host = self._active(), self._line.host
+        if self._line.twin.scheduler.now < pool.busy_until:
+            words = f"internal error: pool '{pool.name}' has asynchronous jobs running."
+            raise errors.refusal(libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_FROM_STORAGE, words)
         pool.seen = {name: self._at(name).format for name in host.system_of(pool.path).names_in(pool.path)}
         return 0
 
@@ -74,8 +78,10 @@ class PoolHandle:
         return self._line.ask("look up volume", look)
 
     def createXML(self, xml: str, _flags: int = 0) -> VolumeHandle:  # noqa: N802
-        self._line.order("create volume", lambda: self._create(etree.fromstring(xml)))
-        return VolumeHandle(self._line, self._pool, etree.fromstring(xml).findtext("name") or "")
+        root = etree.fromstring(xml)
+        name = root.findtext("name") or ""
+        self._line.order("create volume", lambda: self._create(root), name)
+        return VolumeHandle(self._line, self._pool, name)
 
     def _create(self, root: etree._Element) -> None:
         pool, host = self._active(), self._line.host
@@ -175,7 +181,7 @@ class VolumeHandle:
             self._pool.seen.pop(self._name)
             return 0
 
-        return int(self._line.order("delete volume", delete))
+        return int(self._line.order("delete volume", delete, self._name))
 
     def resize(self, size: int, _flags: int = 0) -> int:
         def resize() -> int:
@@ -186,7 +192,7 @@ class VolumeHandle:
                 file.size = size
             return 0
 
-        return int(self._line.order("resize volume", resize))
+        return int(self._line.order("resize volume", resize, self._name))
 
     def download(self, stream: StreamHandle, offset: int, length: int, _flags: int = 0) -> int:
         return self._line.ask("download", lambda: stream.open(self._file(), offset, offset + length))

@@ -13,11 +13,17 @@ from mudanza import clock
 from mudanza.hypervisor.connection import lines_opened_by
 from mudanza.hypervisor.twin.connect import Connect, DomainHandle, open_line
 from mudanza.hypervisor.twin.files import FileSystem
-from mudanza.hypervisor.twin.guests import Oracle, Qemu
+from mudanza.hypervisor.twin.guests import Oracle, Qemu, ran_until
 from mudanza.hypervisor.twin.host import TwinHost
-from mudanza.hypervisor.twin.scheduler import Choose, Controller, Scheduler
+from mudanza.hypervisor.twin.scheduler import Choose, Scheduler
+from mudanza.hypervisor.twin.threads import Controller
 from mudanza.model.host import HostEntry
 from mudanza.model.units import MIB
+
+STARTING = 0.2
+"""CPU-seconds that a QEMU takes to start."""
+USUAL_WORK = 0.1
+"""CPUs that a guest uses while it runs, unless told otherwise."""
 
 
 class Twin:
@@ -30,12 +36,14 @@ class Twin:
         self.hosts = {f"h{n}": TwinHost(self, f"h{n}", self.shared) for n in range(1, hosts + 1)}
         self.rate = 4.0 * MIB
         """Bytes per second that get from host to host."""
+        self.works: dict[str, float] = {}
+        """UUID → how many CPUs its guest uses while it runs; others a tenth of one."""
         self.actor = ""
         """Whose call is being served; empty: libvirt does something by itself."""
         self.log: list[str] = []
         self.strangers: set[str] = set()
-        self.on_order: Callable[[Controller, str], None] = lambda _controller, _call: None
-        """Told of everything that a controller has a host do, when it does."""
+        self.on_order: Callable[[Controller, str, str], None] = lambda _controller, _call, _what: None
+        """Told of everything that a controller has a host do, and to what: a domain's UUID, a volume's name."""
         self.on_note: Callable[[str], None] = lambda _words: None
         self._cuts: set[frozenset[str]] = set()
         self._lost_answers: list[tuple[str, str]] = []
@@ -43,6 +51,12 @@ class Twin:
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Have the hypervisor's room talk to these hosts, in the twin's time."""
+        with clock.replaced_by(self.scheduler), self.answering():
+            yield
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Have the hypervisor's room talk to these hosts."""
         by_libvirt = libvirt_qemu.qemuMonitorCommand
 
         def monitor(domain: Any, command: str, flags: int = 0) -> str:
@@ -52,7 +66,7 @@ class Twin:
 
         libvirt_qemu.qemuMonitorCommand = monitor
         try:
-            with clock.replaced_by(self.scheduler), lines_opened_by(self.open):
+            with lines_opened_by(self.open):
                 yield
         finally:
             libvirt_qemu.qemuMonitorCommand = by_libvirt
@@ -84,11 +98,16 @@ class Twin:
         """Let it stand still."""
         self.oracle.stop(qemu, self.scheduler.time())
 
+    def cpu_seconds(self, qemu: Qemu) -> float:
+        """Return what a process has worked so far: a little to start, then as its guest does."""
+        return STARTING + ran_until(qemu, self.scheduler.time()) * self.works.get(qemu.uuid, USUAL_WORK)
+
     def end(self, qemu: Qemu) -> None:
         """End its process."""
         if qemu.dead:
             return
         self.stop(qemu)
+        qemu.host.cpu_seconds_before += self.cpu_seconds(qemu)
         qemu.dead = True
         if qemu in self.oracle.qemus:
             self.oracle.qemus.remove(qemu)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from lxml import etree
 
 from mudanza.hypervisor.xml.parsing import every, first, integer, outer, parse, size, text, unit_bytes
-from mudanza.model.host import Host, HugePages
+from mudanza.model.host import Host, HugePages, NumaNode
 
 
 def with_capabilities(host: Host, xml: str) -> Host:
@@ -32,6 +32,7 @@ def with_capabilities(host: Host, xml: str) -> Host:
         domain_types=frozenset(kind.get("type") or "" for guest in guests for kind in every(guest, "domain")),
         machines=_machines(guests),
         hugepages=_hugepages(cells),
+        nodes=tuple(_node(number, cell) for number, cell in enumerate(cells)),
         cpu_count_by_node=tuple(len(list(every(cell, "cpus/cpu"))) for cell in cells),
         memory_total=host.memory_total or sum(size(cell, "memory") or 0 for cell in cells),
         security_models=_security_models(about),
@@ -87,6 +88,11 @@ def _hugepages(cells: list[etree._Element]) -> tuple[HugePages, ...]:
         for pages in sorted(every(cell, "pages"), key=_page_bytes)[1:]:
             totals[_page_bytes(pages)] = totals.get(_page_bytes(pages), 0) + (integer(pages.text) or 0)
     return tuple(HugePages(page, total, free=0) for page, total in sorted(totals.items()))
+
+
+def _node(number: int, cell: etree._Element) -> NumaNode:
+    found = integer(cell.get("id"))
+    return NumaNode(number if found is None else found, size(cell, "memory") or 0, 0, _hugepages([cell]))
 
 
 def _page_bytes(pages: etree._Element) -> int:

@@ -21,10 +21,12 @@ from mudanza.hypervisor.xml.parsing import (
     text,
     unit_bytes,
 )
-from mudanza.model.vm import Firmware, Vm, VmState
+from mudanza.hypervisor.xml.wishes import read_wishes
+from mudanza.model.vm import BoundMemory, Firmware, Vm, VmState
 
 _TAG = f"metadata/{{{MUDANZA_NAMESPACE}}}mudanza/{{{MUDANZA_NAMESPACE}}}tag"
 _QEMU = "{http://libvirt.org/schemas/domain/qemu/1.0}"
+_AGENT = "org.qemu.guest_agent.0"
 _BOOT_FILES = ("os/kernel", "os/initrd", "os/dtb", "os/acpi/table")
 
 
@@ -62,6 +64,7 @@ def parse_vm(
         inactive_xml=inactive_xml,
         cpu_mode=_cpu_mode(cpu),
         cpu_xml=None if cpu is None else outer(cpu),
+        cpu_required=_required(cpu),
         emulator=text(devices, "emulator"),
         disks=tuple(parse_disk(disk) for disk in every(devices, "disk")),
         nics=tuple(parse_nic(nic) for nic in every(devices, "interface")),
@@ -73,16 +76,19 @@ def parse_vm(
         hugepages=_hugepages(root),
         pinned_cpus=_pinned_cpus(root),
         numa_nodes=_numa_nodes(root),
+        bound_memory=_bound_memory(root),
         memory_limit=size(root, "maxMemory"),
         memory_source=attribute(root, "memoryBacking/source", "type"),
         tsc_unfixed=_tsc_unfixed(root),
         launch_security=attribute(root, "launchSecurity", "type"),
         vsock_cid=_vsock_cid(devices),
         qemu_arguments=first(root, f"{_QEMU}commandline") is not None,
+        guest_agent=any(port.get("name") == _AGENT for port in every(devices, "channel/target")),
         secrets=_secrets(devices),
         seclabels=_static_labels(root),
         claims=read_claims(root),
         tags=tuple(filter(None, ((tag.text or "").strip() for tag in every(root, _TAG)))),
+        wishes=read_wishes(root),
         title=text(root, "title"),
     )
 
@@ -92,6 +98,11 @@ def _cpu_mode(cpu: etree._Element | None) -> str | None:
         return None
     # A CPU with a model and no mode is libvirt's oldest spelling of "custom"; one with neither says nothing.
     return cpu.get("mode") or ("custom" if text(cpu, "model") else None)
+
+
+def _required(cpu: etree._Element | None) -> frozenset[str]:
+    named = every(cpu, "feature")
+    return frozenset(f.get("name") or "" for f in named if f.get("policy", "require") in ("require", "force"))
 
 
 def _firmware(root: etree._Element) -> Firmware | None:
@@ -127,6 +138,27 @@ def _pinned_cpus(root: etree._Element) -> frozenset[int]:
 def _numa_nodes(root: etree._Element) -> frozenset[int]:
     bound = [memory.get("nodeset") for kind in ("memory", "memnode") for memory in every(root, f"numatune/{kind}")]
     return frozenset().union(*(number_set(nodes) for nodes in bound))
+
+
+def _bound_memory(root: etree._Element) -> tuple[BoundMemory, ...]:
+    """Read what must come from certain nodes: cells of the guest by their own nodes, the rest by those of all of it."""
+    pages = tuple(sorted(set(_hugepages(root))))
+    cells = {cell.get("id") or str(n): _cell_bytes(cell) for n, cell in enumerate(every(root, "cpu/numa/cell"))}
+    parts = [(_must_nodes(node), cells.pop(node.get("cellid") or "", 0)) for node in every(root, "numatune/memnode")]
+    rest = sum(cells.values()) if parts else size(root, "memory") or 0
+    parts.append((_must_nodes(first(root, "numatune/memory")), rest))
+    return tuple(BoundMemory(nodes, amount, pages) for nodes, amount in parts if nodes and amount)
+
+
+def _cell_bytes(cell: etree._Element) -> int:
+    return (integer(cell.get("memory")) or 0) * unit_bytes(cell.get("unit") or "KiB")
+
+
+def _must_nodes(binding: etree._Element | None) -> frozenset[int]:
+    """Return the nodes that memory may come from; empty: from all, should these not have enough."""
+    if binding is None or binding.get("mode", "strict") not in ("strict", "restrictive"):
+        return frozenset()
+    return number_set(binding.get("nodeset"))
 
 
 def _tsc_unfixed(root: etree._Element) -> bool:

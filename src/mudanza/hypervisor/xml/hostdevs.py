@@ -123,6 +123,35 @@ def _accelerated_video(devices: etree._Element) -> Iterator[HostDevice]:
             yield HostDevice("virgl", f"{display.get('type')} display with OpenGL")
 
 
+def _rendering(devices: etree._Element) -> Iterator[HostDevice]:
+    for display in every(devices, "graphics"):
+        path = attribute(display, "gl", "rendernode")
+        if path and display.get("type") == "egl-headless":
+            yield HostDevice("render", f"display rendered on {path}", path=path)
+
+
+def _ssh_files(devices: etree._Element) -> Iterator[HostDevice]:
+    for source in every(devices, "disk/source"):
+        for path in (attribute(source, "identity", "keyfile"), attribute(source, "knownHosts", "path")):
+            if path:
+                yield HostDevice("ssh", f"disk over ssh by {path}", path=path)
+
+
+def _listening(devices: etree._Element) -> Iterator[HostDevice]:
+    for element in ("serial", "parallel", "console", "channel"):
+        for device in every(devices, element):
+            repeated = element == "console" and attribute(device, "target", "type") == "serial"
+            for source in every(device, "source") if not repeated else ():
+                if source.get("mode") == "bind" and source.get("service"):
+                    yield HostDevice("listener", f"{element} on {source.get('host') or ''}:{source.get('service')}")
+
+
+def _crash_store(devices: etree._Element) -> Iterator[HostDevice]:
+    for store in every(devices, "pstore"):
+        path = text(store, "path")
+        yield HostDevice("pstore", f"store of crashes{f' in {path}' if path else ''}", path=path)
+
+
 _LOOKS: tuple[Callable[[etree._Element], Iterator[HostDevice]], ...] = (
     _passed_through,
     _shared_directories,
@@ -133,4 +162,8 @@ _LOOKS: tuple[Callable[[etree._Element], Iterator[HostDevice]], ...] = (
     _inputs,
     _memories,
     _accelerated_video,
+    _rendering,
+    _ssh_files,
+    _listening,
+    _crash_store,
 )

@@ -12,14 +12,11 @@ from mudanza.journal.jobs import LONG_LOOK, LONGEST_CALL, Job, JobHandle, Step
 from mudanza.migration.history_keeper import HistoryKeeper
 from mudanza.migration.record import ColdRecord
 from mudanza.migration.secrets import same_but_for_secrets, with_secrets_of
+from mudanza.migration.sighting import UNSEEN_PATIENCE, sight
 from mudanza.model.errors import HostUnreachableError, HypervisorError, MigrationFailedError, NeedsPersonError
 from mudanza.model.host import Host
 from mudanza.model.migration import Side, Sighting
 
-SIGHTING_TIMEOUT = 5.0
-"""Seconds a host may take to say what it knows of a VM."""
-UNSEEN_PATIENCE = 15.0
-"""Seconds a host that does not answer is asked again: its libvirt may just be restarted."""
 LOOK_AGAIN = 0.3
 """Seconds between two such questions."""
 
@@ -56,10 +53,7 @@ class HandOver:
 
     def sighting(self, host: str) -> Sighting:
         """Return what one host says of the VM."""
-        try:
-            return self._connections.domains(host).sighting(self._record.uuid, timeout=SIGHTING_TIMEOUT)
-        except HostUnreachableError as error:
-            return Sighting(Side.UNSEEN, reason=str(error))
+        return sight(self._connections, host, self._record.uuid)
 
     def define(self) -> None:
         """Make the VM known at the target, without autostart."""

@@ -59,6 +59,7 @@ def cold_record(prepared: Prepared, connections: Connections) -> ColdRecord:
         has_tpm=vm.tpm is not None and vm.tpm.backend == "emulator",
         saved_xml=with_places_of(target_xml, saved) if saved is not None else None,
         checking_time=prepared.checking_time,
+        hooks=prepared.hooks,
     )
 
 

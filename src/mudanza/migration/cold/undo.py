@@ -8,10 +8,10 @@ from collections.abc import Collection
 from mudanza.hypervisor.connections import Connections
 from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import Job
-from mudanza.migration.closing import Residue, disks_in_use
 from mudanza.migration.cold.handover import HandOver
 from mudanza.migration.freight.room import Place, Room, places_made
 from mudanza.migration.record import ColdRecord
+from mudanza.migration.residue import Residue, disks_in_use
 from mudanza.model.errors import HostUnreachableError, HypervisorError
 from mudanza.model.migration import Side
 from mudanza.preflight.cargo import Role

@@ -2,60 +2,37 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from mudanza import clock
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.contents.reading import contents_of
-from mudanza.hypervisor.own.carrier import SECTOR, Carrier, Kind, Load
-from mudanza.hypervisor.own.throwaway import throwaway_name
 from mudanza.hypervisor.probing.files import file_lengths
-from mudanza.hypervisor.streams import copy_bytes
 from mudanza.journal.jobs import Job, JobHandle
-from mudanza.migration.claim import journalling_cancel, renewing
 from mudanza.migration.freight.as_good import candidates
 from mudanza.migration.freight.bases import name_bases_anew, refuse_unknown_bases
+from mudanza.migration.freight.carriage import Carriage, FreightLimits, OnProgress, whole
 from mudanza.migration.freight.comparison import Comparison, Piece, Range
 from mudanza.migration.freight.images import images_at_both_ends, length_of
 from mudanza.migration.freight.room import Room, places_made
+from mudanza.migration.freight.wanted import CancelledError, Wanted
 from mudanza.migration.record import ColdRecord
 from mudanza.migration.secrets import same_but_for_secrets
-from mudanza.migration.steering import ON_REQUEST, Steering, is_wish
-from mudanza.migration.transfer import Order, Transfer, TransferEnd
-from mudanza.migration.way import way_between
-from mudanza.model.errors import HostUnreachableError, HypervisorError, MigrationFailedError, MudanzaError
+from mudanza.model.errors import HostUnreachableError, HypervisorError, MigrationFailedError
 from mudanza.model.host import Host
-from mudanza.model.migration import DiskProgress, Progress, Verify
-from mudanza.model.units import MIB, format_duration, format_size
-from mudanza.preflight.cargo import SMALL, CargoFile
+from mudanza.model.migration import Progress, Verify
+from mudanza.model.units import format_size
+from mudanza.preflight.cargo import CargoFile
 
-MOST_LOADS = 24
-"""Ranges that one carrier takes; each is a disk of its own to QEMU."""
-UNDER_WAY = 32 * MIB
-"""Bytes by which what QEMU says to be done is ahead of what surely is: it has 16 writes of 1 MiB in flight."""
-
-OnProgress = Callable[[Progress], None]
-
-
-@dataclass(frozen=True, slots=True)
-class FreightLimits:
-    """What carrying is held to. Seconds, bytes per second."""
-
-    no_progress: float
-    deadline: float | None = None
-    bandwidth: int | None = None
-
-
-class CancelledError(MigrationFailedError):
-    """Somebody wanted it so, or its deadline has passed."""
+__all__ = ["CancelledError", "Freight", "FreightLimits"]
 
 
 class Freight:
     """Carries the files of one job."""
+
+    by = Carriage
+    """What carries them."""
 
     def __init__(
         self,
@@ -71,19 +48,12 @@ class Freight:
         self._handle = handle
         self._record = record
         self._source, self._target = hosts
-        self._limits = limits
         self._stop = stop
         self._on_progress = on_progress
         self._room = Room(connections, handle, self._target)
         self._ours: frozenset[str] = frozenset()
-        self._cancelled = ""
-        self._keep_claim = renewing(handle, self._cancel)
-        self._carrying_time = 0.0
-        self._note_arrival: Callable[[Load, int], None] = lambda _load, _upto: None
-
-    def _cancel(self, why: str) -> None:
-        self._cancelled = self._cancelled or why
-        self._stop.set()
+        self._wanted = Wanted(handle, stop)
+        self._carriage = self.by(connections, handle, record, hosts, limits, self._wanted, on_progress)
 
     def changed_at_source(self, compared: Mapping[str, Any]) -> str:
         """Return in words what has changed at the source since it was compared; empty for nothing."""
@@ -117,26 +87,25 @@ class Freight:
     @property
     def rate(self) -> float:
         """What was carried, holes left out, in bytes per second of carrying; 0 where nothing was."""
-        return self.bytes_at_target() / self._carrying_time if self._carrying_time else 0.0
+        return self.bytes_at_target() / self._carriage.carrying_time if self._carriage.carrying_time else 0.0
 
     @property
     def transport(self) -> str:
-        """Return in words what carried the data, and from where to where."""
-        here, there = self._record.source, self._record.target
-        if not self._carrying_time:
-            return "small files through the controller, over libvirt"
-        how = "QEMU over TLS" if self._record.tls else "QEMU over TCP, not encrypted"
-        return f"{here} → {there} directly, {how}; files up to {format_size(SMALL)} and orders over libvirt"
+        """Return in words what carried the data."""
+        return self._carriage.transport
 
     def turn(self) -> None:
         """Keep the claim on the job. Raises CancelledError when it is to be cancelled."""
-        self._keep_claim()
-        if self._stop.is_set():
-            raise CancelledError(self._cancelled or ON_REQUEST)
+        self._wanted.turn()
 
-    def bring(self, job: Job) -> str:
+    def see_off(self) -> None:
+        """Wait until nothing is at work on the files any more. Raises MigrationFailedError."""
+        self._carriage.see_off()
+
+    def bring(self, job: Job, *, see_off: bool = True) -> str:
         """Bring everything; return what was compared, in words. Repeatable: what is there already is compared first.
 
+        Without ``see_off`` what carried it may be ending still when this returns, and the caller waits for that.
         Raises CancelledError, MigrationFailedError when both sides differ in the end, HypervisorError and
         HostUnreachableError.
         """
@@ -156,8 +125,17 @@ class Freight:
             ranges |= {piece: found[piece.file.source] for piece in differing}
             self._refuse_foreign(ranges)
         comparison = self._comparison(pieces, self._record.verify)
+        # An image that QEMU still writes makes no sense to others until it is closed.
+        as_they_come = frozenset(piece.file.source for piece in ranges if piece.fresh and not piece.here)
+
+        def note(source: str, upto: int) -> None:
+            if source in as_they_come:
+                comparison.has_arrived(source, upto)
+
         try:
-            self._carry(ranges, comparison)
+            self._carriage.carry(ranges, note)
+            if see_off or not all(piece.file.as_it_is and not piece.file.below for piece in ranges):
+                self.see_off()
         except BaseException:
             comparison.give_up()
             raise
@@ -264,99 +242,6 @@ class Freight:
         self._handle.done(step, same)
         return comparison.in_words()
 
-    def _carry(self, ranges: Mapping[Piece, tuple[Range, ...]], comparison: Comparison) -> None:
-        """Carry these ranges: by a carrier from host to host, what is small or no whole sector through us."""
-        loads: list[Load] = []
-        rests: list[tuple[CargoFile, Range]] = []
-        for piece, wanted in ranges.items():
-            big, small = split(piece, wanted)
-            loads += [self._load(piece, part) for part in big]
-            rests += [(piece.file, part) for part in small]
-        # An image that QEMU still writes makes no sense to others until it is closed.
-        fresh = frozenset(piece.file.source for piece in ranges if piece.fresh and not piece.here)
-
-        def note(load: Load, upto: int) -> None:
-            if load.source in fresh:
-                comparison.has_arrived(load.source, upto)
-
-        self._note_arrival = note
-        for at in range(0, len(loads), MOST_LOADS):
-            self.turn()
-            self._send(loads[at : at + MOST_LOADS])
-        for file, part in rests:
-            self.turn()
-            self._copy_through_us(file, part)
-
-    def _load(self, piece: Piece, part: Range) -> Load:
-        file = piece.file
-        return Load(
-            source=file.source,
-            source_is_block=file.source_is_block,
-            target=file.path,
-            target_is_block=file.is_block,
-            start=part[0],
-            length=part[1],
-            whole=part == whole(piece)[0],
-            read_only=file.for_others_too,
-            source_format="raw" if file.as_it_is else file.source_format,
-            target_format="raw" if file.as_it_is else file.format,
-            backing=tuple((image.path, image.format) for image in file.chain),
-        )
-
-    def _send(self, loads: Sequence[Load]) -> None:
-        record = self._record
-        name, key = throwaway_name("carrier"), str(uuid.uuid4())
-        step = self._handle.intend("carry", {"carrier": name, "uuid": key, "loads": len(loads)})
-        self._handle.enter("carrying")
-        source, target = (self._connections.get(host.name) for host in (self._source, self._target))
-        kind = Kind(record.domain_type, record.arch, record.machine)
-        carrier = Carrier(source, target, self._source, self._target, name, key, kind)
-        stopped = ""
-        failure: MudanzaError | None = None
-        self._handle.assert_held()
-        try:
-            carrier.start(loads)
-            end = self._transfer(carrier, self._tell_carried(carrier))
-            stopped = end.stopped_because
-            if not carrier.arrived() or end.error:
-                failure = end.error or MigrationFailedError(f"the files did not get to {self._target.name}")
-            else:
-                for load in carrier.loads:  # they can be read while the carrier is ended
-                    self._note_arrival(load, load.start + load.length)
-        except MudanzaError as error:
-            failure = error
-        left = {"left": why} if (why := carrier.end()) else {}
-        if failure is None:
-            self._handle.done(step, {"carried": sum(load.length for load in loads), **left})
-        else:
-            self._handle.done(step, {"error": str(failure), "stopped": stopped, **left})
-        if failure is not None and stopped:
-            raise (CancelledError if is_wish(stopped) else MigrationFailedError)(self._cancelled or stopped)
-        if failure is not None:
-            raise failure
-        if left:
-            raise MigrationFailedError(f"what carried the files could not be ended: {'; '.join(why)}")
-
-    def _transfer(self, carrier: Carrier, on_progress: OnProgress) -> TransferEnd:
-        order = Order(*carrier.order(tls=self._record.tls, bandwidth=self._limits.bandwidth))
-        steering = Steering(self._source.name, self._target.name, 0.3, self._limits.deadline, self._limits.no_progress)
-        way = way_between(self._connections, self._source, self._target)
-        transfer = Transfer(
-            self._connections.domains(self._source.name), carrier.uuid, steering, way, self._stop, self._note_stop
-        )
-        begun = clock.monotonic()
-        self._handle.renew()
-        end = transfer.run(order, on_progress, self._keep_claim)
-        self._carrying_time += clock.monotonic() - begun
-        return end
-
-    def _note_stop(self, why: str) -> None:
-        journalling_cancel(self._handle)(why)
-
-    def _copy_through_us(self, file: CargoFile, part: Range) -> None:
-        source, target = (self._connections.get(host.name) for host in (self._source, self._target))
-        copy_bytes(source, self._source, file.source, target, self._target, file.path, start=part[0], length=part[1])
-
     def tell(self, phase: str) -> None:
         """Tell whoever watches what is going on."""
         self._on_progress(Progress(phase, 0.0))
@@ -369,24 +254,6 @@ class Freight:
 
         return tell
 
-    def _tell_carried(self, carrier: Carrier) -> OnProgress:
-        labels = {file.source: file.label for file in self._record.files}
-
-        def tell(progress: Progress) -> None:
-            disks = []
-            with suppress(HypervisorError, HostUnreachableError):  # then more is left to be compared in the end
-                for load, state in zip(carrier.loads, carrier.disk_progress(), strict=True):
-                    if state is not None:
-                        done = state[0] if state[0] >= load.length else max(0, state[0] - UNDER_WAY)
-                        self._note_arrival(load, load.start + done)
-                        disks.append(DiskProgress(labels[load.source], *state))
-            words = progress.outlook
-            if progress.eta is not None:
-                words = f"copied in about {format_duration(progress.eta)}"
-            self._on_progress(replace(progress, phase="copying", outlook=words, disks=tuple(disks)))
-
-        return tell
-
 
 def _still_fits(file: CargoFile, length: int, there: int) -> bool:
     """Whether what an earlier try has made can become the file: not if it was made for another length or format.
@@ -394,28 +261,3 @@ def _still_fits(file: CargoFile, length: int, there: int) -> bool:
     What others may have begun to use stays in any case.
     """
     return file.for_others_too or (file.as_it_is and (there == length or file.is_block))
-
-
-def whole(piece: Piece) -> tuple[Range, ...]:
-    """Return the range that is all of a file."""
-    return ((0, piece.length),) if piece.length else ()
-
-
-def split(piece: Piece, ranges: Iterable[Range]) -> tuple[list[Range], list[Range]]:
-    """Return what of these ranges a carrier takes, and what goes through the controller.
-
-    QEMU counts in sectors: what a file has beyond its last whole one would arrive with zeroes behind it.
-    """
-    if not piece.file.as_it_is or piece.file.source_is_block or piece.file.is_block:
-        return list(ranges), []
-    big, small = [], []
-    for start, length in ranges:
-        rest = (start + length) % SECTOR
-        if length <= SMALL and piece.length <= SMALL:
-            small.append((start, length))
-            continue
-        if length > rest:
-            big.append((start, length - rest))
-        if rest:
-            small.append((start + length - rest, rest))
-    return big, small

@@ -13,8 +13,10 @@ def end_carriers(connections: Connections, handle: JobHandle, job: Job) -> None:
     Raises HypervisorError, HostUnreachableError.
     """
     for step in job.steps_named("carry"):
-        if step.outcome is None or "left" in step.outcome:
+        outcome = step.outcome or {}
+        if step.outcome is None or "left" in outcome:
             handle.renew(LONG_LOOK)
             for host in (job.source, job.target):  # in this order: what is gone here cannot get there any more
                 end_carrier(connections.get(host), str(step.intent["carrier"]))
-            handle.done(step.n, {"error": "it was left behind, and ended by who went on with the job"})
+            through = {"carried": outcome["carried"]} if "carried" in outcome else None
+            handle.done(step.n, through or {"error": "it was left behind, and ended by who went on with the job"})

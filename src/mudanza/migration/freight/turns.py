@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection, Iterable
 
 from mudanza import clock
 from mudanza.journal.jobs import Job, Jobs
+from mudanza.migration.freight.freight import CancelledError
+from mudanza.model.units import format_duration
 from mudanza.preflight.cargo import CargoFile
 
 LOOK_EVERY = 1.0
@@ -13,21 +15,32 @@ LOOK_EVERY = 1.0
 
 
 def await_turn(
-    jobs: Jobs, job_id: int, files: Iterable[CargoFile], keep_claim: Callable[[], None], tell: Callable[[str], None]
+    jobs: Jobs,
+    job_id: int,
+    files: Iterable[CargoFile],
+    keep_claim: Callable[[], None],
+    tell: Callable[[str], None],
+    *,
+    begun: float,
+    deadline: float | None,
 ) -> None:
     """Wait until no older job is bringing one of these files to the same target, where it may be used then.
 
     To that job's end, for one that fails after all takes away what it brought; and as long as its controller lives,
     which is as long as its lease says. Nobody waits for a younger job, so that no two wait for each other.
-    ``keep_claim`` is called at every look, and raises when the job is to be cancelled.
+    ``keep_claim`` is called at every look, and raises when the job is to be cancelled. ``deadline``: seconds within
+    which the job is to be done, from ``begun`` on, by the monotonic clock. Raises CancelledError when it has passed.
     """
     shared = frozenset(file.path for file in files if file.for_others_too)
     if not shared:
         return
     target = jobs.get(job_id).target
     while (other := brought_by(job_id, target, shared, jobs.unfinished())) is not None:
-        tell(f"waiting for job {other.id} ({other.vm_name}), which brings what this one needs too")
+        what = f"job {other.id} ({other.vm_name}), which brings what this one needs too"
+        tell(f"waiting for {what}")
         keep_claim()
+        if deadline is not None and clock.monotonic() - begun > deadline:
+            raise CancelledError(f"not done within the deadline of {format_duration(deadline)}: it waited for {what}")
         clock.sleep(LOOK_EVERY)
 
 

@@ -6,12 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from mudanza.hypervisor.uris import migration_uri, peer_uri
+from mudanza.hypervisor.xml.activation import wishes_autostart, with_epoch
+from mudanza.migration.convergence import first_limit
 from mudanza.migration.destination import destination_xml
 from mudanza.migration.history import moved
 from mudanza.migration.prepare import Prepared
 from mudanza.migration.record import MoveRecord
 from mudanza.migration.transfer import Order
 from mudanza.model.errors import UsageError
+from mudanza.model.policy import PostCopy
 from mudanza.model.units import MIB
 from mudanza.preflight.mapping import DiskPlan
 
@@ -30,7 +33,8 @@ def order_of(prepared: Prepared, record: MoveRecord) -> Order:
     ahead = {file.source: file.path for file in record.ahead}
 
     def as_there(xml: str) -> str:
-        return destination_xml(moved(xml, ahead, {}), plans, nics)
+        there = destination_xml(moved(xml, ahead, {}), plans, nics)
+        return there if options.epoch is None else with_epoch(there, options.epoch, autostart=wishes_autostart(xml))
 
     parameters: dict[str, int | str | list[str]] = {"destination_xml": as_there(record.xml)}
     if record.inactive_xml is not None:
@@ -38,12 +42,19 @@ def order_of(prepared: Prepared, record: MoveRecord) -> Order:
     if uri := migration_uri(entry):
         parameters["migrate_uri"] = uri
     if options.bandwidth:
-        parameters["bandwidth"] = max(1, options.bandwidth // MIB)
+        parameters["bandwidth"] = first_limit(options.bandwidth, len(record.disks)) // MIB
+        if record.postcopy is not PostCopy.NEVER:
+            parameters["bandwidth.postcopy"] = max(1, options.bandwidth // MIB)
+    if record.streams > 1:
+        parameters["parallel.connections"] = record.streams
+    if record.compression_cache:
+        parameters["compression"] = "xbzrle"
+        parameters["compression.xbzrle.cache"] = record.compression_cache
     if record.disks:
         parameters["migrate_disks"] = [disk.target for disk in record.disks]
     if record.tls and entry.tls_name:
         parameters["tls.destination"] = entry.tls_name
-    return Order(peer, parameters, _flags(record, plans))
+    return Order(peer, parameters, _flags(record, plans, throttle=options.may_throttle))
 
 
 def marked(order: Order, mark: Callable[[str], str]) -> Order:
@@ -53,7 +64,7 @@ def marked(order: Order, mark: Callable[[str], str]) -> Order:
     return replace(order, parameters={**given, **both})
 
 
-def _flags(record: MoveRecord, plans: Sequence[DiskPlan]) -> tuple[str, ...]:
+def _flags(record: MoveRecord, plans: Sequence[DiskPlan], *, throttle: bool) -> tuple[str, ...]:
     flags = ["LIVE", "PEER2PEER", "ABORT_ON_ERROR"]
     if record.persistent:
         flags.append("PERSIST_DEST")
@@ -67,6 +78,14 @@ def _flags(record: MoveRecord, plans: Sequence[DiskPlan]) -> tuple[str, ...]:
             flags.append("NON_SHARED_SYNCHRONOUS_WRITES")
     if record.tls:
         flags.append("TLS")
+    if record.postcopy is not PostCopy.NEVER:
+        flags.append("POSTCOPY")
+    if record.streams > 1:
+        flags.append("PARALLEL")
+    if record.compression_cache:
+        flags.append("COMPRESSED")
+    if throttle:
+        flags.append("AUTO_CONVERGE")
     if any(plan.action == "shared" for plan in plans):
         # Preflight let it pass only because a probe has shown both hosts the same file, with a safe cache mode.
         flags.append("UNSAFE")

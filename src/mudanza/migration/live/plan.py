@@ -8,15 +8,20 @@ from dataclasses import replace
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.xml.claims import without_claim
 from mudanza.migration.freight.travelling import travelling
+from mudanza.migration.live.passage import allowed_postcopy
 from mudanza.migration.prepare import Prepared
 from mudanza.migration.record import CopiedDisk, MoveRecord
+from mudanza.migration.steering import Steering
 from mudanza.migration.unchanged import assert_unchanged
 from mudanza.model.errors import HostUnreachableError, HypervisorError
-from mudanza.model.migration import Answer, Probe
+from mudanza.model.migration import Answer, MigrationOptions, Probe
+from mudanza.model.policy import Compression
 from mudanza.model.units import MIB
 from mudanza.model.vm import Backing, Vm, VmState
 from mudanza.preflight.cargo import arrives_on_chain
+from mudanza.preflight.compression import cache_for
 from mudanza.preflight.mapping import DiskPlan
+from mudanza.preflight.streams import excludes_postcopy
 
 SYNCHRONOUS_WRITES = 8_000_000
 """The first libvirt that lets a disk mirror hold the guest's writes until the target has them too."""
@@ -33,6 +38,7 @@ def live_record(prepared: Prepared, connections: Connections) -> MoveRecord:
     domains = connections.domains(vm.host)
     xml = without_claim(domains.describe(vm.uuid, migratable=True))
     assert_unchanged(vm, domains.sighting(vm.uuid), xml)
+    streams = _streams(prepared)
     inactive = domains.describe(vm.uuid, inactive=True, migratable=True) if vm.persistent else None
     return MoveRecord(
         uuid=vm.uuid,
@@ -55,8 +61,50 @@ def live_record(prepared: Prepared, connections: Connections) -> MoveRecord:
         machine=vm.machine,
         domain_type=vm.domain_type,
         nvram=(vm.firmware.nvram or "") if vm.firmware else "",
+        postcopy=allowed_postcopy(
+            prepared.options.postcopy,
+            was_paused=vm.state is VmState.PAUSED,
+            excluded=streams > 1 and excludes_postcopy(prepared.source, prepared.chosen.target),
+        ),
+        streams=streams,
+        compression_cache=_compression_cache(prepared),
+        policy=prepared.options.policy,
+        hooks=prepared.hooks,
         synchronous=bool(prepared.chosen.resolution.copies) and _writes_hard(prepared, connections),
     )
+
+
+def steering_of(record: MoveRecord, no_progress: float, options: MigrationOptions, spent: float) -> Steering:
+    """Return what its transfer is held to. Seconds; ``spent``: how much of the deadline has passed."""
+    return Steering(
+        record.source,
+        record.target,
+        options.max_downtime,
+        options.deadline,
+        no_progress,
+        spent,
+        policy=record.policy,
+        postcopy=record.postcopy,
+        bandwidth=options.bandwidth,
+        compressed=bool(record.compression_cache),
+        disks={disk.target: disk.size for disk in record.disks},
+    )
+
+
+def _streams(prepared: Prepared) -> int:
+    """Return by how many connections memory goes: as was foreseen; where nobody has, as was asked for."""
+    if prepared.forecast is not None:
+        return prepared.forecast.known.streams.connections
+    return prepared.options.streams or 1
+
+
+def _compression_cache(prepared: Prepared) -> int:
+    """Return the cache that compression gets, 0 where there is none: as was foreseen, else as was asked for."""
+    if prepared.forecast is not None:
+        return prepared.forecast.known.compressing.cache
+    if prepared.options.compression is not Compression.XBZRLE:
+        return 0
+    return cache_for(None, prepared.vm.memory, prepared.source)
 
 
 def _writes_hard(prepared: Prepared, connections: Connections) -> bool:
@@ -79,11 +127,13 @@ def _keeps_chains(prepared: Prepared) -> bool:
     return any(arrives_on_chain(disks[plan.target], plan, prepared.options, live=True) for plan in copies)
 
 
-def below(vm: Vm, plan: DiskPlan, record: MoveRecord) -> Backing | None:
+def below(prepared: Prepared, plan: DiskPlan, record: MoveRecord) -> Backing | None:
     """Return the image at the target that a disk arrives on top of, None for one that arrives whole."""
-    disk = next(disk for disk in vm.disks if disk.target == plan.target)
+    disk = next(disk for disk in prepared.vm.disks if disk.target == plan.target)
     if not disk.backing or not record.keeps_chains:
         return None
+    if (path := prepared.options.upon.get(plan.target)) is not None:
+        return Backing(path, "qcow2")
     return replace(disk.backing[0], path=record.places[disk.backing[0].path])
 
 

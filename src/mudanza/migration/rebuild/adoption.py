@@ -69,6 +69,8 @@ def adopted(found: Found, by: str) -> tuple[NewJob, tuple[Step, ...]]:
         steps.append(("shut down", {"host": claim.source}, {"off": "as the claim says"}))
     if claim.kind == "cold":
         steps += _how_far(found)
+    if claim.kind == "cpu":
+        steps.append(("define", {"host": claim.source, **record}, None))  # whether it was done the definition says
     return new, tuple(steps)
 
 
@@ -95,6 +97,8 @@ def _how_far(found: Found) -> Iterator[Step]:
 
 def _record(found: Found) -> Mapping[str, Any]:
     told: dict[str, Any] = json.loads(found.claim.record)
+    if found.claim.kind == "cpu":
+        return {name: str(told[name]) for name in ("what", "model", "cpu")}
     xml = without_claim(found.xml)
     if found.claim.kind == "cold":
         whole = {"saved_xml": None, "warnings": (), **told, "xml": xml, "target_xml": xml}

@@ -159,6 +159,8 @@ def _of_claim(cluster: Cluster, vms: Sequence[Vm], claim: Claim, *, void: bool) 
 
 def _truth(cluster: Cluster, claim: Claim, uuid: str) -> str:
     source, target = sighting_in(cluster, claim.source, uuid), sighting_in(cluster, claim.target, uuid)
+    if claim.kind == "cpu":
+        return f"it is {source.state} on {claim.source}, and its definition there has one CPU or the other"
     if claim.kind == "relocate":
         return f"it is {source.state} on {claim.source}, and its disks are moved there or half moved"
     if claim.kind == "cold":

@@ -33,7 +33,7 @@ class Rebuild:
         """Return everything that is nobody's on the hosts that were seen. Raises nothing for one that is silent now."""
         claims = [claim for vm in self._cluster.vms for claim in vm.claims]
         ended = [claim.job for claim in claims if is_void(self._jobs, claim)]
-        unfinished = {job.id: job.vm_uuid for job in self._jobs.unfinished()}
+        unfinished = {job.id: job.vm_uuid for job in self._jobs.unfinished(brief=True)}
         return find_orphans(self._cluster, self._jobs.journal, ended, unfinished, self._tools())
 
     def _tools(self) -> list[Tool]:

@@ -12,17 +12,16 @@ from mudanza.hypervisor.own.carrier import Carrier, Kind, Load, carrier_xml
 from mudanza.hypervisor.own.ghost import disk_name
 from mudanza.hypervisor.own.throwaway import throwaway_name
 from mudanza.hypervisor.xml.parsing import outer, parse
-from mudanza.migration.freight.freight import CancelledError, Freight
+from mudanza.migration.freight.carriage import Carriage
+from mudanza.migration.freight.freight import Freight
+from mudanza.migration.freight.wanted import CancelledError
 from mudanza.migration.relocation.mirroring import Mirroring
 from mudanza.migration.steering import Steering, is_wish
 from mudanza.model.errors import MigrationFailedError
 
 
-class FreightInPlace(Freight):
-    """Carries the files of one job within one host: a carrier's disks are copied there instead of migrated.
-
-    Everything else is the same: places are made beforehand, bytes arrive as they are, and both places are compared.
-    """
+class CarriageInPlace(Carriage):
+    """Carries within one host: a carrier's disks are copied there instead of migrated."""
 
     @property
     def transport(self) -> str:
@@ -44,12 +43,12 @@ class FreightInPlace(Freight):
             carrier.start([replace(load, read_only=True) for load in loads])
             why = self._copy(carrier, kind)
         finally:
-            self._carrying_time += clock.monotonic() - begun
+            self.carrying_time += clock.monotonic() - begun
             if left := carrier.end():
                 self._handle.done(step, {"error": "; ".join(left)})
         if why:
             self._handle.done(step, {"stopped": why})
-            raise (CancelledError if is_wish(why) else MigrationFailedError)(self._cancelled or why)
+            raise (CancelledError if is_wish(why) else MigrationFailedError)(self._wanted.cancelled or why)
         self._handle.done(step, {"carried": sum(load.length for load in carrier.loads)})
 
     def _copy(self, carrier: Carrier, kind: Kind) -> str:
@@ -62,12 +61,21 @@ class FreightInPlace(Freight):
             jobs.copy(carrier.uuid, disk, place, bandwidth=limit)
         steering = Steering(host, host, 0.0, limits.deadline, limits.no_progress)
         domains = self._connections.domains(host)
-        mirroring = Mirroring(domains, carrier.uuid, tuple(places), steering, self._stop, self._on_progress)
-        if why := mirroring.wait(self._keep_claim):
+        mirroring = Mirroring(domains, carrier.uuid, tuple(places), steering, self._wanted.stop, self._on_progress)
+        if why := mirroring.wait(self._wanted.keep_claim):
             return why
         for disk in places:
             jobs.pivot(carrier.uuid, disk)  # which writes out all that is still on its way
         return ""
+
+
+class FreightInPlace(Freight):
+    """Carries the files of one job within one host.
+
+    Everything else is the same: places are made beforehand, bytes arrive as they are, and both places are compared.
+    """
+
+    by = CarriageInPlace
 
 
 def places_of(carrier: Carrier, kind: Kind) -> dict[str, str]:

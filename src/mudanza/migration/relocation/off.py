@@ -7,7 +7,6 @@ from mudanza import clock
 from mudanza.hypervisor.own.carrier import end_carrier
 from mudanza.hypervisor.own.throwaway import sweep
 from mudanza.journal.jobs import Job
-from mudanza.migration.closing import Residue
 from mudanza.migration.cold.handover import HandOver
 from mudanza.migration.cold.undo import start_again
 from mudanza.migration.freight.freight import FreightLimits
@@ -17,6 +16,7 @@ from mudanza.migration.record import ColdRecord
 from mudanza.migration.relocation.freight import FreightInPlace
 from mudanza.migration.relocation.settle import Next, Standing, Verdict, settle_off
 from mudanza.migration.relocation.work import RelocationWork
+from mudanza.migration.residue import Residue
 from mudanza.migration.secrets import with_secrets_of
 from mudanza.model.errors import HostUnreachableError, HypervisorError, MigrationFailedError
 from mudanza.model.migration import MigrationReport, Progress
@@ -146,4 +146,5 @@ class OffWork(RelocationWork):
             kept=residue.kept,
             warnings=record.warnings + residue.warnings,
             verified=self._verified,
+            own_wishes=self.own_wishes(),
         )

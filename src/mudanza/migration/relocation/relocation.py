@@ -14,15 +14,17 @@ from mudanza.hypervisor.connections import Connections
 from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import JobHandle, Jobs, NewJob
 from mudanza.migration.asked import still_to_decide, stored
-from mudanza.migration.closing import Closing, Residue
+from mudanza.migration.claim import died_undecided
+from mudanza.migration.closing import Closing
+from mudanza.migration.forecast.keeping import foreseen
 from mudanza.migration.prepare import Prepared
 from mudanza.migration.relocation.off import OffWork
 from mudanza.migration.relocation.plan import RelocationRecord, off_record, running_record
 from mudanza.migration.relocation.running import RunningWork
 from mudanza.migration.relocation.work import RelocationWork
+from mudanza.migration.residue import Residue
 from mudanza.migration.unchanged import look_again
 from mudanza.migration.vm_claim import VmClaim
-from mudanza.model.errors import MigrationFailedError
 from mudanza.model.migration import MigrationOptions, MigrationReport, Progress
 
 KIND = "relocate"
@@ -59,7 +61,7 @@ class Relocation:
         vm = prepared.vm
         new = NewJob(KIND, vm.uuid, vm.name, vm.host, vm.host, stored(prepared.options), asked_by)
         handle = self._jobs.begin(new)
-        handle.done(handle.intend("decide", record.to_json()), {"done": True})
+        handle.note("decide", record.to_json(), {"done": True, **foreseen(prepared)})
         over, domains = prepared.chosen.facts.claim, self._connections.domains(vm.host)
         with acting_only_if(handle.assert_may_act):
             work = self._work(handle, record, prepared.options, stop)
@@ -74,8 +76,7 @@ class Relocation:
         handle = self._jobs.take_over(job_id)
         decided = found.steps_named("decide")
         if not decided:
-            handle.finish("failed", "its controller died before anything was done", MigrationFailedError.exit_code)
-            raise MigrationFailedError(f"job {job_id} had done nothing yet", vm_state="the VM was not touched")
+            raise died_undecided(handle)
         record = RelocationRecord.from_json(decided[0].intent)
         with acting_only_if(handle.assert_may_act):
             work = self._work(handle, record, still_to_decide(found.asked), stop)

@@ -12,13 +12,13 @@ from functools import partial
 from mudanza import clock
 from mudanza.hypervisor.block_jobs import BlockJobs, place_xml
 from mudanza.migration.claim import renewing
-from mudanza.migration.closing import Residue
 from mudanza.migration.destination import volume_xml
 from mudanza.migration.freight.room import make_volume, places_made
 from mudanza.migration.record import CopiedDisk
 from mudanza.migration.relocation.mirroring import Mirroring
 from mudanza.migration.relocation.settle import At, Copying, Next, Standing, Verdict, settle_running
 from mudanza.migration.relocation.work import RelocationWork
+from mudanza.migration.residue import Residue
 from mudanza.migration.steering import Steering
 from mudanza.model.errors import HostUnreachableError, HypervisorError
 from mudanza.model.migration import MigrationReport
@@ -143,6 +143,7 @@ class RunningWork(RelocationWork):
             removed=residue.removed,
             kept=residue.kept,
             warnings=move.warnings + residue.warnings,
+            own_wishes=self.own_wishes(),
         )
 
     def _held(self) -> int:

@@ -11,13 +11,15 @@ from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.reading.cluster import read_host
 from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import LONG_LOOK, Job, JobHandle, Jobs, LeaseLostError
+from mudanza.migration.asked import own_wishes
 from mudanza.migration.claim import cancelled_because, journalling_cancel, left_open
-from mudanza.migration.closing import Closing, Residue, deleted_by
+from mudanza.migration.closing import Closing
 from mudanza.migration.freight.comparison import not_compared
 from mudanza.migration.freight.room import Room
 from mudanza.migration.record import CopiedDisk
 from mudanza.migration.relocation.plan import RelocationRecord, standing_of
 from mudanza.migration.relocation.settle import At, Next, Standing, Verdict
+from mudanza.migration.residue import Residue, deleted_by
 from mudanza.migration.steering import ON_REQUEST
 from mudanza.migration.vm_claim import VmClaim
 from mudanza.model.errors import (
@@ -32,6 +34,8 @@ from mudanza.model.host import Host
 from mudanza.model.migration import MigrationOptions, MigrationReport, Progress, Side, Sighting
 from mudanza.preflight.cargo import CargoFile
 
+HEEDED = ("deadline",)
+"""What of a VM's wishes matters to disks that stay on their host: there is no downtime, no post-copy and no hook."""
 MOST_TURNS = 30
 """Steps after which a job that still finds something to do goes in circles."""
 
@@ -190,6 +194,10 @@ class RelocationWork(ABC):
         xml = self.record.definition(domains.describe(self.uuid, inactive=True), moved)
         self.step("define", {"host": self.host, "moved": moved}, lambda: domains.define(xml))
 
+    def own_wishes(self) -> tuple[str, ...]:
+        """Return in words what of all that was asked the VM's own metadata has asked for, and is heeded here."""
+        return own_wishes(self.jobs.get(self.handle.id).asked, HEEDED)
+
     def closing(self, disks: tuple[CopiedDisk, ...]) -> Closing:
         """Return what cleans up after these disks."""
         deleted = deleted_by(self.jobs.get(self.handle.id))
@@ -228,15 +236,16 @@ class RelocationWork(ABC):
         claimed = self.claim.release()
         seen = self.sighting()
         why, kind = self.why or verdict.why, VmDownError if down else MigrationFailedError
-        self.handle.finish("down" if down else "failed", why, kind.exit_code, {"left": list(residue.kept)})
         shown = f"what was done: mudanza job show {self.handle.id}"
         what = "not all disks of" if arrived else "the disks of"
-        return kind(
+        told = kind(
             f"{what} VM {self.name!r} were {'' if arrived else 'not '}moved within {self.host}: {why}",
             vm_state=f"it is {seen.state} on {self.host}; {verdict.why}"
             + _left(residue + old, "; ".join(filter(None, (down, *claimed))), self.handle.id),
             remedy=f"{self.remedy}; {shown}" if self.remedy else shown,
         )
+        self.handle.finish("down" if down else "failed", why, kind.exit_code, {"left": list(residue.kept)}, told)
+        return told
 
     def person(self, why: str) -> NeedsPersonError:
         """Return the error that leaves it to a person."""

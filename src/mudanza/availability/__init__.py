@@ -1,0 +1,1 @@
+"""Availability: a host that is lost is proven dead, and its VMs run elsewhere."""

@@ -1,0 +1,134 @@
+"""Which VMs are to be started elsewhere now: pure. It goes by what is so and not by what has just happened, so that
+another controller finds the same: a host that is proven off, and VMs that ran there when it was last seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from mudanza.model.cluster import Cluster
+from mudanza.model.kept import KeptUp, Past
+from mudanza.model.plan import PlannedMove
+from mudanza.model.vm import Vm
+
+TRY_AGAIN, MOST_PAUSE = 60.0, 3600.0
+"""Seconds after which a VM that could not be started elsewhere is tried again: twice as many each time, to the most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What is to be started elsewhere."""
+
+    hosts: Mapping[str, tuple[str, ...]]
+    """Host that is proven off → UUIDs of VMs."""
+    told: tuple[str, ...] = ()
+    """Who is not started, and why, in words."""
+
+
+def due(
+    kept: Mapping[str, KeptUp],
+    cluster: Cluster,
+    proven: Sequence[str],
+    past: Mapping[str, Past],
+) -> Due:
+    """Return which VMs of which hosts are to be started elsewhere. One that was shut down on purpose stays down, and
+    one that a host which answers has is left alone, whatever it does there."""
+    there = {vm.uuid: vm for vm in sorted(cluster.vms, key=lambda vm: vm.state.active)}
+    hosts: dict[str, tuple[str, ...]] = {}
+    told = []
+    for host in proven:
+        for uuid in running_last_on(host, kept):
+            before = past.get(uuid, Past())
+            found = there.get(uuid)
+            if before.under_way or (found is not None and found.state.active):
+                continue
+            if found is not None:
+                told.append(f"{found.name} is not started elsewhere: {found.host} has it, and it is off there")
+            elif before.within_a_day >= kept[uuid].most:
+                times = f"{before.within_a_day} times within a day"
+                told.append(f"{kept[uuid].name} was started elsewhere {times}: not again")
+            elif before.ago is None or before.ago >= pause_after(before.failed):
+                hosts[host] = (*hosts.get(host, ()), uuid)
+    return Due(_without_waiting(hosts, kept, there, past, told), tuple(told))
+
+
+def _without_waiting(
+    hosts: Mapping[str, tuple[str, ...]],
+    kept: Mapping[str, KeptUp],
+    there: Mapping[str, Vm],
+    past: Mapping[str, Past],
+    told: list[str],
+) -> Mapping[str, tuple[str, ...]]:
+    """Return what is due without those that are to be started after others of other hosts, which are being started just
+    now; those of one host are put into order by its plan."""
+    of = {uuid: host for host, uuids in hosts.items() for uuid in uuids}
+    waiting: set[str] = set()
+
+    def is_coming(other: str, host: str) -> bool:
+        if other in there and there[other].state.active:
+            return False
+        return other in waiting or of.get(other, host) != host or past.get(other, Past()).under_way
+
+    while True:  # whoever waits is coming still, and has others wait
+        more = {
+            uuid: next((other for other in kept[uuid].after if is_coming(other, host)), None)
+            for uuid, host in of.items()
+            if uuid not in waiting
+        }
+        if not any(more.values()):
+            return {
+                host: left for host, uuids in hosts.items() if (left := tuple(u for u in uuids if u not in waiting))
+            }
+        for uuid, other in more.items():
+            if other is not None:
+                waiting.add(uuid)
+                told.append(f"{kept[uuid].name} waits for {kept[other].name if other in kept else other}")
+
+
+def pause_after(failed: int) -> float:
+    """Return for how many seconds a VM rests that could not be started elsewhere so often since it last was."""
+    return float(min(TRY_AGAIN * 2 ** (min(failed, 10) - 1), MOST_PAUSE)) if failed else 0.0
+
+
+def running_last_on(host: str, kept: Mapping[str, KeptUp]) -> list[str]:
+    """Return the UUIDs of VMs to be kept up that ran on a host when they were last seen anywhere, and that nobody has
+    shut down since."""
+    return [each.uuid for each in kept.values() if each.ran_on == host]
+
+
+def in_groups(moves: Sequence[PlannedMove], kept: Mapping[str, KeptUp]) -> tuple[PlannedMove, ...]:
+    """Return the moves by priority, renumbered: each waits for all those of the group before, and for those that it is
+    to be started after. One that is to be started after others is of no earlier group than these."""
+    ranks = {move.uuid: _rank(move.uuid, kept) for move in moves}
+    ordered = sorted(moves, key=lambda move: (*ranks[move.uuid], move.number))
+    numbers = {move.uuid: number for number, move in enumerate(ordered, 1)}
+    priorities = sorted({priority for priority, _ in ranks.values()})
+    before = {
+        priority: [numbers[move.uuid] for move in ordered if ranks[move.uuid][0] == priorities[n - 1]] if n else []
+        for n, priority in enumerate(priorities)
+    }
+    return tuple(
+        replace(move, number=numbers[move.uuid], behind=(), after=tuple(sorted({*before[ranks[move.uuid][0]], *waits})))
+        for move in ordered
+        for waits in [[numbers[other] for other in kept[move.uuid].after if other in numbers]]
+    )
+
+
+def _rank(uuid: str, kept: Mapping[str, KeptUp], above: frozenset[str] = frozenset()) -> tuple[int, int]:
+    """Return the priority of the group in which a VM is started, and how many others stand before it in a row."""
+    others = [_rank(other, kept, above | {uuid}) for other in kept[uuid].after if other in kept and other not in above]
+    depth = 1 + max((depth for _, depth in others), default=-1)
+    return max(kept[uuid].priority, *(priority for priority, _ in others), 0), depth
+
+
+def leads_back(uuid: str, after: Sequence[str], kept: Mapping[str, KeptUp]) -> bool:
+    """Whether a VM would be started after itself, were it to be started after these."""
+    seen, edge = set[str](), list(after)
+    while edge:
+        other = edge.pop()
+        if other == uuid:
+            return True
+        if other not in seen:
+            seen.add(other)
+            edge += kept[other].after if other in kept else ()
+    return False

@@ -1,0 +1,85 @@
+"""What became of VMs that are kept up, on hosts that live: one whose QEMU has crashed is started again where it is, one
+that stands still for an I/O error goes on once its storage does. Pure.
+
+It goes by where each one ran when it was seen last, which is forgotten when somebody shuts it down: see ``ran_on``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mudanza.availability.deciding import pause_after
+from mudanza.model.cluster import Cluster
+from mudanza.model.kept import ON_PURPOSE, KeptUp, Past
+from mudanza.model.vm import Vm, VmState
+
+IO_ERROR = "I/O error"
+HANGS = {"watchdog": "hangs: its watchdog has it stand still", "crashed": "has crashed in itself, and stands still"}
+"""Why libvirt says that a VM is paused → what is told of it; it is left as it is."""
+AGAIN = 60.0
+"""Seconds between two tries to have one go on that stands still for an I/O error."""
+
+
+class Act(StrEnum):
+    """What is to be done about a VM."""
+
+    START = "start"
+    GO_ON = "go on"
+
+
+@dataclass(frozen=True, slots=True)
+class Mend:
+    """One VM about which something is to be done where it is."""
+
+    vm: Vm
+    act: Act
+    why: str
+
+
+def mends(
+    kept: Mapping[str, KeptUp], cluster: Cluster, past: Mapping[str, Past], tried: Mapping[str, float], at: float
+) -> tuple[tuple[Mend, ...], tuple[str, ...]]:
+    """Return what is to be done about which VMs now, and what is to be told.
+
+    ``tried``: when each one was last to go on, by UUID, by the clock of ``at``.
+    """
+    found: list[Mend] = []
+    told: list[str] = []
+    for uuid, each in kept.items():
+        places = [vm for vm in cluster.vms if vm.uuid == uuid]
+        running = [vm for vm in places if vm.state.active]
+        before = past.get(uuid, Past())
+        if before.under_way:
+            continue
+        if len(running) == 1:
+            [vm] = running
+            if vm.state is VmState.PAUSED and vm.reason in HANGS:
+                told.append(f"{vm.name} on {vm.host} {HANGS[vm.reason]}")
+            elif _stands_still(vm) and ((last := tried.get(uuid)) is None or at - last >= AGAIN):
+                found.append(Mend(vm, Act.GO_ON, "it stands still for an I/O error"))
+        elif not running:
+            found += [mend for vm in places if (mend := _of_one_that_is_off(vm, each, cluster, before, told))]
+    return tuple(found), tuple(told)
+
+
+def _stands_still(vm: Vm) -> bool:
+    return vm.state is VmState.PAUSED and vm.reason == IO_ERROR
+
+
+def _of_one_that_is_off(vm: Vm, kept: KeptUp, cluster: Cluster, before: Past, told: list[str]) -> Mend | None:
+    if vm.host != kept.ran_on or cluster.host(vm.host).entry.maintenance or vm.reason in ON_PURPOSE:
+        return None
+    if vm.state is VmState.CRASHED:  # its definition says so: on_crash
+        told.append(f"{vm.name} on {vm.host} has crashed in itself, and is kept for a look: start it when you have")
+        return None
+    if before.within_a_day >= kept.most:
+        told.append(f"{vm.name} was started anew {before.within_a_day} times within a day: not again")
+        return None
+    if before.ago is not None and before.ago < pause_after(before.failed):
+        return None
+    return Mend(vm, Act.START, _WHY.get(vm.reason, "nobody has shut it down"))
+
+
+_WHY: Mapping[str, str] = {"crashed": "its QEMU has crashed", "failed": "it did not start"}

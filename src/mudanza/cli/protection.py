@@ -1,0 +1,188 @@
+"""``mudanza protect``, ``protections``, ``unprotect`` and ``protection …``: replicas of VMs at other hosts."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mudanza import clock
+from mudanza.cli.auditing import audited
+from mudanza.cli.context import App, app_of, connecting
+from mudanza.cli.errors import show_error
+from mudanza.cli.exit_codes import of_several
+from mudanza.cli.options import Output, VmName
+from mudanza.cli.output import Format, print_rows, say
+from mudanza.model.errors import BlockedError, MigrationFailedError
+from mudanza.model.protection import MOST_POINTS, Protection
+from mudanza.model.units import format_duration, format_size, parse_duration, parse_rate, parse_size
+
+if TYPE_CHECKING:
+    from mudanza.journal.protections import Protections
+    from mudanza.remote.there import There
+
+LOOK_AGAIN = 1.0
+"""Seconds between two looks whether the first round is made."""
+
+protection_app = typer.Typer(no_args_is_help=True, help="Replicas of VMs at other hosts.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the program."""
+    app.command("protect")(protect)
+    app.command("protections")(protections)
+    app.command("unprotect")(unprotect)
+    app.add_typer(protection_app, name="protection")
+
+
+@connecting
+@audited
+def protect(
+    context: typer.Context,
+    vms: Annotated[
+        list[str], typer.Argument(metavar="VM", help="Names or UUIDs (after `--` if one begins with a dash).")
+    ],
+    to: Annotated[str, typer.Option("--to", metavar="HOST", help="Where the replica is to be.")],
+    every: Annotated[str, typer.Option(metavar="TIME", help="How often it is brought up to date.")] = "60s",
+    keep: Annotated[int, typer.Option(min=1, max=MOST_POINTS, help="How many restore points it has at most.")] = 5,
+    pool: Annotated[str, typer.Option(metavar="POOL", help="The pool there in whose directory it is.")] = "default",
+    scratch: Annotated[
+        str, typer.Option(metavar="SIZE", help="What a round may take up at the source; before it needs more it ends.")
+    ] = "1GiB",
+    group: Annotated[
+        str, typer.Option("--group", metavar="NAME", help="Those that are in it have their points of one instant.")
+    ] = "",
+    bandwidth: Annotated[
+        str | None, typer.Option(metavar="RATE", help="What a round may send at the most, such as 20MiB/s.")
+    ] = None,
+    verify_every: Annotated[
+        str | None, typer.Option(metavar="TIME", help="How often all of it is compared with the source, such as 1d.")
+    ] = None,
+) -> None:
+    """Keep a replica of a running VM at another host, with points in time that it can come back to.
+
+    Makes the first round, which brings everything. `mudanza protection run` makes the others. VMs of a group stand
+    still together for a moment in each round, as a rule for less than a second, so that no disk shows what came of
+    something that another one does not show yet.
+    """
+    from mudanza.operations import protecting
+
+    app = app_of(context)
+    wanted = protecting.Keeping(
+        to, pool, parse_duration(every), keep, parse_size(scratch), group,
+        bandwidth=None if bandwidth is None else parse_rate(bandwidth),
+        verify_every=None if verify_every is None else parse_duration(verify_every),
+    )  # fmt: skip
+    if app.there is not None:
+        there, picture = app.there, app.picture()
+        found = [picture.find(vm) for vm in vms]
+        asked = [there.protect(each.uuid, wanted) for each in found]
+        for cost in [cost for each in found for cost in protecting.what_it_costs(each, to)]:
+            say(cost)
+        for made in [_first_round(there, each) for each in asked]:
+            said = protecting.in_words(made, made.points[-1].number)
+            say(f"{said}; the daemon keeps it up to date")
+        return
+    for said in protecting.protect(app, vms, wanted, app.asked_by(), say):
+        say(f"{said}; keep it up to date with: ")
+        say("  mudanza protection run")
+
+
+def _first_round(there: There, made: Protection) -> Protection:
+    """Wait until the daemon has made the first round; return the protection then. Ctrl-C ends the waiting."""
+    while True:
+        clock.sleep(LOOK_AGAIN)
+        found = [each.protection for each in there.protections() if each.protection.vm_uuid == made.vm_uuid]
+        if not found:
+            raise BlockedError(f"VM {made.vm_name!r} was protected, and is not any more", remedy="mudanza protections")
+        if found[0].points:
+            return found[0]
+        if found[0].said:
+            raise MigrationFailedError(
+                f"the first round of VM {made.vm_name!r} came to nothing: {found[0].said}",
+                vm_state="it runs as before",
+                remedy="the daemon tries again; see how it goes: mudanza protections",
+            )
+
+
+def protections(context: typer.Context, output: Output = Format.TABLE) -> None:
+    """List protected VMs: how old their replicas are, in seconds, and what has changed since, in bytes."""
+    found = app_of(context).asked.protections()
+    rows = [_row(each.protection, each.behind) for each in found]
+    columns = ("name", "group", "replica", "state", "points", "lag", "behind", "test", "said")
+    print_rows(rows, output, columns=columns, empty="no VM is protected; protect one: mudanza protect VM --to HOST")
+
+
+def _row(protection: Protection, behind: int | None) -> dict[str, Any]:
+    from mudanza.operations.replicating import is_late
+
+    lag = protection.lag
+    return {
+        "name": protection.vm_name,
+        "uuid": protection.vm_uuid,
+        "replica": f"{protection.target}:{protection.directory}",
+        "state": "late" if is_late(protection) else str(protection.standing),
+        "points": [point.number for point in protection.points],
+        "lag": "no point yet" if lag is None else format_duration(lag),
+        "lag_seconds": lag,
+        "carried_bytes": protection.newest.carried if protection.newest else None,
+        "behind": "unknown" if behind is None else format_size(behind),
+        "behind_bytes": behind,
+        "every_seconds": protection.every,
+        "bandwidth": protection.bandwidth,
+        "verify_every_seconds": protection.verify_every,
+        "verified_at": protection.verified_at,
+        "epoch": protection.epoch,
+        "group": protection.group,
+        "instant": protection.newest.instant if protection.newest else "",
+        "test": protection.trial.name if protection.trial else "",
+        "said": protection.said,
+    }
+
+
+@audited
+def unprotect(context: typer.Context, vm: VmName) -> None:
+    """Protect a VM no more, and delete its replica with all restore points."""
+    app_of(context).asked.unprotect(vm, say)
+
+
+@protection_app.command("sync")
+@connecting
+@audited
+def sync(context: typer.Context, vm: VmName) -> None:
+    """Make one round now: bring a VM's replica up to date."""
+    say(app_of(context).asked.sync(vm, verify=False))
+
+
+@protection_app.command("verify")
+@connecting
+@audited
+def verify(context: typer.Context, vm: VmName) -> None:
+    """Make one round now, and compare the whole replica with the source, byte for byte, at that instant."""
+    say(app_of(context).asked.sync(vm, verify=True))
+
+
+@protection_app.command("run")
+def run(
+    context: typer.Context,
+    once: Annotated[bool, typer.Option("--once", help="Make the rounds that are due, and end.")] = False,
+) -> None:
+    """Make rounds of all protected VMs whenever they are due, until Ctrl-C or SIGTERM."""
+    from mudanza.operations.replicating import Replicator
+
+    app = app_of(context)
+    over = clock.new_event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: over.set())
+    replicator = Replicator(app, app.asked_by(), say, show_error)
+    if once:
+        raise typer.Exit(of_several(replicator.turn(over)))
+    replicator.run(over)
+
+
+def store_of(app: App) -> Protections:
+    """Return what the database has of protected VMs."""
+    from mudanza.journal.protections import Protections
+
+    return Protections(app.database)

@@ -1,0 +1,1 @@
+"""Carrying plans over, and knowing how busy everybody is: many VMs at once."""

@@ -1,0 +1,144 @@
+"""libvirt's backups of running domains: an instant of all disks at once, served to be read while the guest goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeVar
+
+import libvirt
+from lxml import etree
+
+from mudanza.hypervisor.connection import CALL_TIMEOUT, HostConnection
+from mudanza.hypervisor.jobs import job_name
+from mudanza.model.errors import HypervisorError
+
+BACKUP_TIMEOUT = 60.0
+"""Seconds that beginning or ending one may take: libvirt itself waits for 30 s for whatever works on the domain."""
+BACKUP = "backup"
+"""What libvirt calls such a job."""
+
+Result = TypeVar("Result")
+
+
+class Backups:
+    """The backups and checkpoints of one host's domains. Every call raises HostUnreachableError or HypervisorError."""
+
+    def __init__(self, host: HostConnection) -> None:
+        self._host = host
+
+    def begin(
+        self,
+        uuid: str,
+        socket: str,
+        scratch: Mapping[str, str],
+        checkpoint: str,
+        since: str,
+        uncounted: Collection[str] = (),
+    ) -> None:
+        """Keep the disks as they are now, and serve them by NBD at a UNIX socket of the host, each under its name.
+
+        ``scratch``: for each disk, by the guest's name for it, the file that takes what the guest overwrites
+        meanwhile; ``checkpoint``: what is written down of this instant, empty for nothing; ``since``: the checkpoint
+        since which changes are told, empty for none; ``uncounted``: the disks whose changes nobody counts, which are
+        in no checkpoint.
+        """
+        backup = backup_xml(socket, scratch, since, uncounted)
+        instant = checkpoint_xml(checkpoint, scratch.keys() - set(uncounted)) if checkpoint else None
+        self._of(uuid, lambda domain: domain.backupBegin(backup, instant, 0), BACKUP_TIMEOUT)
+
+    def end(self, uuid: str) -> None:
+        """End the backup, if there is one; its scratch files go. A job of another kind is left alone."""
+
+        def end(domain: Any) -> None:
+            if domain.isActive() and job_name(domain) == BACKUP:
+                domain.abortJob()
+
+        self._of(uuid, end, BACKUP_TIMEOUT)
+
+    def scratch_used(self, uuid: str) -> int | None:
+        """Return how many bytes of scratch the backup takes up by now; None: no backup is under way."""
+
+        def used(domain: Any) -> int | None:
+            if not domain.isActive() or job_name(domain) != BACKUP:
+                return None
+            return int(domain.jobStats().get(libvirt.VIR_DOMAIN_JOB_DISK_TEMP_USED, 0))
+
+        return self._of(uuid, used)
+
+    def checkpoints(self, uuid: str) -> tuple[str, ...]:
+        """Return the names of the domain's checkpoints, the oldest first."""
+
+        def names(domain: Any) -> tuple[str, ...]:
+            found = domain.listAllCheckpoints(libvirt.VIR_DOMAIN_CHECKPOINT_LIST_TOPOLOGICAL)
+            return tuple(str(each.getName()) for each in found)
+
+        return self._of(uuid, names)
+
+    def drop_checkpoint(self, uuid: str, name: str) -> bool:
+        """Take a checkpoint away, if it is there; return whether what has changed since then counts for the one before.
+
+        If not, its bitmaps were lost to a QEMU that was killed, and only libvirt's record of it went: what has
+        changed since any earlier checkpoint is not known any more.
+        """
+
+        def drop(domain: Any) -> bool:
+            try:
+                found = domain.checkpointLookupByName(name)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_CHECKPOINT:
+                    return True
+                raise
+            try:
+                found.delete(0)
+            except libvirt.libvirtError:
+                found.delete(libvirt.VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY)
+                return False
+            return True
+
+        return self._of(uuid, drop, BACKUP_TIMEOUT)
+
+    def changed_since(self, uuid: str, checkpoint: str) -> int | None:
+        """Return how many bytes of the disks have been written to since a checkpoint; None: the domain does not tell,
+        as one that is off."""
+
+        def size(domain: Any) -> int:
+            xml = domain.checkpointLookupByName(checkpoint).getXMLDesc(libvirt.VIR_DOMAIN_CHECKPOINT_XML_SIZE)
+            return sum(int(disk.get("size", 0)) for disk in etree.fromstring(xml).iterfind("disks/disk"))
+
+        try:
+            return self._of(uuid, size)
+        except HypervisorError:
+            return None
+
+    def _of(self, uuid: str, function: Callable[[Any], Result], timeout: float = CALL_TIMEOUT) -> Result:
+        return self._host.ask(lambda raw: function(raw.lookupByUUIDString(uuid)), timeout=timeout)
+
+
+def means_lost_changes(error: HypervisorError) -> bool:
+    """Whether libvirt refused because what has changed since a checkpoint is not known any more."""
+    return error.code in (libvirt.VIR_ERR_CHECKPOINT_INCONSISTENT, libvirt.VIR_ERR_NO_DOMAIN_CHECKPOINT)
+
+
+def backup_xml(socket: str, scratch: Mapping[str, str], since: str, uncounted: Collection[str] = ()) -> str:
+    """Return libvirt's ``<domainbackup>``; see ``Backups.begin``."""
+    root = etree.Element("domainbackup", mode="pull")
+    if since:
+        etree.SubElement(root, "incremental").text = since
+    etree.SubElement(root, "server", transport="unix", socket=socket)
+    disks = etree.SubElement(root, "disks")
+    for target, file in scratch.items():
+        disk = etree.SubElement(disks, "disk", name=target, backup="yes", type="file", exportname=target)
+        if since and target in uncounted:
+            disk.set("backupmode", "full")
+        etree.SubElement(disk, "scratch", file=file)
+    return etree.tostring(root, encoding="unicode")
+
+
+def checkpoint_xml(name: str, disks: Collection[str]) -> str:
+    """Return libvirt's ``<domaincheckpoint>`` of these disks."""
+    root = etree.Element("domaincheckpoint")
+    etree.SubElement(root, "name").text = name
+    listed = etree.SubElement(root, "disks")
+    for target in sorted(disks):
+        etree.SubElement(listed, "disk", name=target, checkpoint="bitmap")
+    return etree.tostring(root, encoding="unicode")

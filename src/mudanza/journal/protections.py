@@ -1,0 +1,214 @@
+"""Protected VMs and their restore points, as the database has them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Engine, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from mudanza.journal.database import now, transaction
+from mudanza.journal.schema import protection, restore_point, trial
+from mudanza.journal.secrets import without_secrets
+from mudanza.model.errors import BlockedError, UsageError
+from mudanza.model.protection import Protection, ReplicaDisk, RestorePoint, Standing, Trial
+
+
+class Protections:
+    """All protections of the database. Raises JournalLostError where that does not answer."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def make(self, values: Mapping[str, Any]) -> Protection:
+        """Write down that a VM is to be protected, by the names of Protection's fields. Raises BlockedError where it is
+        already."""
+        try:
+            with transaction(self._engine) as connection:
+                first = {"standing": Standing.ON, "epoch": 0, "checkpoint": "", "rounds": 0, "said": ""}
+                connection.execute(insert(protection).values(**first, **values, made_at=now(connection)))
+        except IntegrityError as error:
+            raise BlockedError(
+                f"VM {values['vm_name']!r} is protected already", remedy="see it: mudanza protections"
+            ) from error
+        return self.of(str(values["vm_uuid"]))
+
+    def all(self) -> tuple[Protection, ...]:
+        """Return every protection, by the VMs' names."""
+        with transaction(self._engine) as connection:
+            return _read(connection, protection.c.id.is_not(None))
+
+    def group(self, name: str) -> tuple[Protection, ...]:
+        """Return the members of a consistency group, by the VMs' names."""
+        with transaction(self._engine) as connection:
+            return _read(connection, protection.c.group == name)
+
+    def of(self, vm: str) -> Protection:
+        """Return a VM's protection, by name or UUID. Raises UsageError where not exactly one is meant."""
+        with transaction(self._engine) as connection:
+            found = _read(connection, (protection.c.vm_uuid == vm) | (protection.c.vm_name == vm))
+        if len(found) != 1:
+            why = "is not protected" if not found else "is a name that several protected VMs have"
+            raise UsageError(f"VM {vm!r} {why}", remedy="see them: mudanza protections")
+        return found[0]
+
+    def begin_round(self, number: int) -> int:
+        """Return the number of a new round of a protection."""
+        with transaction(self._engine) as connection:
+            mine = protection.c.id == number
+            values = {"rounds": protection.c.rounds + 1, "tried_at": now(connection)}
+            connection.execute(update(protection).where(mine).values(**values))
+            return int(connection.scalar(select(protection.c.rounds).where(mine)) or 0)
+
+    def instant(self) -> float:
+        """Return what the database's clock shows."""
+        with transaction(self._engine) as connection:
+            return float(connection.scalar(select(now(connection))) or 0.0)
+
+    def change(self, number: int, **values: Any) -> None:
+        """Write down something else of a protection."""
+        with transaction(self._engine) as connection:
+            connection.execute(update(protection).where(protection.c.id == number).values(**values))
+
+    def add_point(self, number: int, point: RestorePoint, checkpoint: str) -> None:
+        """Write down a restore point that is whole at the target, and the checkpoint from which the next one starts."""
+        self.add_points({number: (point, checkpoint)})
+
+    def add_points(self, points: Mapping[int, tuple[RestorePoint, str]]) -> None:
+        """The same of several VMs, all of them or none: protection → point and checkpoint."""
+        with transaction(self._engine) as connection:
+            for number, (point, checkpoint) in points.items():
+                about = {"taken_at": point.taken_at, "definition": without_secrets(point.definition)}
+                about |= {"disks": _disks(point.disks), "carried": point.carried, "instant": point.instant}
+                connection.execute(insert(restore_point).values(protection=number, number=point.number, **about))
+                connection.execute(update(protection).where(protection.c.id == number).values(checkpoint=checkpoint))
+
+    def give_up(self, number: int, point: int) -> bool:
+        """Let nobody come back to a restore point any more, before its images are touched; return whether that may be:
+        not while a test failover stands on the replica."""
+        with transaction(self._engine) as connection:
+            _hold(connection, number)
+            if connection.execute(select(trial.c.point).where(trial.c.protection == number)).first() is not None:
+                return False
+            connection.execute(update(restore_point).where(_point(number, point)).values(given_up=True))
+            return True
+
+    def begin_trial(self, number: int, begun: Trial) -> None:
+        """Write down that a test failover stands on a restore point from now on: no points are thinned meanwhile.
+
+        Raises BlockedError where there is one already, the point is not there any more, or points are being thinned.
+        """
+        with transaction(self._engine) as connection:
+            _hold(connection, number)
+            mine = restore_point.c.protection == number
+            given_up = {
+                row.number: row.given_up
+                for row in connection.execute(select(restore_point.c.number, restore_point.c.given_up).where(mine))
+            }
+            if connection.execute(select(trial.c.point).where(trial.c.protection == number)).first() is not None:
+                raise BlockedError("a test failover of it is up already", remedy="end it: mudanza test-failover end VM")
+            if given_up.get(begun.point) is not False or any(given_up.values()):
+                raise BlockedError(
+                    f"restore point {begun.point} cannot be stood upon now: points are being thinned",
+                    remedy="try again once the round is over",
+                )
+            about = {"point": begun.point, "uuid": begun.uuid, "name": begun.name, "host": begun.host}
+            texts = {"before": json.dumps(dict(begun.before)), "times": json.dumps(dict(begun.times))}
+            connection.execute(insert(trial).values(protection=number, begun_at=now(connection), **about, **texts))
+
+    def tell_before_trial(self, number: int, before: Mapping[str, str]) -> None:
+        """Write down what was before a test failover."""
+        with transaction(self._engine) as connection:
+            mine = trial.c.protection == number
+            connection.execute(update(trial).where(mine).values(before=json.dumps(dict(before))))
+
+    def tell_trial(self, number: int, **times: float) -> None:
+        """Write down when a test failover got how far, in seconds from its beginning."""
+        with transaction(self._engine) as connection:
+            mine = trial.c.protection == number
+            known = json.loads(connection.scalar(select(trial.c.times).where(mine)) or "{}")
+            connection.execute(update(trial).where(mine).values(times=json.dumps({**known, **times})))
+
+    def end_trial(self, number: int) -> None:
+        """Forget a test failover of which nothing is left."""
+        with transaction(self._engine) as connection:
+            connection.execute(delete(trial).where(trial.c.protection == number))
+
+    def merged(self, number: int, given_up: int, oldest: int, disks: Mapping[str, ReplicaDisk]) -> None:
+        """Forget a point that was given up, and write down in which images the next one is now."""
+        with transaction(self._engine) as connection:
+            connection.execute(delete(restore_point).where(_point(number, given_up)))
+            connection.execute(update(restore_point).where(_point(number, oldest)).values(disks=_disks(disks)))
+
+    def turn(self, number: int, target: str, directory: str, seed: Mapping[str, str]) -> None:
+        """Have a VM's replica be elsewhere from now on, none of it being there yet; the points there were are those of
+        the images that it runs on."""
+        with transaction(self._engine) as connection:
+            connection.execute(delete(restore_point).where(restore_point.c.protection == number))
+            values = {"target": target, "directory": directory, "seed": json.dumps(dict(seed))}
+            values |= {"standing": Standing.ON, "checkpoint": "", "said": ""}
+            connection.execute(update(protection).where(protection.c.id == number).values(**values))
+
+    def find(self, vm_uuid: str) -> Protection | None:
+        """Return a VM's protection; None: it is not protected."""
+        with transaction(self._engine) as connection:
+            found = _read(connection, protection.c.vm_uuid == vm_uuid)
+        return found[0] if found else None
+
+    def remove(self, number: int) -> None:
+        """Forget a protection and its restore points."""
+        with transaction(self._engine) as connection:
+            connection.execute(delete(trial).where(trial.c.protection == number))
+            connection.execute(delete(restore_point).where(restore_point.c.protection == number))
+            connection.execute(delete(protection).where(protection.c.id == number))
+
+
+def _hold(connection: Connection, number: int) -> None:
+    """Have nobody else change a protection until this transaction is over."""
+    connection.execute(select(protection.c.id).where(protection.c.id == number).with_for_update())
+
+
+def _disks(disks: Mapping[str, ReplicaDisk]) -> str:
+    return json.dumps({target: asdict(disk) for target, disk in disks.items()})
+
+
+def _point(number: int, point: int) -> ColumnElement[bool]:
+    return (restore_point.c.protection == number) & (restore_point.c.number == point)
+
+
+def _read(connection: Connection, condition: ColumnElement[bool]) -> tuple[Protection, ...]:
+    query = select(protection, now(connection).label("read_at")).where(condition).order_by(protection.c.vm_name)
+    rows = connection.execute(query).all()
+    points: dict[int, list[RestorePoint]] = {row.id: [] for row in rows}
+    given_up: dict[int, RestorePoint] = {}
+    chosen = restore_point.c.protection.in_(list(points))
+    for each in connection.execute(select(restore_point).where(chosen).order_by(restore_point.c.number)):
+        disks = {target: ReplicaDisk(**disk) for target, disk in json.loads(each.disks).items()}
+        point = RestorePoint(each.number, each.taken_at, disks, each.definition, each.carried, each.instant)
+        if each.given_up:
+            given_up[each.protection] = point
+        else:
+            points[each.protection].append(point)
+    trials = {
+        each.protection: Trial(
+            each.point, each.uuid, each.name, each.host, each.begun_at,
+            json.loads(each.before), json.loads(each.times),
+        )
+        for each in connection.execute(select(trial).where(trial.c.protection.in_(list(points))))
+    }  # fmt: skip
+    return tuple(
+        Protection(
+            **{
+                **row._mapping,
+                "standing": Standing(row.standing),
+                "seed": json.loads(row.seed),
+                "points": tuple(points[row.id]),
+                "given_up": given_up.get(row.id),
+                "trial": trials.get(row.id),
+            }
+        )
+        for row in rows
+    )

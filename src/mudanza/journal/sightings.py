@@ -1,0 +1,77 @@
+"""What was on each host when it was last seen, so that it can be told when the host is gone."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from sqlalchemy import delete, insert, select
+from sqlalchemy.exc import IntegrityError
+
+from mudanza.journal.database import Database, now, transaction
+from mudanza.journal.fences import void_proofs
+from mudanza.journal.remembered import Definitions
+from mudanza.journal.schema import sighting
+from mudanza.model.cluster import Cluster
+from mudanza.model.sighting import Sighting
+from mudanza.model.vm import Vm
+
+_NO_DEFINITION = "<domain/>"
+
+
+class Sightings:
+    """The last look at each host of one database."""
+
+    def __init__(self, engine: Database) -> None:
+        self._engine = engine
+        self._definitions = Definitions(engine)
+
+    def keep(self, cluster: Cluster) -> None:
+        """Write down what is on each host that was seen, and what its VMs are defined as; forget hosts that are none of
+        the cluster's any more. Nothing proves any more that a host is off which was seen.
+
+        Raises JournalLostError. Of two that write at the same time one counts.
+        """
+        there = defaultdict[str, list[Vm]](list)
+        for vm in cluster.vms:
+            there[vm.host].append(vm)
+        seen = {host.name: _text(asdict(host), there[host.name]) for host in cluster.hosts if host.seen}
+        gone = sighting.c.host.not_in([host.name for host in cluster.hosts if not host.seen])
+        changed = self._definitions.changed(cluster)
+        try:
+            with transaction(self._engine) as connection:
+                at = connection.scalar(select(now(connection)))
+                connection.execute(delete(sighting).where(gone))
+                void_proofs(connection, seen)
+                if seen:
+                    rows = [{"host": name, "at": at, "seen": text} for name, text in seen.items()]
+                    connection.execute(insert(sighting), rows)
+                self._definitions.keep(connection, cluster, changed)
+        except IntegrityError:
+            return
+        self._definitions.kept(changed)
+
+    def last(self) -> dict[str, Sighting]:
+        """Return the last look at each host, by name. What another version of mudanza has written, and this one does
+        not understand, is left out. Raises JournalLostError."""
+        from pydantic import TypeAdapter, ValidationError
+
+        reader = TypeAdapter(Sighting)
+        with transaction(self._engine) as connection:
+            rows = connection.execute(select(sighting)).all()
+        found = {}
+        for row in rows:
+            try:
+                found[row.host] = reader.validate_python({"at": row.at, **json.loads(row.seen)})
+            except (ValidationError, ValueError):
+                continue
+        return found
+
+
+def _text(host: dict[str, Any], vms: Sequence[Vm]) -> str:
+    """As JSON; without definitions, for these have passwords in them."""
+    bare = [replace(vm, xml=_NO_DEFINITION, inactive_xml=vm.inactive_xml and _NO_DEFINITION) for vm in vms]
+    return json.dumps({"host": host, "vms": [asdict(vm) for vm in bare]}, default=sorted)

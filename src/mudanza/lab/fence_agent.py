@@ -1,0 +1,111 @@
+"""A fence agent of a lab, with the interface of Debian's ``fence-agents``: it kills a host, and says whether it lives.
+
+Unlike real ones it can be told to lie, to hang or to fail, for the tests. It is found in the lab's directory ``fence``
+as ``fence_lab``.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+
+from mudanza.lab import layout
+from mudanza.lab.lab import Lab
+
+NAME = "fence_lab"
+DIRECTORY = "fence"
+HANGS = 3600.0
+"""Seconds for which one that hangs does so."""
+ON, OFF, UNKNOWN = 0, 2, 1
+"""Exit codes of ``status``."""
+
+_METADATA = f"""<?xml version="1.0" ?>
+<resource-agent name="{NAME}" shortdesc="Fence agent of a lab">
+<parameters>
+  <parameter name="action" required="1"><content type="string" default="reboot"/></parameter>
+  <parameter name="lab" required="1"><content type="string"/></parameter>
+  <parameter name="plug" required="1"><content type="string"/></parameter>
+  <parameter name="password"><content type="string"/></parameter>
+</parameters>
+<actions>
+  <action name="on"/><action name="off"/><action name="reboot"/><action name="status"/><action name="metadata"/>
+</actions>
+</resource-agent>
+"""
+
+
+class Mood(StrEnum):
+    """How an agent treats those who ask it."""
+
+    HONEST = "honest"
+    LYING = "lying"
+    """It says that it has switched off, and that it is off, and has done nothing."""
+    IDLE = "idle"
+    """It says that it has switched off, has done nothing, and tells the truth when it is asked."""
+    HANGING = "hanging"
+    FAILING = "failing"
+
+
+def install(lab: Lab) -> Path:
+    """Put the agent into the lab's directory; return the directory that it is in."""
+    directory = lab.directory / DIRECTORY
+    directory.mkdir(exist_ok=True)
+    path = directory / NAME
+    words = f"{shlex.quote(sys.executable)} -m {__name__}"
+    path.write_text(f'#!/bin/sh\n{layout.PARENT_VARIABLE}={shlex.quote(str(lab.directory.parent))} exec {words} "$@"\n')
+    path.chmod(0o755)
+    return directory
+
+
+def fence_mood(lab: Lab, host: str, mood: str) -> None:
+    """Have a host's fence agent be honest, lying, idle, hanging or failing from now on."""
+    _mood_file(install(lab), host).write_text(Mood(mood))
+
+
+def main() -> int:
+    """Do what is ordered; return the exit code."""
+    if "metadata" in sys.argv:
+        sys.stdout.write(_METADATA)
+        return 0
+    options = dict(line.strip().partition("=")[::2] for line in sys.stdin if "=" in line)
+    if options.get("action") == "metadata":
+        sys.stdout.write(_METADATA)
+        return 0
+    lab, host = Lab.open(options["lab"]), options["plug"]
+    return _obey(lab, host, options.get("action", "reboot"), _mood(lab, host))
+
+
+def _obey(lab: Lab, host: str, action: str, mood: Mood) -> int:
+    if mood is Mood.HANGING:
+        time.sleep(HANGS)
+    if mood is Mood.FAILING:
+        sys.stderr.write("Failed: Unable to connect/login to fencing device\n")
+        return UNKNOWN
+    if action == "status":
+        is_off = mood is Mood.LYING or not lab.cell(host).alive
+        sys.stdout.write(f"Status: {'OFF' if is_off else 'ON'}\n")
+        return OFF if is_off else ON
+    if mood is Mood.HONEST and action in ("off", "reboot") and lab.cell(host).alive:
+        lab.stop_host(host)
+    if mood is Mood.HONEST and action in ("on", "reboot") and not lab.cell(host).alive:
+        lab.boot_host(host)
+    sys.stdout.write(f"Success: {action}\n")
+    return 0
+
+
+def _mood(lab: Lab, host: str) -> Mood:
+    try:
+        return Mood(_mood_file(lab.directory / DIRECTORY, host).read_text())
+    except FileNotFoundError:
+        return Mood.HONEST
+
+
+def _mood_file(directory: Path, host: str) -> Path:
+    return directory / f"{host}.mood"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""QEMU's own guest agent in a lab guest: Debian's package, unpacked behind the guest image, never installed."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from mudanza.lab import state
+from mudanza.lab.image import (
+    BUILD_LIMIT,
+    DOWNLOAD_LIMIT,
+    INITTAB,
+    SCRATCH,
+    GuestImage,
+    pack,
+    run_step,
+)
+
+PACKAGE = "qemu-guest-agent"
+PROGRAM = "usr/sbin/qemu-ga"
+PORT = "org.qemu.guest_agent.0"
+
+START = f"""\
+#!/bin/busybox sh
+ln -s /bin /sbin  # where it looks for hwclock
+for port in /sys/class/virtio-ports/*; do
+    [ "$(cat "$port/name")" = {PORT} ] || continue
+    exec /{PROGRAM} -m virtio-serial -p "/dev/${{port##*/}}" -t /tmp -f /tmp/agent.pid
+done
+"""
+
+
+def with_guest_agent(image: GuestImage) -> GuestImage:
+    """Return the image with the agent in it, building that if it is not there yet. Raises LabError."""
+    cache = image.initrd.parent.parent
+    content = hashlib.sha256((image.initrd.parent.name + START + INITTAB).encode()).hexdigest()[:16]
+    home = cache / f"agent-{content}"
+    with state.locked(cache, limit=BUILD_LIMIT):
+        if not home.is_dir():
+            with tempfile.TemporaryDirectory(dir=cache, prefix=SCRATCH) as scratch:
+                _build(image, Path(scratch)).rename(home)
+    return GuestImage(kernel=home / image.kernel.name, initrd=home / image.initrd.name)
+
+
+def _build(image: GuestImage, scratch: Path) -> Path:
+    unpacked, root, result = scratch / "agent", scratch / "root", scratch / "result"
+    for directory in (root / "etc", result):
+        directory.mkdir(parents=True)
+    download = ["apt-get", "-o", "APT::Sandbox::User=root", "download", PACKAGE]
+    run_step(download, directory=scratch, limit=DOWNLOAD_LIMIT, remedy="check the network, then run: apt-get update")
+    (package,) = scratch.glob("*.deb")
+    run_step(["dpkg", "-x", str(package), str(unpacked)])
+    for file in (unpacked / PROGRAM, *_libraries(unpacked / PROGRAM)):
+        place = root / (PROGRAM if file.is_relative_to(unpacked) else str(file).lstrip("/"))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, place)
+    (root / "etc/inittab").write_text(f"{INITTAB}::once:/etc/guest-agent\n")
+    (root / "etc/guest-agent").write_text(START)
+    (root / "etc/guest-agent").chmod(0o755)
+    pack(root, scratch / "agent.cpio")
+    shutil.copy(image.kernel, result)
+    # The kernel unpacks one archive after the other; what comes later counts.
+    (result / image.initrd.name).write_bytes(image.initrd.read_bytes() + (scratch / "agent.cpio").read_bytes())
+    return result
+
+
+def _libraries(program: Path) -> list[Path]:
+    """Return what the dynamic linker would load for it, and the linker. Raises LabError where something is missing."""
+    listing = run_step(["ldd", str(program)], remedy="apt-get install -y libglib2.0-0 libnuma1 libudev1 liburing2")
+    return [Path(path) for path in re.findall(r"(?:=> |^\s*)(/\S+)", listing, re.MULTILINE)]

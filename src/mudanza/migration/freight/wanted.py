@@ -1,0 +1,34 @@
+"""Whether what is being done for a job is still wanted."""
+
+from __future__ import annotations
+
+from mudanza import clock
+from mudanza.journal.jobs import JobHandle
+from mudanza.migration.claim import renewing
+from mudanza.migration.steering import ON_REQUEST
+from mudanza.model.errors import MigrationFailedError
+
+
+class CancelledError(MigrationFailedError):
+    """Somebody wanted it so, or its deadline has passed."""
+
+
+class Wanted:
+    """Keeps the claim on a job while something is done for it, and hears when it is to be cancelled."""
+
+    def __init__(self, handle: JobHandle, stop: clock.Event) -> None:
+        self.stop = stop
+        """Set once it is wanted no more."""
+        self.cancelled = ""
+        """Who cancelled it through the journal, in words."""
+        self.keep_claim = renewing(handle, self._cancel)
+
+    def _cancel(self, why: str) -> None:
+        self.cancelled = self.cancelled or why
+        self.stop.set()
+
+    def turn(self) -> None:
+        """Keep the claim on the job. Raises CancelledError when it is to be cancelled."""
+        self.keep_claim()
+        if self.stop.is_set():
+            raise CancelledError(self.cancelled or ON_REQUEST)

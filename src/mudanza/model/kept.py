@@ -1,0 +1,56 @@
+"""VMs that are started elsewhere when their host dies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mudanza.model.cluster import Cluster
+
+ON_PURPOSE = frozenset({"shutdown", "destroyed", "migrated", "saved", "from snapshot"})
+"""Why libvirt says that a VM is off which somebody has shut down, or its own guest has."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptUp:
+    """One VM of which its operator wants that."""
+
+    uuid: str
+    name: str
+    priority: int
+    """Those with lower numbers are started first; the next ones when these run, or could not be started."""
+    most: int
+    """How often within a day: one that kills its hosts is not let loose on all of them."""
+    autostart: bool
+    """Whether its host started it by itself, before: that is switched off for as long as it is kept up."""
+    asked_by: str
+    at: float
+    """Since when, by the database's clock: seconds since the epoch."""
+    ran_on: str = ""
+    """The host on which it ran when it was seen last; empty: it did not, or somebody has shut it down since."""
+    after: tuple[str, ...] = ()
+    """UUIDs of others that are started before it, where they are to be started elsewhere, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What became of earlier restarts of a VM."""
+
+    within_a_day: int = 0
+    """How often it was started elsewhere."""
+    failed: int = 0
+    """How often that was tried within a day in vain, since it last was not."""
+    ago: float | None = None
+    """Seconds since the last one ended, however it went; None: there was none."""
+    under_way: bool = False
+    """Whether a job or a plan has the VM."""
+
+
+def ran_on(kept: KeptUp, cluster: Cluster) -> str:
+    """Return where a VM ran when it was seen last, after one more look; see ``KeptUp.ran_on``."""
+    places = [vm for vm in cluster.vms if vm.uuid == kept.uuid]
+    if running := [vm.host for vm in places if vm.state.active]:
+        return kept.ran_on if kept.ran_on in running else running[0]
+    if not any(host.name == kept.ran_on and host.seen for host in cluster.hosts):
+        return kept.ran_on  # nobody can say
+    there = [vm for vm in places if vm.host == kept.ran_on]
+    return kept.ran_on if any(vm.reason not in ON_PURPOSE for vm in there) else ""

@@ -1,0 +1,151 @@
+"""What protects a VM: a replica at another host, with points in time that it can come back to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+MOST_POINTS = 100
+"""Restore points of one replica: QEMU opens all images below the one it reads."""
+
+
+class Standing(StrEnum):
+    """What becomes of a protection."""
+
+    ON = "on"
+    """Rounds are made."""
+    GOING_HOME = "going home"
+    """It is to run where its replica is, by a live move, and nobody has written down yet what came of that."""
+    FAILED_OVER = "failed over"
+    """The VM was brought back at the replica's host; no rounds are made any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaDisk:
+    """One disk at one restore point."""
+
+    file: str
+    """The image's name in the replica's directory. It holds what changed since the point before, or everything."""
+    size: int
+    """Virtual size in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestorePoint:
+    """One instant that a VM can come back to. It is whole: nothing is known here of half a round."""
+
+    number: int
+    taken_at: float
+    """The instant of the data, in seconds since the epoch by the database's clock: not later than the source's disks
+    were like this."""
+    disks: Mapping[str, ReplicaDisk]
+    """By the guest's names for them."""
+    definition: str = field(repr=False)
+    """The VM's definition at that instant."""
+    carried: int = 0
+    """Bytes of the guest's disks that the round brought over."""
+    instant: str = ""
+    """What the points of one instant of a consistency group have in common; empty: it was made alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A test failover that is up, or was not taken down yet: a double of the VM runs on a restore point, cut off."""
+
+    point: int
+    """The restore point that it stands on; as long as it does, no point is thinned."""
+    uuid: str
+    """Of the double."""
+    name: str
+    """Of the double."""
+    host: str
+    begun_at: float
+    """Seconds since the epoch, by the database's clock."""
+    before: Mapping[str, str] = field(default_factory=dict)
+    """What production, replica and protection were like before it: what → how it was."""
+    times: Mapping[str, float] = field(default_factory=dict)
+    """Seconds from when it was asked for: ``started``, and ``answered`` where that was waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Protection:
+    """One VM's replica at one host. Times in seconds since the epoch, by the database's clock."""
+
+    id: int
+    vm_uuid: str
+    vm_name: str
+    target: str
+    directory: str
+    """Where the replica's images are at the target."""
+    every: float
+    """Seconds between two rounds."""
+    keep: int
+    """How many restore points there are at the most."""
+    scratch: int
+    """Bytes that the source may need to keep an instant while it is read; a round gives way before it needs more."""
+    standing: Standing
+    epoch: int
+    """How often the VM has changed its place by failover."""
+    autostart: bool
+    """Whether its host started it when it booted, before it was protected."""
+    checkpoint: str
+    """libvirt's checkpoint at the newest restore point; empty: the next round brings everything."""
+    rounds: int
+    """The number of the last round that was begun."""
+    made_by: str
+    made_at: float
+    tried_at: float | None
+    """When the last round was begun."""
+    said: str
+    """What became of it, in a sentence."""
+    seed: Mapping[str, str]
+    """A disk → the image at the target that the VM ran on there before: a replica begins with it, and it stays as it
+    is."""
+    read_at: float
+    points: tuple[RestorePoint, ...] = ()
+    """The oldest first."""
+    given_up: RestorePoint | None = None
+    """One that is not to be come back to any more: its images go into those of the next one."""
+    trial: Trial | None = None
+    """The test failover that stands on one of its points."""
+    group: str = ""
+    """The consistency group whose rounds it shares; empty: it has rounds of its own."""
+    bandwidth: int | None = None
+    """Bytes per second that a round may send at the most; None: as fast as it goes."""
+    verify_every: float | None = None
+    """Seconds after which a round compares all of the replica with the source; None: only when asked to."""
+    verified_at: float | None = None
+    """When that was done last, and all was the same."""
+
+    @property
+    def newest(self) -> RestorePoint | None:
+        """The newest restore point."""
+        return self.points[-1] if self.points else None
+
+    @property
+    def lag(self) -> float | None:
+        """Seconds since the instant of the newest restore point: what would be lost now. None: there is none yet."""
+        return self.read_at - self.newest.taken_at if self.newest is not None else None
+
+    @property
+    def is_to_be_verified(self) -> bool:
+        """Whether the next round is to compare all of the replica: the last time is too long ago, or never was."""
+        if self.verify_every is None:
+            return False
+        since = self.verified_at if self.verified_at is not None else self.made_at
+        return self.read_at - since >= self.verify_every
+
+    def point(self, number: int) -> RestorePoint | None:
+        """Return the restore point of that number."""
+        return next((each for each in self.points if each.number == number), None)
+
+
+def checkpoint_name(protection: int, number: int) -> str:
+    """Return what libvirt calls the checkpoint of a round."""
+    return f"{checkpoint_prefix(protection)}{number}"
+
+
+def checkpoint_prefix(protection: int) -> str:
+    """Return how the names of all checkpoints of a protection begin."""
+    return f"mudanza-{protection}-"

@@ -1,0 +1,121 @@
+"""A VM that is protected the other way goes home while it runs, and only what differs there travels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from mudanza.model.errors import BlockedError, MudanzaError
+from mudanza.model.finding import blockers
+from mudanza.model.migration import MigrationOptions, MigrationReport
+from mudanza.model.protection import Protection, Standing
+from mudanza.model.units import format_size
+from mudanza.model.vm import VmState
+from mudanza.operations.checking import arrivals_of, judge_of
+
+if TYPE_CHECKING:
+    from mudanza.hypervisor.connections import Connections
+    from mudanza.journal.protections import Protections
+    from mudanza.model.vm import Vm
+    from mudanza.operations.means import Means, Say
+
+Carry = Callable[["Vm", str, MigrationOptions], MigrationReport]
+"""Moves a VM to a host. Raises what moves raise."""
+
+
+def go_home(
+    means: Means,
+    connections: Connections,
+    vm: str,
+    networks: Mapping[str, str],
+    asked_by: str,
+    say: Say,
+    carry: Carry,
+) -> MigrationReport:
+    """Have a running VM go home live, upon what its replica there holds; return how that move went.
+
+    ``networks``: what its cards hang on here → at home. Raises BlockedError where that cannot be, nothing being
+    touched; MigrationFailedError where it did not come about: it runs where it did, and is protected as before;
+    VmDownError and NeedsPersonError as any live move.
+    """
+    from mudanza.journal.protections import Protections
+    from mudanza.protection.homecoming import SettingApart, homewards
+    from mudanza.protection.rounds import Rounds
+
+    store = Protections(means.database)
+    rounds = Rounds(connections, means.jobs, store)
+    protection = store.of(vm)
+    at, pool = _may_go(means, connections, protection, networks)
+    point = rounds.sync(protection, at, asked_by)  # so that the next one is short
+    say(f"{at.name}: restore point {point.number}, {format_size(point.carried)} brought; it goes on in new images")
+    SettingApart(connections, means.jobs).set_apart(store.of(vm), at, asked_by)
+    at = means.read_cluster(connections).find(at.uuid)
+    point = rounds.sync(store.of(vm), at, asked_by)
+    say(f"{at.name}: restore point {point.number}, {format_size(point.carried)} brought; it moves live upon that")
+    # From here on no round is made, nothing thinned and nothing deleted of the images that it is to run on.
+    epoch = protection.epoch + 1
+    store.change(protection.id, standing=Standing.GOING_HOME, epoch=epoch)
+    try:
+        report = carry(at, protection.target, homewards(store.of(vm), at, pool, epoch, networks))
+    except MudanzaError:
+        with suppress(MudanzaError):  # why it did not come about is to be told; this is looked at again the next time
+            settle(means, connections, store, vm)
+        raise
+    settle(means, connections, store, vm)
+    return report
+
+
+def settle(means: Means, connections: Connections, store: Protections, vm: str) -> Protection:
+    """Return a VM's protection; where a live way home has ended and nobody has written that down, it is written down
+    now, by what its hosts say.
+
+    Raises BlockedError where a move of it is under way, or they do not say it.
+    """
+    from mudanza.protection.homecoming import where_it_went
+
+    found = store.of(vm)
+    if found.standing is not Standing.GOING_HOME:
+        return found
+    if (job := means.jobs.unfinished_of(found.vm_uuid)) is not None:
+        raise BlockedError(
+            f"VM {found.vm_name!r} is going home: job {job.id} is not at its end",
+            remedy=f"if its controller is gone: mudanza job resume {job.id}, and then try again",
+        )
+    became = where_it_went(found, means.read_cluster(connections))
+    match became:
+        case Standing.GOING_HOME:
+            raise BlockedError(
+                f"whether VM {found.vm_name!r} went home to {found.target} is not told by the hosts that answer",
+                remedy="see that all hosts answer, and where it is (mudanza vms); then try again",
+            )
+        case Standing.ON:
+            store.change(found.id, standing=became, epoch=found.epoch - 1, said="it did not go home")
+        case Standing.FAILED_OVER:
+            store.change(found.id, standing=became, said=f"runs on {found.target} again, under epoch {found.epoch}")
+    return store.of(vm)
+
+
+def _may_go(
+    means: Means, connections: Connections, protection: Protection, networks: Mapping[str, str]
+) -> tuple[Vm, str]:
+    """Return a VM as it is, and the pool that its disks go into at home. Raises BlockedError where it cannot go."""
+    from mudanza.protection.homecoming import home_pool, homewards
+
+    name = protection.vm_name
+    judge, cluster = judge_of(means, connections, arrivals_of(means))
+    found = cluster.find(protection.vm_uuid)
+    otherwise = f"switched off, nothing is lost either: mudanza failback {name} --mode cold"
+    if found.state is not VmState.RUNNING:
+        raise BlockedError(f"VM {name!r} is {found.state} on {found.host}: it does not run", remedy=otherwise)
+    home = cluster.host(protection.target)
+    pool = home_pool(protection, home)
+    if pool is None:
+        where = home.error or f"it has no pool with {protection.directory} in it"
+        raise BlockedError(f"VM {name!r} cannot go to {home.name} live: {where}", remedy=otherwise)
+    findings = judge.judge(found, home, homewards(protection, found, pool, protection.epoch + 1, networks)).findings
+    # Its disks are called otherwise once it goes on in new images.
+    against = [each for each in blockers(findings) if each.code != "volume-occupied"]
+    if against:
+        raise BlockedError(f"VM {name!r} cannot go to {home.name} live", findings=tuple(against), remedy=otherwise)
+    return found, pool

@@ -1,0 +1,121 @@
+"""VMs that are protected together: rounds of all of them at one instant, and bringing all up as they were at one."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mudanza.hypervisor.bounded import for_each
+from mudanza.journal.protections import Protections
+from mudanza.model.errors import BlockedError, MigrationFailedError, UsageError
+from mudanza.model.protection import Protection, RestorePoint, Standing
+from mudanza.protection.rounds import Rounds
+from mudanza.protection.together import CARRYING, FellOutError, Together, common_points
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mudanza.hypervisor.connections import Connections
+    from mudanza.model.cluster import Cluster
+    from mudanza.model.vm import Vm
+    from mudanza.operations.means import Means, Say
+    from mudanza.protection.failover import Outcome
+
+
+def members_of(store: Protections, name: str) -> tuple[Protection, ...]:
+    """Return the VMs of a group that are protected now. Raises UsageError where there are none."""
+    found = tuple(each for each in store.group(name) if each.standing is Standing.ON)
+    if not found:
+        raise UsageError(f"no VM is protected in a group {name!r}", remedy="see them: mudanza protections")
+    return found
+
+
+def sync_together(
+    means: Means, connections: Connections, name: str, asked_by: str, *, verify: bool = False
+) -> Mapping[str, RestorePoint]:
+    """Make one round of all members of a group at one instant; return their restore points by the VMs' UUIDs.
+
+    Raises what the first member's round raised that failed: then none of them has a new point.
+    """
+    store = Protections(means.database)
+    members = members_of(store, name)
+    vms = _running(means.read_cluster(connections), members)
+    together = Together(connections, members, secrets.token_hex(8))
+
+    def one(member: Protection) -> RestorePoint:
+        rounds = Rounds(connections, means.jobs, store, together)
+        vm = vms[member.vm_uuid]
+        return together.make(vm.name, lambda: rounds.sync(member, vm, asked_by, verify=verify))
+
+    outcomes = for_each(one, members, workers=len(members), timeout=CARRYING)
+    failures = [each for each in outcomes if isinstance(each, BaseException)]
+    if failures:
+        raise _first(failures, name)
+    return {
+        member.vm_uuid: each
+        for member, each in zip(members, outcomes, strict=True)
+        if not isinstance(each, BaseException)
+    }
+
+
+def _running(cluster: Cluster, members: Sequence[Protection]) -> Mapping[str, Vm]:
+    from mudanza.operations.replicating import vm_of
+
+    found = {member.vm_uuid: vm_of(cluster, member) for member in members}
+    missing = [member.vm_name for member in members if found[member.vm_uuid] is None]
+    if missing:
+        raise BlockedError(f"no host that answers has {', '.join(missing)}: a round is made of a whole group")
+    return {uuid: vm for uuid, vm in found.items() if vm is not None}
+
+
+def _first(failures: Sequence[BaseException], name: str) -> BaseException:
+    """Return what went wrong at first: the others only fell out over it."""
+    own = [each for each in failures if not isinstance(each.__cause__, FellOutError)]
+    first = (own or failures)[0]
+    if isinstance(first, TimeoutError):
+        return MigrationFailedError(f"the round of group {name!r} did not end", vm_state="its VMs run as before")
+    return first
+
+
+def fail_over_together(
+    means: Means, connections: Connections, name: str, networks: Mapping[str, str], asked_by: str, say: Say
+) -> tuple[Outcome, ...]:
+    """Start all members of a group, whose hosts are dead by the word of whoever asks, as they were at the newest
+    instant that all have a restore point of; those that are up already are passed over.
+
+    Raises UsageError; BlockedError where they have no instant in common, or one of them runs, nothing being touched
+    that was not told of; MigrationFailedError of the first one that could not be started. Asked for again, it goes on.
+    """
+    from mudanza.protection.failover import Failover, reconnected
+
+    store = Protections(means.database)
+    members = store.group(name)
+    if not members:
+        raise UsageError(f"there is no group {name!r}", remedy="see them: mudanza protections")
+    points = common_points(members)
+    if not points:
+        names = ", ".join(member.vm_name for member in members)
+        raise BlockedError(
+            f"the VMs of group {name!r} ({names}) have no instant in common",
+            remedy="bring up each by itself, from a point of your choice: mudanza failover VM --source-is-dead",
+        )
+    failover, done = Failover(connections, means.jobs, store), []
+    for member in members:
+        if member.standing is not Standing.ON:
+            say(f"{member.vm_name} is {member.standing} already")
+            continue
+        cluster = means.read_cluster(connections)
+        nics = reconnected(member, networks)
+        done.append(failover.from_point(member, cluster, points[member.vm_uuid], nics, asked_by))
+    return tuple(done)
+
+
+def refuse_odd(store: Protections, name: str, every: float, keep: int) -> None:
+    """Raise BlockedError where a group is to have members that are not brought up to date alike."""
+    odd = [each for each in store.group(name) if (each.every, each.keep) != (every, keep)]
+    if odd:
+        raise BlockedError(
+            f"group {name!r} has rounds every {odd[0].every:g} s and keeps {odd[0].keep} points: all its VMs do",
+            remedy=f"--every {odd[0].every:g}s --keep {odd[0].keep}, or another group",
+        )

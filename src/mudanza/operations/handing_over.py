@@ -1,0 +1,82 @@
+"""A protected VM changes over to its replica's host while its own host lives: nothing is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from mudanza.model.errors import BlockedError, HostUnreachableError, HypervisorError, MigrationFailedError, MudanzaError
+from mudanza.model.vm import VmState
+from mudanza.operations import power
+
+if TYPE_CHECKING:
+    from mudanza.hypervisor.connections import Connections
+    from mudanza.model.cluster import Cluster
+    from mudanza.model.protection import Protection
+    from mudanza.model.vm import Vm
+    from mudanza.operations.means import Means, Say
+    from mudanza.protection.failover import Outcome
+
+
+def hand_over(
+    means: Means, connections: Connections, vm: str, nics: Mapping[str, str], asked_by: str, say: Say
+) -> Outcome:
+    """Bring the replica up to date, have the guest shut down, bring over the rest, and start the VM there.
+
+    Raises BlockedError, nothing being touched; MigrationFailedError where the guest does not shut down, the rest does
+    not come over or the VM does not start there: then it runs where it did, or what it is follows from what is told.
+    Asked for once more after its controller has died, it goes on from where the VM is.
+    """
+    from mudanza.journal.protections import Protections
+    from mudanza.protection.failover import Failover
+    from mudanza.protection.rounds import Rounds
+
+    store = Protections(means.database)
+    rounds = Rounds(connections, means.jobs, store)
+    protection = store.of(vm)
+    at = _source(means.read_cluster(connections), protection)
+    if at.state is VmState.PAUSED:
+        raise BlockedError(
+            f"VM {at.name!r} is paused on {at.host}: it cannot shut down",
+            remedy=f"let it go on: virsh resume {at.uuid}, on {at.host}",
+        )
+    if at.state.active:
+        point = rounds.sync(protection, at, asked_by)  # while it runs, so that little is left for when it does not
+        say(f"{at.name}: restore point {point.number} while it runs; it is asked to shut down")
+        for error in power.shut_down(means, connections, [at], say, wait=True):
+            raise error
+    try:
+        off = _source(means.read_cluster(connections), protection)
+        point = rounds.last(store.of(vm), off, asked_by)
+        say(f"{at.name}: restore point {point.number} is what it was when it went off")
+        cluster = means.read_cluster(connections)
+        return Failover(connections, means.jobs, store).from_point(store.of(vm), cluster, point.number, nics, asked_by)
+    except (BlockedError, HostUnreachableError, HypervisorError, MigrationFailedError) as error:
+        if at.state.active:
+            _start_again(means, connections, protection, say)
+        raise error from None
+
+
+def _source(cluster: Cluster, protection: Protection) -> Vm:
+    """Return the VM at its own host. Raises BlockedError where that cannot be told for sure."""
+    found = [vm for vm in cluster.vms if vm.uuid == protection.vm_uuid and vm.host != protection.target]
+    if len(found) != 1:
+        where = ", ".join(vm.host for vm in found) or "no host that answers"
+        raise BlockedError(
+            f"VM {protection.vm_name!r} is at {where}: it takes one host of its own to change over from",
+            remedy=f"if its host is lost: mudanza failover {protection.vm_name} --source-is-dead",
+        )
+    return found[0]
+
+
+def _start_again(means: Means, connections: Connections, protection: Protection, say: Say) -> None:
+    """Have it run as before, if it is sure to run nowhere else."""
+    try:
+        vm = _source(means.read_cluster(connections), protection)
+        if vm.state is VmState.PAUSED:  # the QEMU of the last round could not be ended; its guest has not run yet
+            connections.domains(vm.host).resume(vm.uuid)
+            say(f"{vm.name} goes on at {vm.host}, in the QEMU that was held for the last round")
+        else:
+            power.start_one(means, connections, vm, say)
+    except MudanzaError as error:
+        say(f"! {protection.vm_name} was not started again: {error}")

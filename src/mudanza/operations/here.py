@@ -1,0 +1,381 @@
+"""Operations done by this program itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from mudanza.model.cluster import Cluster
+from mudanza.model.errors import MudanzaError
+from mudanza.model.migration import Standing
+from mudanza.model.vm import Vm
+from mudanza.operations import (
+    access,
+    balancing,
+    checking,
+    fencing,
+    foreseeing,
+    hosts,
+    jobs,
+    planning,
+    power,
+    rules,
+    wishing,
+)
+
+if TYPE_CHECKING:
+    from mudanza import clock
+    from mudanza.journal.audit import Asked
+    from mudanza.journal.jobs import Filter, Job
+    from mudanza.journal.recovery_plans import Kept
+    from mudanza.journal.tokens import Token
+    from mudanza.migration.forecast.accuracy import Accuracy
+    from mudanza.model.access import Scope
+    from mudanza.model.balance import OnDuty, Round
+    from mudanza.model.carrying import Run, RunPolicy, Wish
+    from mudanza.model.fencing import Device, Fencing
+    from mudanza.model.finding import Finding
+    from mudanza.model.host import HostEntry
+    from mudanza.model.load import Measured
+    from mudanza.model.migration import MigrationOptions
+    from mudanza.model.rules import Rule, Rules
+    from mudanza.operations.checking import Check
+    from mudanza.operations.fencing import Answer, Fenced
+    from mudanza.operations.foreseeing import Outlook
+    from mudanza.operations.keeping_up import Availability
+    from mudanza.operations.means import Means, Say
+    from mudanza.operations.planning import Proposal, Wanted
+    from mudanza.operations.protecting import Protected
+    from mudanza.operations.rescuing import Reprotected, Rescue
+    from mudanza.protection.failover import Outcome
+    from mudanza.protection.recovery import Recovered
+    from mudanza.protection.trial import Report
+
+Choose = Callable[[Cluster], tuple[Vm, ...]]
+"""Which VMs are meant. May raise UsageError and BlockedError."""
+Look = Callable[[], Standing]
+"""Tells how a job stands now."""
+Done = tuple[tuple[Vm, ...], list[MudanzaError]]
+"""The VMs that were meant, and an error for each with which it did not go well."""
+
+
+class Here:
+    """What is asked for, by the names that a daemon has for it, too."""
+
+    def __init__(self, means: Means, asked_by: str) -> None:
+        """``asked_by``: who gives these orders, as the journal names them."""
+        self._means = means
+        self._asked_by = asked_by
+
+    def cluster(self) -> Cluster:
+        """Return a picture of the cluster taken now."""
+        with self._means.connections() as connections:
+            return self._means.read_cluster(connections)
+
+    def check(self, vm: str, to: str | None, options: MigrationOptions) -> Check:
+        """Say everything that stands against a move; see ``checking.check``."""
+        return checking.check(self._means, vm, to, options)
+
+    def foresee(
+        self, vm: str, to: str | None, options: MigrationOptions, *, warn: Say, probe_link: bool = False
+    ) -> Outlook:
+        """Say what a move will be like; see ``foreseeing.foresee``."""
+        return foreseeing.foresee(self._means, vm, to, options, warn=warn, probe_link=probe_link)
+
+    def accuracy(self) -> tuple[Accuracy, ...]:
+        """Return how well forecasts have come true; see ``foreseeing.how_well``."""
+        return foreseeing.how_well(self._means)
+
+    def start(self, choose: Choose, say: Say) -> Done:
+        """Start VMs that are chosen; see ``power.start``. Raises what ``choose`` raises."""
+        with self._means.connections() as connections:
+            chosen = choose(self._means.read_cluster(connections))
+            return chosen, power.start(self._means, connections, chosen, say)
+
+    def shut_down(self, choose: Choose, say: Say, *, wait: bool) -> Done:
+        """Ask VMs that are chosen to shut down; see ``power.shut_down``. Raises what ``choose`` raises."""
+        with self._means.connections() as connections:
+            chosen = choose(self._means.read_cluster(connections))
+            return chosen, power.shut_down(self._means, connections, chosen, say, wait=wait)
+
+    def jobs(self, limit: int, wanted: Filter, *, brief: bool) -> tuple[Job, ...]:
+        """Return the newest jobs; ``brief``: without their steps and events."""
+        return self._means.jobs.latest(limit, wanted, brief=brief)
+
+    def job(self, number: int) -> Job:
+        """Return a job. Raises UsageError."""
+        return self._means.jobs.get(number)
+
+    @contextmanager
+    def looking(self, number: int) -> Iterator[Look]:
+        """Have what tells how a job stands each time that it is asked, while the block runs. Raises UsageError."""
+        from mudanza.migration.looking import look, standing_of
+        from mudanza.migration.progress import Trend
+
+        with self._means.connections() as connections:
+            trend = Trend()
+
+            def once() -> Standing:
+                nonlocal trend
+                job = self._means.jobs.get(number)
+                progress, trend = look(connections, job, trend)
+                return standing_of(job, progress)
+
+            yield once
+
+    def cancel_job(self, number: int) -> Job:
+        """Have whoever works on a job cancel it; see ``jobs.cancel``."""
+        return jobs.cancel(self._means.jobs, self._means.jobs.get(number), self._asked_by)
+
+    def tune_job(self, number: int, changes: Mapping[str, Any]) -> Job:
+        """Change the limits of a job; see ``jobs.tune``."""
+        return jobs.tune(self._means.jobs, number, changes, self._asked_by)
+
+    def close_job(self, number: int, say: Say) -> str:
+        """Close a job that somebody has looked at; see ``jobs.close``."""
+        return jobs.close(self._means, number, self._asked_by, say)
+
+    def wish(self, choose: Choose, changes: Mapping[str, str], say: Say, *, keep: bool) -> Done:
+        """Write the wishes of VMs that are chosen anew; see ``wishing.write``. Raises what ``choose`` raises."""
+        errors: list[MudanzaError] = []
+        with self._means.connections() as connections:
+            chosen = choose(self._means.read_cluster(connections))
+            for vm in chosen:
+                try:
+                    say(wishing.write(self._means, connections, vm, changes, keep=keep))
+                except MudanzaError as error:
+                    errors.append(error)
+        return chosen, errors
+
+    def measured(self, window: float | None) -> Measured:
+        """Return how busy hosts and VMs have been within so many seconds; None: as the settings have it."""
+        return self._means.measured(window)
+
+    def runs(self, limit: int) -> tuple[Run, ...]:
+        """Return the newest plans that are or were carried out, or wait for a yes."""
+        from mudanza.journal.plans import Plans
+
+        return Plans(self._means.database).latest(limit)
+
+    def run(self, number: int) -> Run:
+        """Return one of them. Raises UsageError."""
+        from mudanza.journal.plans import Plans
+
+        return Plans(self._means.database).get(number)
+
+    def wish_of_run(self, number: int, wish: Wish) -> None:
+        """Have a plan paused, gone on with or cancelled by whoever carries it out. Raises UsageError, BlockedError."""
+        from mudanza.journal.plans import Plans
+
+        Plans(self._means.database).wish(number, wish, self._asked_by)
+
+    def propose(self, wanted: Wanted) -> Proposal:
+        """Say where VMs should be; see ``planning.propose``."""
+        return planning.propose(self._means, wanted)
+
+    def approve(self, number: int, policy: RunPolicy) -> None:
+        """Let a plan be carried out that waits for a yes; see ``planning.approve``."""
+        planning.approve(self._means, number, policy, self._asked_by)
+
+    def rules(self) -> Rules:
+        """Return the rules that plans go by."""
+        return self._means.inventory.rules()
+
+    def add_rule(self, rule: Rule) -> str:
+        """Add a rule; see ``rules.add``."""
+        return rules.add(self._means, rule)
+
+    def remove_rule(self, name: str) -> str:
+        """Take a rule away; see ``rules.remove``."""
+        return rules.remove(self._means, name)
+
+    def balance(self, limit: int) -> tuple[OnDuty | None, tuple[Round, ...]]:
+        """Return who balances, and what the last rounds came to; see ``balancing.seen``."""
+        return balancing.seen(self._means, limit)
+
+    def protections(self) -> tuple[Protected, ...]:
+        """Return the protected VMs; see ``protecting.listed``."""
+        from mudanza.operations import protecting
+
+        return protecting.listed(self._means)
+
+    def sync(self, vm: str, *, verify: bool) -> str:
+        """Make a round of replication; see ``protecting.one_round``."""
+        from mudanza.operations import protecting
+
+        return protecting.one_round(self._means, vm, self._asked_by, verify=verify)
+
+    def unprotect(self, vm: str, say: Say) -> None:
+        """Protect a VM no more; see ``protecting.give_up``."""
+        from mudanza.operations import protecting
+
+        protecting.give_up(self._means, vm, self._asked_by, say)
+
+    def fail_over(self, vm: str, how: Rescue, say: Say) -> Outcome:
+        """Start a protected VM at its replica's host; see ``rescuing.fail_over``."""
+        from mudanza.operations import rescuing
+
+        return rescuing.fail_over(self._means, vm, how, self._asked_by, say)
+
+    def reprotect(self, vm: str, to: str | None, pool: str, say: Say) -> Reprotected:
+        """Protect a VM the other way; see ``rescuing.reprotect``."""
+        from mudanza.operations import rescuing
+
+        return rescuing.reprotect(self._means, vm, to, pool, self._asked_by, say)
+
+    def fail_back(self, vm: str, networks: Mapping[str, str], say: Say) -> Outcome:
+        """Bring a VM home; see ``rescuing.fail_back``."""
+        from mudanza.operations import rescuing
+
+        return rescuing.fail_back(self._means, vm, networks, self._asked_by, say)
+
+    def begin_trial(self, vm: str, point: int | None, _say: Say, *, digests: bool) -> Report:
+        """Begin a test failover; see ``trying.begin``."""
+        from mudanza.operations import trying
+
+        return trying.begin(self._means, vm, point, self._asked_by, digests=digests)
+
+    def await_agent(self, vm: str, patience: float, over: clock.Event) -> bool:
+        """Wait for its double's guest agent; see ``trying.await_agent``."""
+        from mudanza.operations import trying
+
+        return trying.await_agent(self._means, vm, patience, over)
+
+    def end_trial(self, vm: str, _say: Say) -> Report:
+        """End a test failover; see ``trying.end``."""
+        from mudanza.operations import trying
+
+        return trying.end(self._means, vm, self._asked_by)
+
+    def recovery_plans(self) -> tuple[Kept, ...]:
+        """Return every plan for recovery; see ``recovery_plans.kept``."""
+        from mudanza.operations import recovery_plans
+
+        return recovery_plans.kept(self._means)
+
+    def recovery_plan(self, name: str) -> Kept:
+        """Return one of them; see ``recovery_plans.get``."""
+        from mudanza.operations import recovery_plans
+
+        return recovery_plans.get(self._means, name)
+
+    def keep_recovery_plan(self, name: str, text: str) -> str:
+        """Keep a plan for recovery; see ``recovery_plans.keep``."""
+        from mudanza.operations import recovery_plans
+
+        return recovery_plans.keep(self._means, name, text, self._asked_by)
+
+    def remove_recovery_plan(self, name: str) -> str:
+        """Forget one; see ``recovery_plans.remove``."""
+        from mudanza.operations import recovery_plans
+
+        return recovery_plans.remove(self._means, name)
+
+    def check_recovery_plan(self, name: str, text: str | None, say: Say, *, planned: bool) -> tuple[Finding, ...]:
+        """Say everything that stands against one; see ``recovery_plans.check``."""
+        from mudanza.operations import recovery_plans
+
+        return recovery_plans.check(self._means, name, text, self._asked_by, say, planned=planned)
+
+    def recover(self, name: str, say: Say, *, source_is_dead: bool, planned: bool) -> tuple[Recovered, ...]:
+        """Carry one out; see ``recovery_plans.run``."""
+        from mudanza.operations import recovery_plans
+
+        word = {"source_is_dead": source_is_dead, "planned": planned}
+        return recovery_plans.run(self._means, name, self._asked_by, say, **word)
+
+    def answers(self, host: str) -> bool:
+        """Whether a host answers now; see ``fencing.answers``."""
+        return fencing.answers(self._means, host)
+
+    def fences(self) -> tuple[Fenced, ...]:
+        """Return what switches which host's power; see ``fencing.listed``."""
+        return fencing.listed(self._means)
+
+    def put_fence(self, host: str, device: Device) -> str:
+        """Name a fence device; see ``fencing.put``."""
+        return fencing.put(self._means, host, device)
+
+    def drop_fence(self, host: str, device: str) -> str:
+        """Forget one; see ``fencing.drop``."""
+        return fencing.drop(self._means, host, device)
+
+    def ask_fences(self, host: str, say: Say) -> tuple[Answer, ...]:
+        """Ask a host's devices whether it is on; see ``fencing.ask``."""
+        return fencing.ask(self._means, host, say)
+
+    def fence_off(self, host: str, say: Say, *, force: bool) -> Fencing:
+        """Switch a host off; see ``fencing.switch_off``."""
+        return fencing.switch_off(self._means, host, self._asked_by, say, force=force)
+
+    def confirm_off(self, host: str, say: Say) -> Fencing:
+        """Take a person's word that a host is off; see ``fencing.confirm``."""
+        return fencing.confirm(self._means, host, self._asked_by, say)
+
+    def keep_up(self, vm: str, priority: int, most: int, say: Say, *, after: Sequence[str] = ()) -> None:
+        """Have a VM started elsewhere when its host dies; see ``keeping_up.keep_up``."""
+        from mudanza.operations import keeping_up
+
+        keeping_up.keep_up(self._means, vm, priority, most, self._asked_by, say, after=after)
+
+    def let_down(self, vm: str) -> str:
+        """Keep a VM up no more; see ``keeping_up.let_down``."""
+        from mudanza.operations import keeping_up
+
+        return keeping_up.let_down(self._means, vm)
+
+    def availability(self, say: Say) -> Availability:
+        """Take one look at all hosts; see ``keeping_up.look``."""
+        from mudanza.operations import keeping_up
+
+        return keeping_up.look(self._means, self._asked_by, say)
+
+    def add_host(self, entry: HostEntry, *, force: bool) -> str:
+        """Add a host; see ``hosts.add``."""
+        return hosts.add(self._means, entry, force=force)
+
+    def change_host(self, name: str, changes: Mapping[str, Any]) -> str:
+        """Change fields of what was said of a host; return what is to be told. Raises UsageError, BlockedError."""
+        return hosts.change(self._means, replace(self._means.inventory.host(name), **changes))
+
+    def remove_host(self, name: str) -> str:
+        """Forget a host; see ``hosts.remove``."""
+        return hosts.remove(self._means, name)
+
+    def export(self) -> str:
+        """Return the cluster as TOML; see ``cluster_file.exported``."""
+        from mudanza.operations import cluster_file
+
+        return cluster_file.exported(self._means)
+
+    def take_in(self, text: str) -> tuple[str, ...]:
+        """Have the cluster be as a text says; see ``cluster_file.take_in``."""
+        from mudanza.operations import cluster_file
+
+        return cluster_file.take_in(self._means, text)
+
+    def tokens(self) -> tuple[Token, ...]:
+        """Return all tokens that there are and were."""
+        from mudanza.journal.tokens import Tokens
+
+        return Tokens(self._means.database).all()
+
+    def make_token(
+        self, name: str, scopes: Collection[Scope], hosts: Collection[str], tags: Collection[str], lasts: float | None
+    ) -> str:
+        """Make a token, and return what opens; see ``access.make_token``."""
+        return access.make_token(self._means, name, scopes, self._asked_by, hosts=hosts, tags=tags, lasts=lasts)
+
+    def revoke_token(self, name: str) -> None:
+        """Let a token open nothing any more. Raises UsageError."""
+        from mudanza.journal.tokens import Tokens
+
+        Tokens(self._means.database).revoke(name)
+
+    def audit(self, within: float | None) -> tuple[Asked, ...]:
+        """Return who asked for what within so many seconds, or ever, the oldest first."""
+        from mudanza.journal.audit import Audit
+
+        return Audit(self._means.database).since(within)

@@ -1,0 +1,224 @@
+"""Protecting VMs: what there is, beginning with it, one round that is asked for, and an end to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mudanza.journal.protections import Protections
+from mudanza.model.errors import BlockedError, UsageError
+from mudanza.model.protection import Protection, Standing
+from mudanza.model.units import format_size
+from mudanza.operations import replicating
+from mudanza.operations.grouping import refuse_odd, sync_together
+from mudanza.protection.rounds import Rounds
+
+if TYPE_CHECKING:
+    from mudanza.hypervisor.connections import Connections
+    from mudanza.model.cluster import Cluster
+    from mudanza.model.vm import Vm
+    from mudanza.operations.means import Means, Say
+
+REPLICAS = "mudanza-replicas"
+"""The directory in a pool in which replicas are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """What replica is wanted."""
+
+    to: str
+    """The host."""
+    pool: str
+    """The pool there in whose directory it is."""
+    every: float
+    """Seconds between two rounds."""
+    keep: int
+    """How many restore points there are at the most."""
+    scratch: int
+    """Bytes that a round may take up at the source."""
+    group: str = ""
+    """The VMs with which it shares its rounds, all at one instant; empty: it has rounds of its own."""
+    bandwidth: int | None = None
+    """Bytes per second that a round may send at the most."""
+    verify_every: float | None = None
+    """Seconds after which a round compares all of the replica with the source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Protected:
+    """A protected VM."""
+
+    protection: Protection
+    behind: int | None
+    """Bytes that have changed since the newest restore point; None: not known."""
+
+
+def listed(means: Means) -> tuple[Protected, ...]:
+    """Return every protected VM, by name, and look how far behind its replica is."""
+    found = Protections(means.database).all()
+    if not found:
+        return ()
+    with means.connections() as connections:
+        cluster = means.read_cluster(connections)
+        return tuple(Protected(each, _behind(connections, cluster, each)) for each in found)
+
+
+def _behind(connections: Connections, cluster: Cluster, protection: Protection) -> int | None:
+    vm = replicating.vm_of(cluster, protection)
+    from mudanza.protection.serving import is_counted
+
+    if vm is None or not protection.checkpoint:
+        return None
+    if protection.newest is not None and not all(
+        is_counted(disk) for disk in vm.disks if disk.target in protection.newest.disks
+    ):
+        return None
+    return connections.backups(vm.host).changed_since(vm.uuid, protection.checkpoint)
+
+
+def begin(means: Means, connections: Connections, vm: str, wanted: Keeping, asked_by: str) -> tuple[Protection, Vm]:
+    """Write down that a VM is to be protected; return that, and the VM. Its first round, which brings everything, is
+    still to be made. Raises UsageError, and BlockedError where no replica can be made."""
+    from mudanza.hypervisor.xml.activation import wishes_autostart
+
+    cluster = means.read_cluster(connections)
+    found = cluster.find(vm)
+    means.inventory.host(wanted.to)
+    _refuse(connections, found, wanted.to)
+    store = Protections(means.database)
+    if wanted.group:
+        refuse_odd(store, wanted.group, wanted.every, wanted.keep)
+    values = {
+        "vm_uuid": found.uuid,
+        "vm_name": found.name,
+        "target": wanted.to,
+        "directory": replica_directory(means, cluster, wanted.to, wanted.pool, found.uuid),
+        "every": wanted.every,
+        "keep": wanted.keep,
+        "scratch": wanted.scratch,
+        "bandwidth": wanted.bandwidth,
+        "verify_every": wanted.verify_every,
+        "autostart": found.autostart or wishes_autostart(found.inactive_xml or found.xml),
+        "made_by": asked_by,
+        "group": wanted.group,
+    }
+    return store.make(values), found
+
+
+def replica_directory(means: Means, cluster: Cluster, to: str, pool: str, uuid: str) -> str:
+    """Return where a VM's replica is to be at a host. Raises UsageError and BlockedError where there is no place."""
+    from mudanza.hypervisor.shell import HostShell
+    from mudanza.protection.serving import unused_directory
+
+    entry = means.inventory.host(to)
+    host = next(host for host in cluster.hosts if host.name == to)
+    if not host.seen:
+        raise BlockedError(f"host {to} was not seen: {host.error}")
+    found = host.pool(pool)
+    if found is None or not found.active or not found.path or found.kind not in ("dir", "fs", "netfs"):
+        raise UsageError(f"host {to} has no active pool {pool!r} of files", remedy="name another one with --pool")
+    with HostShell(entry) as there:
+        return unused_directory(there, f"{found.path.rstrip('/')}/{REPLICAS}/{uuid}")
+
+
+def _refuse(connections: Connections, vm: Vm, to: str) -> None:
+    """Raise BlockedError where no replica can be made."""
+    from mudanza.hypervisor.shell import login
+    from mudanza.protection.serving import protected_disks
+
+    if vm.host == to:
+        raise BlockedError(f"VM {vm.name!r} is on {to}: a replica there would be lost with it")
+    protected_disks(vm)
+    for entry in connections.entries:
+        if entry.name in (vm.host, to):
+            login(entry)
+
+
+def protect(means: Means, vms: Sequence[str], wanted: Keeping, asked_by: str, say: Say) -> tuple[str, ...]:
+    """Protect VMs, and make their first round; return what is to be told. ``say`` is told what keeps a host that comes
+    back from starting them. Raises as ``begin`` and ``replicating.sync``."""
+    with means.connections() as connections:
+        if not wanted.group:
+            return tuple(_protect_one(means, connections, vm, wanted, asked_by, say) for vm in vms)
+        made = [begin(means, connections, vm, wanted, asked_by) for vm in vms]
+        for cost in [cost for _, found in made for cost in what_it_costs(found, wanted.to)]:
+            say(cost)
+        points = sync_together(means, connections, wanted.group, asked_by)
+        for each, found in made:
+            _tell_what_starts(connections, each, found, say)
+    return tuple(in_words(each, points[each.vm_uuid].number) for each, _ in made)
+
+
+def _protect_one(means: Means, connections: Connections, vm: str, wanted: Keeping, asked_by: str, say: Say) -> str:
+    made, found = begin(means, connections, vm, wanted, asked_by)
+    for cost in what_it_costs(found, wanted.to):
+        say(cost)
+    point = Rounds(connections, means.jobs, Protections(means.database)).sync(made, found, asked_by)
+    _tell_what_starts(connections, made, found, say)
+    return in_words(made, point.number)
+
+
+def what_it_costs(vm: Vm, to: str) -> list[str]:
+    """Return what each round costs besides what has changed, in words."""
+    from mudanza.protection.differences import digests_of
+    from mudanza.protection.serving import is_compared, protected_disks
+
+    found = []
+    for disk in filter(is_compared, protected_disks(vm)):
+        size = disk.capacity or 0
+        found.append(
+            f"! {vm.name}: {disk.target} is {disk.format}, and nobody counts what changes on it: each round reads "
+            f"all of its {format_size(size)} on {vm.host} and on {to}, and sends up to "
+            f"{format_size(digests_of(size))} of digests besides what has changed; a qcow2 image costs neither"
+        )
+    return found
+
+
+def _tell_what_starts(connections: Connections, made: Protection, vm: Vm, say: Say) -> None:
+    """Tell what keeps a host that comes back from starting the VM, which may run elsewhere by then."""
+    from mudanza.hypervisor.shell import HostShell
+    from mudanza.protection.serving import starts_what_ran
+
+    if made.autostart:
+        say(f"{vm.name}: {vm.host} does not start it any more when it boots, until: mudanza unprotect {vm.name}")
+    entry = next(entry for entry in connections.entries if entry.name == vm.host)
+    with HostShell(entry) as here:
+        if starts_what_ran(here):
+            say(f"! {vm.host} starts at boot whatever ran when it was shut down (libvirt-guests), protected or not:")
+            say("!   set ON_BOOT=ignore in its /etc/default/libvirt-guests (or /etc/sysconfig)")
+
+
+def in_words(protection: Protection, point: int) -> str:
+    """Return what is told of a protection once its first round is made."""
+    return f"{protection.vm_name} is protected: its replica is at {protection.target}, restore point {point}"
+
+
+def one_round(means: Means, vm: str, asked_by: str, *, verify: bool) -> str:
+    """Bring a VM's replica up to date; return what is to be told. Raises UsageError, and as ``replicating.sync``."""
+    protection = Protections(means.database).of(vm)
+    with means.connections() as connections:
+        point = replicating.sync(means, connections, protection, asked_by, verify=verify)
+    same = ", and the replica is the same as the source, byte for byte" if verify else ""
+    return f"{protection.vm_name}: restore point {point.number}, {format_size(point.carried)} brought{same}"
+
+
+def give_up(means: Means, vm: str, asked_by: str, say: Say) -> None:
+    """Protect a VM no more, and delete its replica; tell what is to be known of it. Raises UsageError, BlockedError."""
+    store = Protections(means.database)
+    found = store.of(vm)
+    if found.standing is not Standing.ON:
+        raise BlockedError(
+            f"VM {found.vm_name!r} is {found.standing}: it runs on its replica's images, which are not deleted"
+        )
+    with means.connections() as connections:
+        cluster = means.read_cluster(connections)
+        at = replicating.vm_of(cluster, found)
+        if at is None:
+            say("! no host that answers has it: its autostart, which protection has switched off, was not looked at")
+        for warning in Rounds(connections, means.jobs, store).give_up(found, at, asked_by):
+            say(f"! {warning}")
+    say(f"{found.vm_name} is protected no more; its replica at {found.target} is deleted")
+    for path in found.seed.values():
+        say(f"! {found.target} has the disk still that it ran on there before: {path}")

@@ -1,0 +1,123 @@
+"""A protected VM comes up where its replica is, is protected the other way from there, and comes home."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mudanza.journal.protections import Protections
+from mudanza.model.errors import BlockedError, UsageError
+from mudanza.model.protection import Protection, Standing
+from mudanza.operations.coming_home import settle
+from mudanza.operations.handing_over import hand_over
+from mudanza.operations.protecting import replica_directory
+from mudanza.protection.failover import Failover, reconnected
+from mudanza.protection.rounds import Rounds
+from mudanza.protection.turning import Turning, copies_of
+
+if TYPE_CHECKING:
+    from mudanza.hypervisor.connections import Connections
+    from mudanza.operations.means import Means, Say
+    from mudanza.protection.failover import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Rescue:
+    """How a VM is to be brought up where its replica is."""
+
+    source_is_dead: bool = False
+    """Somebody's word that its host is dead, or cut off for good."""
+    planned: bool = False
+    """Its host lives: it shuts down, and the rest comes over."""
+    point: int | None = None
+    """The restore point; None: the newest one."""
+    networks: Mapping[str, str] = field(default_factory=dict)
+    """A network or bridge → what it is called there."""
+
+    def refuse_contradictory(self) -> None:
+        """Raise UsageError where it is not said, or said twice, how."""
+        if self.planned and (self.source_is_dead or self.point is not None):
+            raise UsageError("--planned goes by what the VM is now: without --source-is-dead and --point")
+        if not (self.source_is_dead or self.planned):
+            raise UsageError(
+                "failover starts a second copy, if the first one lives",
+                remedy="if its host lives: --planned; if it is dead (power off, or cut off for good): --source-is-dead",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Reprotected:
+    """A VM that is protected the other way."""
+
+    vm: str
+    host: str
+    """Where its replica is."""
+    point: int
+    carried: int
+    """Bytes that the first round brought over."""
+    size: int
+    """Bytes of all its disks."""
+
+
+def fail_over(means: Means, vm: str, how: Rescue, asked_by: str, say: Say) -> Outcome:
+    """Start a protected VM at its replica's host.
+
+    Raises UsageError, and as ``hand_over`` and ``Failover.from_point``.
+    """
+    how.refuse_contradictory()
+    store = Protections(means.database)
+    protection = store.of(vm)
+    nics = reconnected(protection, how.networks)
+    with means.connections() as connections:
+        if how.planned:
+            return hand_over(means, connections, protection.vm_uuid, nics, asked_by, say)
+        cluster = means.read_cluster(connections)
+        return Failover(connections, means.jobs, store).from_point(protection, cluster, how.point, nics, asked_by)
+
+
+def reprotect(means: Means, vm: str, to: str | None, pool: str, asked_by: str, say: Say) -> Reprotected:
+    """Protect a VM the other way after a failover, and make the first round. ``to``: the host; None: where its old copy
+    is. Raises UsageError, BlockedError, and as ``Turning.turn`` and ``Rounds.sync``."""
+    store = Protections(means.database)
+    with means.connections() as connections:
+        protection = settle(means, connections, store, vm)
+        cluster = means.read_cluster(connections)
+        copies = copies_of(protection, cluster)
+        host = to or (copies.stale.host if copies.stale else None)
+        if host is None:
+            raise UsageError(
+                f"no host that answers has an old copy of VM {protection.vm_name!r}",
+                remedy="say where its replica is to be: --to HOST; everything is brought there",
+            )
+        place = replica_directory(means, cluster, host, pool, protection.vm_uuid)
+        turned = Turning(connections, means.jobs, store).turn(protection, copies, host, place, asked_by)
+        if copies.stale is not None and copies.stale.host == host:
+            disks = ", ".join(turned.seed.values()) or "none of them of use"
+            say(f"{turned.vm_name}: its old copy at {host} is undefined; its disks stay: {disks}")
+        point = Rounds(connections, means.jobs, store).sync(turned, copies.running, asked_by)
+    size = sum(disk.size for disk in point.disks.values())
+    return Reprotected(turned.vm_name, host, point.number, point.carried, size)
+
+
+def fail_back(means: Means, vm: str, networks: Mapping[str, str], asked_by: str, say: Say) -> Outcome:
+    """Bring a VM home that is protected the other way: it shuts down here and starts there. Raises UsageError,
+    BlockedError, and as ``hand_over``."""
+    with means.connections() as connections:
+        protection = turned_of(means, connections, vm)
+        nics = reconnected(protection, networks)
+        return hand_over(means, connections, protection.vm_uuid, nics, asked_by, say)
+
+
+def turned_of(means: Means, connections: Connections, vm: str) -> Protection:
+    """Return the protection of a VM that may go home. Raises UsageError, and BlockedError where it has none that goes
+    the other way."""
+    protection = settle(means, connections, Protections(means.database), vm)
+    if protection.standing is not Standing.ON or not protection.epoch:
+        raise BlockedError(
+            f"VM {protection.vm_name!r} is not protected the other way after a failover",
+            remedy=f"first: mudanza reprotect {protection.vm_name}"
+            if protection.epoch
+            else f"it was never brought elsewhere; to {protection.target}: mudanza failover --planned",
+        )
+    return protection

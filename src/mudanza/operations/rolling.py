@@ -1,0 +1,301 @@
+"""Maintenance that rolls over hosts: one is emptied, a command is run on it, it gets well and gets its VMs back; then
+the next. It stops at the first fault, with everything running, and goes on from what is so.
+
+How far each host is, is written down before anything is done to it. Emptying and bringing back are plans, which go on
+by themselves; the command runs at its host whether its controller lives or not. So whoever goes on looks first.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from mudanza import clock
+from mudanza.fleet.draining import in_the_way
+from mudanza.fleet.rolling import Next, Verdict, as_before, decide, unwell
+from mudanza.hypervisor.connections import Connections
+from mudanza.hypervisor.host_command import MOST_AT_ONCE, HostCommand, seen_or_none
+from mudanza.hypervisor.reading.cluster import read_cluster
+from mudanza.journal.errors import JournalLostError, LeaseLostError
+from mudanza.journal.identity import journal_id
+from mudanza.journal.plans import Plans
+from mudanza.journal.rollings import Rollings
+from mudanza.model.carrying import BRINGING_HOME, ENTERING, CannotGo, Run
+from mudanza.model.errors import BlockedError, MigrationFailedError, MudanzaError
+from mudanza.model.rolling import CommandState, Lap, Order, Rolling, RollingState, Seen, Stage
+from mudanza.operations import maintenance
+from mudanza.operations.checking import arrivals_of, judge_of
+from mudanza.planning.homecoming import way_home
+
+if TYPE_CHECKING:
+    from mudanza.journal.duty import DutyHandle
+    from mudanza.model.cluster import Cluster
+    from mudanza.model.host import Host, HostEntry
+    from mudanza.operations.emptying import Emptying
+    from mudanza.operations.means import Means, Say
+
+LOOK_EVERY = 2.0
+"""Seconds between two looks at a command that runs."""
+WELL_EVERY = 3.0
+"""Seconds between two looks whether a host is as it was."""
+
+
+class Carrying(Protocol):
+    """Who carries out plans: returns each as it is when it has ended, or was paused."""
+
+    def carry_out(self, wanted: Emptying) -> Run:
+        """Carry out what empties a host, or fills it again."""
+
+    def go_on(self, number: int) -> Run:
+        """Go on with a plan that was left, or see how it goes with whoever has it."""
+
+
+class Roller:
+    """Has maintenance roll over hosts."""
+
+    def __init__(
+        self,
+        means: Means,
+        carrying: Carrying,
+        asked_by: str,
+        say: Say,
+        tell: Callable[[Rolling], None] = lambda _: None,
+        command: Callable[[HostEntry, str], HostCommand] = HostCommand,
+    ) -> None:
+        """``tell`` is told how the whole stands before each step."""
+        self._means = means
+        self._carrying = carrying
+        self._asked_by = asked_by
+        self._say = say
+        self._tell = tell
+        self._new_command = command
+        self._rollings = Rollings(means.database)
+        self._plans = Plans(means.database)
+
+    def begin(self, order: Order) -> Rolling:
+        """Carry out an order; return how it stands when all is done, or it has stopped.
+
+        Raises BlockedError while another controller has maintenance roll; LeaseLostError, JournalLostError.
+        """
+        with self._on_duty() as duty:
+            return self._roll(self._rollings.begin(order, self._asked_by, duty), duty)
+
+    def resume(self, number: int, *, skip: bool = False) -> Rolling:
+        """Go on with one that has stopped, or whose controller is gone. ``skip``: without the command at the host where
+        it stands. Raises UsageError where it has ended, and what ``begin`` raises."""
+        with self._on_duty() as duty:
+            self._rollings.go_on(number, duty)
+            lap = self._rollings.get(number).current
+            if skip and lap is not None and lap.stage in (Stage.EMPTYING, Stage.COMMAND):
+                self._refuse_running_command(number, lap)
+                self._rollings.enter(number, lap.n, Stage.HEALING, duty)
+            return self._roll(number, duty)
+
+    def give_up(self, number: int) -> Rolling:
+        """Close one that is not to be gone on with. What was begun is left as it is."""
+        with self._on_duty() as duty:
+            self._rollings.go_on(number, duty)
+            said = f"given up by {self._asked_by}"
+            self._rollings.finish(number, RollingState.GIVEN_UP, said, duty)
+            return self._rollings.get(number)
+
+    @contextmanager
+    def _on_duty(self) -> Iterator[DutyHandle]:
+        duty = self._rollings.take()
+        try:
+            with duty.kept():
+                yield duty
+        finally:
+            with suppress(LeaseLostError, JournalLostError):
+                duty.let_go()
+
+    def _roll(self, number: int, duty: DutyHandle) -> Rolling:
+        steps = {
+            Stage.WAITING: self._look_before,
+            Stage.EMPTYING: self._empty,
+            Stage.COMMAND: self._mind_command,
+            Stage.HEALING: self._await_health,
+            Stage.RETURNING: self._bring_home,
+        }
+        while (lap := (found := self._rollings.get(number)).current) is not None:
+            self._tell(found)
+            try:
+                if found.wish_by and lap.stage is not Stage.COMMAND:
+                    raise MigrationFailedError(f"{found.wish_by} wanted it stopped")
+                steps[lap.stage](found, lap, duty)
+            except (LeaseLostError, JournalLostError):
+                raise
+            except KeyboardInterrupt:
+                still = "; its command goes on there" if lap.stage is Stage.COMMAND else ""
+                self._rollings.stop(number, lap.n, f"{lap.host}: it was interrupted here{still}", duty)
+                return self._rollings.get(number)
+            except MudanzaError as error:
+                self._rollings.stop(number, lap.n, f"{lap.host}: {error}", duty)
+                return self._rollings.get(number)
+        self._rollings.finish(number, RollingState.DONE, f"{len(found.laps)} hosts are done", duty)
+        return self._rollings.get(number)
+
+    # The steps. Each looks first, and can be done again.
+
+    def _look_before(self, found: Rolling, lap: Lap, duty: DutyHandle) -> None:
+        host = self._seen(lap.host)
+        if not host.seen:
+            raise BlockedError(f"it was not seen: {host.error}")
+        before = as_before(host, closed=host.entry.maintenance)
+        self._rollings.enter(found.id, lap.n, Stage.EMPTYING, duty, before=before)
+
+    def _empty(self, found: Rolling, lap: Lap, duty: DutyHandle) -> None:
+        self._finish_left(ENTERING, lap.host)
+        order = found.order
+        wanted = maintenance.enter(
+            self._means, lap.host, order.cannot_go, order.policy, self._say, lambda _: CannotGo.REFUSE
+        )
+        if wanted.still_on:
+            raise MigrationFailedError(f"{wanted.still_on} VMs were to be shut down, and are still on")
+        if wanted.plan.moves:
+            _refuse_unfinished(self._carrying.carry_out(wanted))
+        if order.cannot_go is not CannotGo.STAY:
+            self._refuse_running(lap.host)
+        self._refuse_running_command(found.id, lap)
+        command = self._command(found.id, lap)
+        command.forget()
+        afresh = {"begun_at": None, "exit_code": None, "output": "", "taken": 0}
+        self._rollings.enter(found.id, lap.n, Stage.COMMAND, duty, boot=command.boot(), **afresh)
+
+    def _mind_command(self, found: Rolling, lap: Lap, duty: DutyHandle) -> None:
+        command = self._command(found.id, lap)
+        seen = seen_or_none(command, lap.taken)
+        if seen is not None and seen.boot == lap.boot and self._take(found, lap, seen, duty):
+            return
+        verdict = decide(found.order, lap, seen)
+        match verdict.next:
+            case Next.BEGIN:
+                command.begin(found.order.text, found.order.interpreter)
+                self._rollings.begun(found.id, lap.n, duty)
+            case Next.WAIT:
+                clock.sleep(LOOK_EVERY)
+            case Next.GO_ON:
+                self._say(f"{lap.host}: {verdict.said}")
+                self._rollings.ended(found.id, lap.n, seen.exit_code if seen is not None else None, duty)
+                self._rollings.enter(found.id, lap.n, Stage.HEALING, duty)
+                command.forget()
+            case Next.END | Next.FAULT:
+                self._fail(found, lap, command, seen, verdict, duty)
+
+    def _take(self, found: Rolling, lap: Lap, seen: Seen, duty: DutyHandle) -> bool:
+        """Write down what a command has printed since; return whether there is more to be read at once."""
+        if seen.state is not CommandState.ABSENT and not lap.begun:
+            self._rollings.begun(found.id, lap.n, duty)  # by one that died before it could write that down
+            return True
+        if not seen.output:
+            return False
+        text, size = whole(seen.output, last=seen.state is not CommandState.RUNS)
+        for line in text.splitlines():
+            self._say(f"{lap.host} | {line}")
+        self._rollings.printed(found.id, lap, text, size, duty)
+        return len(seen.output) == MOST_AT_ONCE
+
+    def _fail(
+        self, found: Rolling, lap: Lap, command: HostCommand, seen: Seen | None, verdict: Verdict, duty: DutyHandle
+    ) -> None:
+        """Raise what is the matter with a command, once it does not run any more; gone on with, it is begun anew."""
+        if verdict.next is Next.END:
+            command.stop()
+        self._rollings.ended(found.id, lap.n, seen.exit_code if seen is not None else None, duty)
+        self._rollings.enter(found.id, lap.n, Stage.EMPTYING, duty)
+        raise MigrationFailedError(verdict.said)
+
+    def _await_health(self, found: Rolling, lap: Lap, duty: DutyHandle) -> None:
+        assert lap.before is not None
+        until = clock.monotonic() + found.order.healthy
+        while why := unwell(lap.before, self._seen(lap.host)):
+            if clock.monotonic() >= until:
+                raise MigrationFailedError(f"it is not as it was before: {why}")
+            clock.sleep(WELL_EVERY)
+        if not lap.before.closed:
+            self._check_way_home(found.order, lap.host)
+        self._rollings.enter(found.id, lap.n, Stage.RETURNING, duty)
+
+    def _check_way_home(self, order: Order, host: str) -> None:
+        """Raise BlockedError where a VM could not come back as it left."""
+        names = {uuid: name for uuid, (name, _) in self._plans.away_from(host).items()}
+        with self._means.connections() as connections:
+            judge, cluster = judge_of(self._means, connections, arrivals_of(self._means))
+            cluster = _open(cluster, host)
+            at_home = [vm.uuid for vm in cluster.vms_on(host)]
+            plan = way_home(cluster, self._means.inventory.rules(), host, names, at_home)
+            blocked = in_the_way(plan, cluster, judge)
+        if blocked and order.cannot_go is not CannotGo.COLD:  # who went switched off comes so
+            raise BlockedError(
+                "VMs could not come back: " + "; ".join(f"{each.vm.name}: {each.why}" for each in blocked),
+                findings=tuple(finding for each in blocked for finding in each.findings),
+            )
+
+    def _bring_home(self, found: Rolling, lap: Lap, duty: DutyHandle) -> None:
+        assert lap.before is not None
+        if not lap.before.closed:
+            self._finish_left(BRINGING_HOME, lap.host)
+            cold = found.order.cannot_go is CannotGo.COLD
+            how = CannotGo.COLD if cold else CannotGo.STAY
+            wanted = maintenance.leave(self._means, lap.host, how, found.order.policy, self._say)
+            if wanted is not None and wanted.plan.moves:
+                _refuse_unfinished(self._carrying.carry_out(wanted))
+            if missing := [name for name, _ in self._plans.away_from(lap.host).values()]:
+                raise MigrationFailedError(f"not back yet: {', '.join(missing)}")
+        self._rollings.enter(found.id, lap.n, Stage.DONE, duty)
+
+    # What they share.
+
+    def _finish_left(self, kind: str, host: str) -> None:
+        """Go on with a plan of that kind for a host that was begun earlier."""
+        for run in self._plans.unfinished():
+            if (run.kind, run.subject) == (kind, host):
+                _refuse_unfinished(self._carrying.go_on(run.id))
+
+    def _command(self, number: int, lap: Lap) -> HostCommand:
+        name = f"rolling-{journal_id(self._means.database)[:12]}-{number}-{lap.n}"
+        return self._new_command(self._means.inventory.host(lap.host), name)
+
+    def _refuse_running_command(self, number: int, lap: Lap) -> None:
+        if self._command(number, lap).look(0).state is CommandState.RUNS:
+            raise BlockedError("its command runs there still")
+
+    def _refuse_running(self, host: str) -> None:
+        with Connections([self._means.inventory.host(host)]) as connections:
+            cluster = read_cluster(connections.entries, timeout=self._means.limits.read, connections=connections)
+        if not cluster.host(host).seen:
+            raise BlockedError(f"it was not seen: {cluster.host(host).error}")
+        if running := [vm.name for vm in cluster.vms_on(host) if vm.state.active]:
+            raise MigrationFailedError(f"there still run: {', '.join(running)}")
+
+    def _seen(self, name: str) -> Host:
+        with Connections([self._means.inventory.host(name)]) as connections:
+            found = read_cluster(connections.entries, timeout=self._means.limits.read, connections=connections)
+        return found.host(name)
+
+
+def whole(output: bytes, *, last: bool) -> tuple[str, int]:
+    """Return the text that so many bytes are, without what may be the beginning of one more character."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    text = decoder.decode(output, final=last)
+    return text, len(output) - len(decoder.getstate()[0])
+
+
+def _open(cluster: Cluster, host: str) -> Cluster:
+    """Return the cluster as it is once that host takes newcomers."""
+    hosts = [
+        replace(each, entry=replace(each.entry, maintenance=False)) if each.name == host else each
+        for each in cluster.hosts
+    ]
+    return replace(cluster, hosts=tuple(hosts))
+
+
+def _refuse_unfinished(run: Run) -> None:
+    """Raise MigrationFailedError where a plan has not done all that it was to do."""
+    if run.ended_at is None:
+        raise MigrationFailedError(f"plan {run.id} is paused")
+    if run.exit_code:
+        raise MigrationFailedError(f"plan {run.id} is {run.state.value}: {run.outcome}")

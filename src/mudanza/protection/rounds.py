@@ -1,0 +1,350 @@
+"""One round of replication: all disks of a VM at one instant, and what has changed since the round before.
+
+The instant is libvirt's checkpoint with a pull-mode backup: QEMU keeps what the guest overwrites and serves the disks
+as they were. A restore point exists once its row is in the database, and that is written when its images are whole at
+the target. Until then the round's checkpoint is taken away again after any failure, by which what has changed since
+counts for the one before: nothing is lost but the round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
+from typing import NoReturn
+
+from mudanza import clock
+from mudanza.hypervisor.connection import acting_only_if
+from mudanza.hypervisor.connections import Connections
+from mudanza.hypervisor.relay import relay
+from mudanza.hypervisor.shell import HostShell, login
+from mudanza.hypervisor.xml.activation import activation_xml, epoch_of
+from mudanza.hypervisor.xml.claims import without_claim
+from mudanza.journal.jobs import Job, JobHandle, Jobs, NewJob
+from mudanza.journal.protections import Protections
+from mudanza.migration.claim import keeping, left_open
+from mudanza.migration.residue import Residue
+from mudanza.migration.vm_claim import VmClaim
+from mudanza.model.errors import (
+    BlockedError,
+    HostUnreachableError,
+    HypervisorError,
+    MigrationFailedError,
+    MudanzaError,
+    NeedsPersonError,
+    UsageError,
+)
+from mudanza.model.migration import MigrationReport, Side, Sighting
+from mudanza.model.protection import (
+    Protection,
+    ReplicaDisk,
+    RestorePoint,
+    Standing,
+)
+from mudanza.model.units import format_size
+from mudanza.model.vm import Disk, Vm, VmState
+from mudanza.protection.differences import Share, served_of, shares
+from mudanza.protection.instants import Instants, checkpoint_of
+from mudanza.protection.replica import Replica, image_name
+from mudanza.protection.scratch import Watched
+from mudanza.protection.serving import (
+    Round,
+    assert_tools,
+    clear_scratch,
+    free_beside,
+    near_socket,
+    new_far_socket,
+    protected_disks,
+)
+from mudanza.protection.thinning import thin
+from mudanza.protection.together import Alone, Company, go_on_if_left
+
+KIND = "protect"
+"""What jobs of this room are called in the journal."""
+Refusals = (HypervisorError, HostUnreachableError, MigrationFailedError)
+
+
+class Rounds:
+    """Makes rounds of replication."""
+
+    def __init__(
+        self, connections: Connections, jobs: Jobs, protections: Protections, company: Company | None = None
+    ) -> None:
+        """``company``: beside whom rounds are made, of which this is one."""
+        self._company = company or Alone()
+        self._connections = connections
+        self._jobs = jobs
+        self._protections = protections
+        self._instants = Instants(connections, protections)
+        self._entries = {entry.name: entry for entry in connections.entries}
+
+    def sync(self, protection: Protection, vm: Vm, asked_by: str, *, verify: bool = False) -> RestorePoint:
+        """Bring the replica up to date; return the new restore point. ``verify``: compare all of it with the
+        source.
+
+        Raises BlockedError where no round can be made, nothing being touched; MigrationFailedError where it broke off:
+        the earlier restore points are whole.
+        """
+        if not vm.state.active:
+            raise BlockedError(
+                f"VM {vm.name!r} is {vm.state} on {vm.host}: a round needs it to run", remedy="start it: mudanza start"
+            )
+        return self._make(protection, vm, asked_by, verify=verify)
+
+    def last(self, protection: Protection, vm: Vm, asked_by: str) -> RestorePoint:
+        """Bring over what is new of a VM that is off, so that nothing is lost when it comes up there; return the new
+        restore point. Its QEMU runs for it, and the guest in it does not. Raises as ``sync``; it is off then.
+        """
+        if vm.state.active:
+            raise BlockedError(f"VM {vm.name!r} is not off: it is {vm.state} on {vm.host}")
+        return self._make(protection, vm, asked_by, held=True)
+
+    def _make(
+        self, protection: Protection, vm: Vm, asked_by: str, *, verify: bool = False, held: bool = False
+    ) -> RestorePoint:
+        disks = self._refuse(protection, vm)
+        self._tidy_after_others(protection)
+        asked = {"protection": protection.id, "verify": verify, "held": held}
+        handle = self._jobs.begin(NewJob(KIND, vm.uuid, vm.name, vm.host, protection.target, asked, asked_by))
+        with acting_only_if(handle.assert_may_act), keeping(handle):
+            claim = VmClaim(self._connections, self._jobs, handle, {})
+            try:
+                claim.take()
+                with self._held(handle, vm) if held else nullcontext():
+                    point = self._round(handle, self._protections.of(vm.uuid), vm, disks, verify)
+            except Refusals as error:
+                raise self._failed(handle, claim, protection, vm, error) from error
+            warnings = claim.release()
+            said = f"point {point.number}: {format_size(point.carried)} brought from {vm.host}"
+            self._protections.change(protection.id, said="; ".join((said, *warnings)))
+            handle.finish("done", said, 0, {"warnings": list(warnings)})
+            return point
+
+    def _refuse(self, protection: Protection, vm: Vm) -> Sequence[Disk]:
+        if protection.standing is not Standing.ON:
+            raise BlockedError(f"VM {vm.name!r} is {protection.standing}: no rounds are made")
+        for host in (vm.host, protection.target):
+            if host not in self._entries:
+                raise UsageError(f"there is no host {host!r}", remedy="add it: mudanza host add NAME URI")
+            login(self._entries[host])
+        if vm.host == protection.target:
+            raise BlockedError(
+                f"VM {vm.name!r} is on {vm.host}, where its replica is", remedy="move it away, or protect it elsewhere"
+            )
+        return protected_disks(vm)
+
+    @contextmanager
+    def _held(self, handle: JobHandle, vm: Vm) -> Iterator[None]:
+        """Have the QEMU of a VM that is off run, but not the guest in it."""
+        domains = self._connections.domains(vm.host)
+        handle.perform("hold", {"host": vm.host}, lambda: domains.start(vm.uuid, paused=True))
+        try:
+            yield
+        except Refusals:
+            self._undo(handle, vm)  # which a VM that is off does not let us do
+            raise
+        finally:
+            handle.perform("let go", {"host": vm.host}, lambda: domains.destroy(vm.uuid))
+
+    def _tidy_after_others(self, protection: Protection) -> None:
+        """Finish a round that its controller left behind."""
+        job = self._jobs.unfinished_of(protection.vm_uuid)
+        if job is not None and job.kind == KIND and job.abandoned:
+            with suppress(MigrationFailedError):
+                self._break_off(job.id)
+
+    def _round(
+        self, handle: JobHandle, protection: Protection, vm: Vm, disks: Sequence[Disk], verify: bool
+    ) -> RestorePoint:
+        number = self._protections.begin_round(protection.id)
+        far = new_far_socket(protection, number)
+        with (
+            relay({near_socket(protection, number): far}) as halves,
+            HostShell(self._entries[vm.host], halves.pull) as here,
+            HostShell(self._entries[protection.target], halves.push) as there,
+        ):
+            assert_tools(here)
+            assert_tools(there)
+            replica = Replica(protection, there, far)
+            thin(handle, self._protections, protection, replica)
+            self._disarm(handle, vm)
+            self._instants.drop_checkpoints(handle, protection, vm)
+            clear_scratch(here, protection, disks, number)
+            budget = min(protection.scratch, *(free_beside(here, disk) // 2 for disk in disks))
+            protection = self._protections.of(vm.uuid)
+            taken_at = self._protections.instant()  # not after the instant, or the lag would be told too small
+            with self._company.instant(handle, vm):
+                since = self._instants.begin(handle, protection, vm, disks, number)
+            try:
+                with Watched(self._connections.backups(vm.host), vm.uuid, budget) as watched:
+                    this = Round(protection, vm, disks, number, since, here, there, far, verify=verify)
+                    point = replace(self._carry(handle, this, replica, watched), taken_at=taken_at)
+            finally:
+                self._instants.end(handle, vm)
+            self._company.keep(self._protections, protection.id, point, checkpoint_of(protection, disks, number))
+            if verify:
+                self._protections.change(protection.id, verified_at=taken_at)
+            protection = self._protections.of(vm.uuid)
+            self._instants.drop_checkpoints(handle, protection, vm)
+            thin(handle, self._protections, protection, replica)
+        return point
+
+    def _carry(self, handle: JobHandle, this: Round, replica: Replica, watched: Watched) -> RestorePoint:
+        """Bring what is served over; the point's time is still to be told."""
+        vm = this.vm
+        definition = without_claim(self._connections.domains(vm.host).describe(vm.uuid, inactive=vm.persistent))
+
+        def carry(parts: Mapping[str, Share]) -> RestorePoint:
+            images: dict[str, ReplicaDisk] = {}
+            carried = 0
+            for disk in this.disks:
+                served, share = served_of(this, disk), parts[disk.target]
+                file = image_name(disk.target, this.number, whole=not share.below)
+                if share.below:
+                    replica.bring_changes(served, file, share.below, share.extents, watched.stop)
+                    carried += sum(length for _, length in share.extents)
+                else:
+                    replica.bring_everything(served, file, watched.stop)
+                    carried += disk.allocation or served.size
+                watched.refuse_to_go_on()
+                images[disk.target] = ReplicaDisk(file, served.size)
+                if this.verify and (where := replica.compare(served, file, watched.stop)):
+                    self._protections.change(this.protection.id, checkpoint="")  # the next round compares all of it
+                    raise HypervisorError(this.there.host, f"disk {disk.target} of the replica differs: {where}")
+            return RestorePoint(this.number, 0.0, images, definition, carried)
+
+        intent = {"host": this.there.host, "point": this.number, "since": this.since, "verify": this.verify}
+        try:
+            parts = shares(handle, this, watched.stop)
+            return handle.perform("carry point", intent, lambda: carry(parts), lambda point: {"carried": point.carried})
+        except MigrationFailedError as error:
+            raise watched.failure(error) from error
+
+    def _disarm(self, handle: JobHandle, vm: Vm) -> None:
+        """Keep the host from starting the VM by itself when it comes back: it may run elsewhere by then. That it is to
+        do so otherwise is written into the VM's metadata."""
+        domains = self._connections.domains(vm.host)
+        wish = activation_xml(epoch_of(vm.inactive_xml or vm.xml), autostart=True)
+
+        def disarm() -> None:
+            domains.set_activation(vm.uuid, wish)
+            domains.set_autostart(vm.uuid, False)
+
+        if vm.persistent and domains.autostart(vm.uuid):
+            handle.perform("disarm", {"host": vm.host}, disarm)
+
+    def _failed(
+        self, handle: JobHandle, claim: VmClaim, protection: Protection, vm: Vm, error: MudanzaError
+    ) -> MigrationFailedError:
+        self._undo(handle, vm)
+        claim.release()
+        told = f"the replica of VM {vm.name!r} at {protection.target} was not brought up to date: {error}"
+        self._protections.change(protection.id, said=str(error))
+        handle.finish("failed", told, MigrationFailedError.exit_code)
+        kept = self._protections.of(vm.uuid).newest
+        whole = f"restore point {kept.number} is whole" if kept else "it has no replica yet"
+        seen = self._connections.domains(vm.host).sighting(vm.uuid)
+        state = f"{left_as(vm, seen)}; {whole}"
+        return MigrationFailedError(told, vm_state=state, remedy=error.remedy or "the next round tries again")
+
+    def _undo(self, handle: JobHandle, vm: Vm) -> None:
+        """End the backup, and have what has changed since count for the point before, as far as the source answers."""
+        with suppress(*Refusals):
+            self._instants.end(handle, vm)
+            self._instants.drop_checkpoints(handle, self._protections.of(vm.uuid), vm)
+
+    def resume(self, job_id: int, _stop: clock.Event) -> MigrationReport:
+        """End a round that its controller left behind: what it brought is worth nothing, the points before are whole.
+
+        Raises MigrationFailedError once that is done; NeedsPersonError where the claim is lost.
+        """
+        return self._break_off(job_id)
+
+    def _break_off(self, job_id: int) -> NoReturn:
+        job = self._jobs.get(job_id)
+        handle = self._jobs.take_over(job_id)
+        with acting_only_if(handle.assert_may_act), keeping(handle):
+            claim = VmClaim(self._connections, self._jobs, handle, {})
+            try:
+                claim.look_after()
+                backups = self._connections.backups(job.source)
+                handle.perform("end backup", {"host": job.source}, lambda: backups.end(job.vm_uuid))
+                self._let_go(handle, job)
+                go_on_if_left(handle, self._connections.domains(job.source), job)
+            except NeedsPersonError as error:
+                raise left_open(handle, error) from None
+            except (HypervisorError, HostUnreachableError) as error:
+                told = f"the round was broken off with its controller; its backup could not be ended: {error}"
+            else:
+                told = "the round was broken off with its controller"
+            claim.release()
+            handle.finish("failed", told, MigrationFailedError.exit_code)
+        raise MigrationFailedError(
+            f"VM {job.vm_name!r}: {told}",
+            vm_state="its restore points are whole",
+            remedy=f"make another round: mudanza protection sync {job.vm_name}",
+        )
+
+    def _let_go(self, handle: JobHandle, job: Job) -> None:
+        """End the QEMU of a VM that was off, unless somebody has its guest run by now."""
+        domains = self._connections.domains(job.source)
+        seen = domains.sighting(job.vm_uuid)
+        if job.asked.get("held") and seen.side is Side.PRESENT and seen.state is VmState.PAUSED:
+            handle.perform("let go", {"host": job.source}, lambda: domains.destroy(job.vm_uuid))
+
+    def clean_up(self, _job_id: int) -> Residue:
+        """What such a job leaves is deleted by the next round."""
+        return Residue()
+
+    def give_up(self, protection: Protection, vm: Vm | None, asked_by: str) -> tuple[str, ...]:
+        """Protect a VM no more, and delete its replica; return warnings. ``vm``: where it is; None: no host lists it.
+
+        Raises BlockedError and MigrationFailedError: it is protected still.
+        """
+        if protection.trial is not None:
+            raise BlockedError(
+                f"{protection.trial.name} stands on the replica of VM {protection.vm_name!r}",
+                remedy=f"end that first: mudanza test-failover end {protection.vm_name}",
+            )
+        self._tidy_after_others(protection)
+        host = vm.host if vm is not None else protection.target
+        asked = {"protection": protection.id}
+        handle = self._jobs.begin(
+            NewJob(KIND, protection.vm_uuid, protection.vm_name, host, protection.target, asked, asked_by)
+        )
+        with acting_only_if(handle.assert_may_act), keeping(handle):
+            claim = VmClaim(self._connections, self._jobs, handle, {})
+            try:
+                if vm is not None:
+                    claim.take()
+                    self._let_be(handle, protection, vm)
+                with HostShell(self._entries[protection.target]) as there:
+                    remove = Replica(protection, there).remove
+                    handle.perform("drop replica", {"host": protection.target, "path": protection.directory}, remove)
+            except Refusals as error:
+                claim.release()
+                told = f"VM {protection.vm_name!r} is protected still: {error}"
+                handle.finish("failed", told, MigrationFailedError.exit_code)
+                raise MigrationFailedError(told, remedy=error.remedy or "try again") from error
+            warnings = claim.release()
+            self._protections.remove(protection.id)
+            handle.finish("done", "it is protected no more", 0, {"warnings": list(warnings)})
+            return warnings
+
+    def _let_be(self, handle: JobHandle, protection: Protection, vm: Vm) -> None:
+        self._instants.drop_checkpoints(handle, replace(protection, checkpoint=""), vm)
+        domains = self._connections.domains(vm.host)
+        if protection.autostart and vm.persistent and not domains.autostart(vm.uuid):
+            handle.perform("rearm", {"host": vm.host}, lambda: domains.set_autostart(vm.uuid, True))
+        domains.set_activation(vm.uuid, None)
+
+
+def left_as(vm: Vm, seen: Sighting) -> str:
+    """Return what has become of a VM in a round that broke off: pure. ``vm``: as it was before."""
+    if seen.side is not Side.PRESENT:
+        return f"it was {vm.state} on {vm.host}, and what it is now is not known: {seen.reason}"
+    if seen.state is vm.state:
+        return f"it is {vm.state} on {vm.host} as before"
+    if seen.state is VmState.PAUSED and not vm.state.active:
+        return f"its QEMU could not be ended: it is held on {vm.host}, and its guest has not run in it"
+    return f"it is {seen.state} on {vm.host}, and was {vm.state} before"

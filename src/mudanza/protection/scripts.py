@@ -1,0 +1,201 @@
+"""What is run at the hosts, by ssh, to make and look after replicas: QEMU's own tools, and what every Debian has."""
+
+TOOLS = """
+for tool in qemu-img qemu-io qemu-nbd awk sync; do
+  command -v "$tool" >/dev/null || { echo "there is no $tool (Debian: qemu-utils)" >&2; exit 1; }
+done
+echo "@ user $(id -u)"
+"""
+# A number in a line of QEMU's map.
+_FIELD = """function field(name) {
+  if (!match($0, "\\"" name "\\": [0-9]+")) exit 1
+  return substr($0, RSTART + length(name) + 4, RLENGTH - length(name) - 4)
+}"""
+# What QEMU's map of a served disk says to hold no data is, asked about a bitmap, what the bitmap says has changed.
+CHANGED = (
+    """
+map=$(qemu-img map --output=json --image-opts \\
+  "driver=nbd,server.type=unix,server.path=$socket,export=$disk,x-dirty-bitmap=qemu:dirty-bitmap:$bitmap") || exit 1
+echo "$map" | awk '
+"""
+    + _FIELD
+    + """
+/"data": false/ { print "@ changed", field("start"), field("length") }'
+"""
+)
+# The way to the source's disk, as QEMU's options: told as what it is below, by the prefix, and held to a rate if there
+# is one.
+_WAY = """
+way() {
+  if [ -n "$rate" ]; then
+    printf '%s' "$1driver=throttle,$1throttle-group=cap,"
+    set -- "$1file."
+  fi
+  printf '%s' "$1driver=nbd,$1server.type=unix,$1server.path=$socket,$1export=$disk"
+}
+cap=
+[ -z "$rate" ] || cap="--object throttle-group,id=cap,x-bps-total=$rate"
+"""
+_AWAIT = """
+umask 066 # a guest's QEMU has to get through the directories, and has its files given by libvirt
+mkdir -p -- "$directory" || exit 1
+tries=0
+while [ ! -S "$socket" ]; do
+  [ "$tries" -lt 600 ] || { echo "the source's disks do not come through" >&2; exit 1; }
+  tries=$((tries + 1)); sleep 0.1
+done
+cd -- "$directory" || exit 1
+rm -f -- "$file"
+"""
+# Whoever waits is told as often as the image has grown.
+_TELLING = """
+(
+  while sleep 1; do
+    grown=$(stat -c %b -- "$file" 2>/dev/null)
+    [ "$grown" = "$told" ] || echo "@ grown $grown"
+    told=$grown
+  done
+) &
+teller=$!
+trap 'kill $teller 2>/dev/null' EXIT
+"""
+EVERYTHING = f"""{_AWAIT}{_TELLING}{_WAY}
+qemu-img create -q -f qcow2 -- "$file" "$size" || exit 1
+qemu-img convert $cap -n -W -m 8 --image-opts "$(way)" -O qcow2 "./$file" || exit 1
+sync -- "$file" .
+"""
+# The image stands upon the source's disk for a moment: what is read of it then is copied into it, and nothing else.
+CHANGES = f"""{_AWAIT}{_TELLING}{_WAY}
+qemu-img create -q -f qcow2 -- "$file" "$size" || exit 1
+image="driver=qcow2,file.driver=file,file.filename=./$file,$(way backing.)"
+said=$(echo "$reads" | qemu-io $cap -C --image-opts "$image" 2>&1) || {{ echo "$said" >&2; exit 1; }}
+said=$(echo "$said" | sed 's/qemu-io> //g' | grep .)
+[ -z "$said" ] || {{ echo "$said" >&2; exit 1; }}
+qemu-img rebase -q -u -f qcow2 -F qcow2 -b "$below" -- "$file" || exit 1
+sync -- "$file" .
+"""
+COMPARE = f"""{_WAY}
+cd -- "$directory" || exit 1
+said=$(qemu-img compare $cap --image-opts -- "$(way)" "driver=qcow2,file.driver=file,file.filename=$file")
+case $? in
+  0) echo "@ same" ;;
+  1) echo "@ differs" $said ;;
+  *) exit 1 ;;
+esac
+"""
+# What the older image has not got yet is put into it; the one above stands upon it from then on. Done once more it
+# changes nothing, until the newer one is deleted.
+MERGE = """
+cd -- "$directory" || exit 1
+qemu-img commit -q -d -f qcow2 -- "$newer" || exit 1
+if [ -n "$above" ]; then qemu-img rebase -q -u -f qcow2 -F qcow2 -b "$older" -- "$above" || exit 1; fi
+sync -- "$older" ${above:+"$above"}
+"""
+# Images that no restore point has: of rounds that broke off.
+SWEEP = """
+for found in /run/mudanza-"$protection"-*.sock; do
+  [ "$found" = "$socket" ] || rm -f -- "$found"
+done
+[ -d "$directory" ] || exit 0
+cd -- "$directory" || exit 1
+for found in *.qcow2; do
+  [ -f "$found" ] || continue
+  case " $wanted " in
+    *" $found "*) ;;
+    *) rm -f -- "$found" && echo "@ swept $found" ;;
+  esac
+done
+"""
+UPON = """
+umask 066
+mkdir -p -- "$directory" && cd -- "$directory" && rm -f -- "$file" || exit 1
+qemu-img create -q -f qcow2 -F qcow2 -b "$below" -- "$file" || exit 1
+"""
+REMOVE = """
+rm -rf -- "$directory"
+rmdir --ignore-fail-on-non-empty -- "$(dirname "$directory")"
+"""
+# The digest of each block of an image that is not all zeroes. What the map says to hold no data is not read. A part
+# at a time is laid out in memory, for digests of many blocks at once are made of files.
+DIGESTS = (
+    """
+umask 077
+room=/dev/shm
+[ -d "$room" ] && [ -w "$room" ] || room=/tmp
+place=$(mktemp -d "$room/mudanza-digests.XXXXXX") || exit 1
+trap 'rm -rf -- "$place"' EXIT
+trap 'exit 1' HUP INT TERM
+cd -- "$place" || exit 1
+nothing=$(head -c "$block" /dev/zero | b2sum -l 128) || exit 1
+nothing=${nothing%% *}
+map=$(qemu-img map --output=json --image-opts "$image") || exit 1
+parts=$(echo "$map" | awk -v part="$part" '"""
+    + _FIELD
+    + """
+BEGIN { told = -1 }
+/"data": true/ {
+  first = int(field("start") / part); last = int((field("start") + field("length") - 1) / part)
+  for (each = first > told ? first : told + 1; each <= last; each++) { print each; told = each }
+}') || exit 1
+for number in $parts; do
+  at=$((number * part)); length=$((size - at))
+  [ "$length" -le "$part" ] || length=$part
+  qemu-img convert -O raw --image-opts "driver=raw,offset=$at,size=$length,$under" part || exit 1
+  split -a 6 -d -b "$block" part block. && rm -f part || exit 1
+  sums=$(b2sum -l 128 block.*) || exit 1
+  rm -f block.*
+  echo "@ part $at"
+  echo "$sums" | awk -v nothing="$nothing" '$1 != nothing { sub("block.", "", $2); print "@ block", $2, $1 }'
+done
+"""
+)
+# What these images are like, each that is there: nobody needs to read them for it, unless digests are wanted.
+LIKENESS = """
+cd -- "$directory" || exit 1
+for file in $files; do
+  [ -f "$file" ] || continue
+  stat -c "@ image %n %s %.9Y" -- "$file" || exit 1
+  [ -z "$digests" ] || { echo "@ digest $file $(sha256sum <"$file")" || exit 1; }
+done
+"""
+# What is there may be what a VM runs on, or its old copy did, after a failover.
+UNUSED = """
+place=$base number=0
+while [ -e "$place" ]; do number=$((number + 1)); place=$base-$number; done
+echo "@ number $number"
+"""
+# libvirt-guests starts at boot what ran when its host was shut down, whatever libvirt's autostart says.
+GUESTS = """
+for file in /etc/default/libvirt-guests /etc/sysconfig/libvirt-guests; do
+  [ ! -r "$file" ] || . "$file"
+done
+enabled=no
+if command -v systemctl >/dev/null && systemctl is-enabled -q libvirt-guests 2>/dev/null; then enabled=yes; fi
+echo "@ guests $enabled ${ON_BOOT:-start}"
+"""
+# Lets a guest go on that was to stand still for a moment, if whoever wanted that does not say before that it is over.
+# It outlives the connection. Only who was paused because somebody said so is let go on: never one that migrates.
+GUARD = """
+command -v virsh >/dev/null || { echo "there is no virsh (Debian: libvirt-clients)" >&2; exit 1; }
+guardian=$(mktemp /run/mudanza-guardian.XXXXXX) || exit 1
+export guardian limit uuid
+setsid sh -c '
+  sleep "$limit"
+  [ -e "$guardian" ] || exit 0
+  rm -f -- "$guardian"
+  case $(virsh -c qemu:///system domstate --reason --domain "$uuid") in
+    "paused (user)") virsh -c qemu:///system resume --domain "$uuid" ;;
+  esac
+' >/dev/null 2>&1 &
+echo "@ guardian $guardian"
+"""
+CALL_OFF = """
+rm -f -- "$guardian"
+"""
+FREE = """
+free=$(df -Pk -- "$(dirname -- "$disk")" | awk 'END { print $4 }') || exit 1
+echo "@ free $free"
+"""
+CLEAR_SCRATCH = """
+rm -f -- "$disk".mudanza-scratch-* "$socket"
+"""

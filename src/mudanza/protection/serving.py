@@ -1,0 +1,128 @@
+"""Which disks of a VM are carried, and what has changed on them at the instant that is served."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from secrets import token_hex
+
+from mudanza.hypervisor.shell import HostShell
+from mudanza.model.errors import BlockedError, HypervisorError
+from mudanza.model.protection import Protection
+from mudanza.model.units import KIB
+from mudanza.model.vm import Disk, Vm
+from mudanza.protection import scripts
+from mudanza.protection.extents import Extent, joined
+from mudanza.protection.replica import Served
+
+SOURCE_SOCKETS = "/var/lib/libvirt/qemu"
+"""Where QEMU may make a socket on every host, whoever it runs as."""
+TARGET_SOCKETS = "/run"
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one round is about."""
+
+    protection: Protection
+    vm: Vm
+    disks: Sequence[Disk]
+    number: int
+    since: str
+    here: HostShell
+    there: HostShell
+    far: str
+    """The socket at which the target reads the disks."""
+    verify: bool
+
+    @property
+    def near(self) -> str:
+        """The socket at which the source serves them."""
+        return near_socket(self.protection, self.number)
+
+
+def protected_disks(vm: Vm) -> tuple[Disk, ...]:
+    """Return the disks that are carried: those the guest writes to. Raises BlockedError where one cannot be."""
+    found = tuple(disk for disk in vm.disks if disk.device == "disk" and not disk.readonly and not disk.transient)
+    for disk in found:
+        if disk.encryption or disk.shareable or disk.source is None or not (is_counted(disk) or is_compared(disk)):
+            raise BlockedError(
+                f"VM {vm.name!r} cannot be protected: its disk {disk.target} is no qcow2 file, raw file or device "
+                "of its own, not encrypted",
+                remedy="bring it into one (mudanza migrate VM --to ITS-HOST --map-storage A=B, or qemu-img convert)",
+            )
+    if not found:
+        raise BlockedError(f"VM {vm.name!r} has no disk that could be protected")
+    return found
+
+
+def is_counted(disk: Disk) -> bool:
+    """Whether QEMU keeps count of what the guest writes to a disk: in the image itself, and only qcow2 has room."""
+    return disk.kind == "file" and disk.format == "qcow2"
+
+
+def is_compared(disk: Disk) -> bool:
+    """Whether what has changed on a disk is found out by comparing all of it with the replica."""
+    return disk.kind in ("file", "block") and disk.format == "raw"
+
+
+def near_socket(protection: Protection, number: int) -> str:
+    """Return the socket at which the source serves the disks of a round."""
+    return f"{SOURCE_SOCKETS}/mudanza-{protection.id}-{number}.sock"
+
+
+def new_far_socket(protection: Protection, number: int) -> str:
+    """Return a socket at which the target is to read them, that no round has had: sshd leaves it there, and binds none
+    that is there. Those of earlier rounds are swept."""
+    return f"{TARGET_SOCKETS}/mudanza-{protection.id}-{number}-{token_hex(4)}.sock"
+
+
+def scratch_of(disk: Disk, number: int) -> str:
+    """Return the file that takes what the guest overwrites of a disk while that is read."""
+    return f"{_place_of_scratch(disk)}.mudanza-scratch-{number}"
+
+
+def _place_of_scratch(disk: Disk) -> str:
+    """Beside the disk, where there is room for it; beside a device there is none."""
+    source = str(disk.source)
+    return f"{SOURCE_SOCKETS}/{source.strip('/').replace('/', '-')}" if disk.kind == "block" else source
+
+
+def changed(shell: HostShell, served: Served) -> tuple[Extent, ...]:
+    """Return what has changed on a disk that is served at the host of this shell."""
+    values = {"socket": served.socket, "disk": served.disk, "bitmap": served.bitmap}
+    answers = shell.run(scripts.CHANGED, values, what=f"asking what has changed on disk {served.disk}")
+    return joined((int(words[1]), int(words[2])) for words in answers if words[0] == "changed")
+
+
+def clear_scratch(here: HostShell, protection: Protection, disks: Sequence[Disk], number: int) -> None:
+    """Delete what an earlier round has left at the source, whose QEMU died in the middle of it."""
+    for disk in disks:
+        values = {"disk": _place_of_scratch(disk), "socket": near_socket(protection, number)}
+        here.run(scripts.CLEAR_SCRATCH, values, what="deleting what an earlier round has left")
+
+
+def free_beside(shell: HostShell, disk: Disk) -> int:
+    """Return how many bytes are free where the scratch of a disk will be."""
+    values = {"disk": _place_of_scratch(disk)}
+    [[_, free]] = shell.run(scripts.FREE, values, what=f"asking what is free beside disk {disk.target}")
+    return int(free) * KIB
+
+
+def unused_directory(shell: HostShell, base: str) -> str:
+    """Return a directory that is not there yet, for a replica: ``base``, or that with a number behind it."""
+    [[_, number]] = shell.run(scripts.UNUSED, {"base": base}, what="looking for a place for the replica")
+    return base if number == "0" else f"{base}-{number}"
+
+
+def starts_what_ran(shell: HostShell) -> bool:
+    """Whether a host starts at boot what ran when it was shut down (libvirt-guests), whatever its autostart says."""
+    answers = shell.run(scripts.GUESTS, what="asking what it starts when it boots")
+    return ["guests", "yes", "start"] in answers
+
+
+def assert_tools(shell: HostShell) -> None:
+    """Raise HypervisorError where a host lacks what replication needs, or it is not root who logs in."""
+    answers = shell.run(scripts.TOOLS, what="looking for QEMU's tools")
+    if answers != [["user", "0"]]:
+        raise HypervisorError(shell.host, f"ssh logs in as another user than root: {answers}")

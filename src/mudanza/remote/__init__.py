@@ -1,0 +1,1 @@
+"""Asking a daemon for what commands else do here."""

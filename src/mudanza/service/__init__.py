@@ -1,0 +1,1 @@
+"""The daemon: one process that does the work, keeps balance, and answers by HTTP."""

@@ -1,0 +1,44 @@
+"""Orders that are carried out beside the request that began them: answered as they stand, and looked at by number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from fastapi.responses import JSONResponse
+
+from mudanza.model.access import Asker
+from mudanza.operations.means import Means, Say
+from mudanza.service.access import Reader
+from mudanza.service.desk import Desk
+from mudanza.service.parameters import PROBLEMS, AtDesk, Number
+from mudanza.service.problems import MEDIA_TYPE
+
+router = APIRouter(prefix="/api/v1", responses=PROBLEMS)
+
+
+@router.get("/orders/{number}", tags=["orders"])
+def order(
+    desk: AtDesk,
+    asker: Reader,
+    number: Number,
+    after: Annotated[int, Query(ge=0, le=2**31 - 1, description="Without so many of the first sentences.")] = 0,
+) -> Any:
+    """Return how an order stands that is carried out beside the request that began it, and what was said on the way.
+
+    ``state``: running; ended, with its ``result`` or its ``problem``; left, where another daemon carries it out, or did
+    so until it died. It is there for whoever has asked for it, and for those who may do everything.
+    """
+    return desk.under_way.find(desk.audit, asker, number).told(after)
+
+
+def begun(
+    desk: Desk, asker: Asker, command: Sequence[str], work: Callable[[Means, Say], Any], key: str | None
+) -> JSONResponse:
+    """Have an order carried out; answer with how it stands, and with its problem where it has failed already."""
+    found = desk.begin(asker, command, work, key)
+    where = {"Location": f"/api/v1/orders/{found.number}"}
+    if found.problem is not None:
+        return JSONResponse(found.problem, found.problem["status"], media_type=MEDIA_TYPE, headers=where)
+    return JSONResponse(found.told(), 202, headers=where)

@@ -1,0 +1,137 @@
+"""The pages of protected VMs: how old their replicas are, bringing them up to date, and failover."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response
+
+from mudanza.hypervisor.bounded import Task
+from mudanza.model.access import Asker
+from mudanza.model.errors import UsageError
+from mudanza.model.protection import Protection, Standing
+from mudanza.model.vm import Vm
+from mudanza.operations.replicating import LATE, is_late
+from mudanza.service.desk import Desk
+from mudanza.service.pages.live import lasting
+from mudanza.service.pages.session import Mover, Rescuer, Visitor
+from mudanza.service.pages.site import Fields, page, render, see
+from mudanza.service.pages.strip import Strip, strip
+from mudanza.service.problems import NotThereError
+from mudanza.service.sight import audited, known_vms
+
+AT_ONCE = 3.0
+"""Seconds within which what stands against an order is told on the page; what takes longer goes on by itself."""
+DEAD = ("dead", "muerto")
+"""The word with which one says that a VM's host is dead, in every language of the pages."""
+
+router = APIRouter()
+Key = Annotated[str, Path(min_length=1, max_length=255)]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One protection as it is shown."""
+
+    protection: Protection
+    strip: Strip
+    vm: Vm | None
+    """Where it is now; None: no host that was seen lists it."""
+
+    @property
+    def state(self) -> str:
+        """Its state in a word."""
+        return "late" if is_late(self.protection) else self.protection.standing.value
+
+    @property
+    def is_on(self) -> bool:
+        """Whether rounds are made."""
+        return self.protection.standing is Standing.ON
+
+
+@router.get("/protection")
+def protections(request: Request, visitor: Visitor) -> Response:
+    """Show all protected VMs."""
+    return page(request, "protections.html", visitor, all=_known(request, visitor))
+
+
+@router.get("/live/protection")
+async def live_protections(request: Request, visitor: Visitor) -> Response:
+    """Send them each time that they change."""
+    return lasting(request, lambda: render(request, "_protections.html", visitor, all=_known(request, visitor)))
+
+
+@router.get("/protection/{uuid}")
+def protection(request: Request, visitor: Visitor, uuid: Key, said: str = "") -> Response:
+    """Show one, with what can be done; ``said``: what was just asked for."""
+    return page(request, "protection.html", visitor, each=_find(request, visitor, uuid), said=said)
+
+
+@router.get("/live/protection/{uuid}")
+async def live_protection(request: Request, visitor: Visitor, uuid: Key) -> Response:
+    """Send one each time that it changes."""
+    return lasting(request, lambda: render(request, "_protections.html", visitor, all=[_find(request, visitor, uuid)]))
+
+
+@router.post("/protection/{uuid}/sync")
+def sync(request: Request, visitor: Mover, uuid: Key) -> Response:
+    """Make a round now."""
+    found = _find(request, visitor, uuid).protection
+    work = request.app.state.hands.sync
+    _begin(request, visitor, ("protection sync", found.vm_uuid), lambda: work(found.vm_uuid, visitor.name))
+    return see(f"/protection/{found.vm_uuid}?said=sync")
+
+
+@router.post("/protection/{uuid}/failover")
+def failover(request: Request, visitor: Rescuer, uuid: Key, fields: Fields) -> Response:
+    """Start it at its replica's host: with all that is new if its own host lives, else by the word that it is dead."""
+    found = _find(request, visitor, uuid).protection
+    planned = fields.get("planned") == "yes"
+    if fields.get("name", "").strip() != found.vm_name:
+        raise UsageError(f"the name is not {found.vm_name!r}", remedy="type the VM's name: nothing was done")
+    if not planned and fields.get("word", "").strip().lower() not in DEAD:
+        raise UsageError(
+            "nobody has said that its host is dead, and a second copy beside a living one spoils its disks",
+            remedy="if it is dead or cut off for good, type the word; if it lives, have it handed over",
+        )
+    work = request.app.state.hands.fail_over
+    command = ("failover", found.vm_uuid, "planned" if planned else "source is dead")
+    _begin(request, visitor, command, lambda: work(found.vm_uuid, visitor.name, planned=planned))
+    return see(f"/protection/{found.vm_uuid}?said=failover")
+
+
+def _begin(request: Request, visitor: Asker, command: tuple[str, ...], work: Callable[[], None]) -> None:
+    """Have something done that takes its time. Raises what stands against it, where that is found at once."""
+    desk: Desk = request.app.state.desk
+
+    def doing() -> None:
+        with audited(desk, visitor, *command):
+            work()
+
+    try:
+        Task(doing).wait(AT_ONCE)
+    except TimeoutError:
+        return  # it goes on; its job, and the protection, tell how it went
+
+
+def _known(request: Request, visitor: Asker) -> list[Shown]:
+    desk: Desk = request.app.state.desk
+    there: dict[str, Vm] = {}
+    for vm in known_vms(desk, visitor):
+        if vm.uuid not in there or vm.state.active:
+            there[vm.uuid] = vm
+    found = request.app.state.hands.protections()
+    return [
+        Shown(each, strip(each, LATE * each.every), there.get(each.vm_uuid))
+        for each in found
+        if not visitor.is_limited or (each.vm_uuid in there and visitor.may_see_host(each.target))
+    ]
+
+
+def _find(request: Request, visitor: Asker, uuid: str) -> Shown:
+    found = next((each for each in _known(request, visitor) if each.protection.vm_uuid == uuid), None)
+    if found is None:
+        raise NotThereError("there is no such protected VM", remedy="protect one: mudanza protect VM --to HOST")
+    return found

@@ -1,0 +1,145 @@
+"""What can be asked for by HTTP of replicas: keeping them, bringing VMs up from them, and the way home."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mudanza.model.protection import MOST_POINTS
+from mudanza.model.units import MIB
+from mudanza.operations.protecting import Keeping
+from mudanza.operations.rescuing import Rescue
+from mudanza.service.orders import Name
+from mudanza.service.parameters import MOST_NUMBER
+
+Networks = Annotated[
+    dict[Name, Name], Field(max_length=100, description="A network or bridge, and what it is called there.")
+]
+Point = Annotated[
+    int | None, Field(ge=1, le=MOST_NUMBER, description="The restore point's number; null: the newest one.")
+]
+
+
+class ProtectOrder(BaseModel):
+    """A replica that is to be kept."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{"to": "h2"}]})
+
+    to: Annotated[Name, Field(description="The host where the replica is to be.")]
+    pool: Annotated[Name, Field(description="The pool there in whose directory it is.")] = "default"
+    every: Annotated[float, Field(ge=1, le=30 * 86400, description="Seconds between two rounds.")] = 60.0
+    keep: Annotated[int, Field(ge=1, le=MOST_POINTS, description="Restore points at the most.")] = 5
+    scratch: Annotated[int, Field(ge=1, lt=2**62, description="Bytes that a round may take up at the source.")] = (
+        1024 * MIB
+    )
+    bandwidth: Annotated[
+        int | None, Field(ge=1, lt=2**62, description="Bytes per second that a round may send at the most.")
+    ] = None
+    verify_every: Annotated[
+        float | None,
+        Field(ge=1, le=366 * 86400, description="Seconds after which a round compares all of the replica."),
+    ] = None
+    group: Annotated[str, Field(max_length=100, description="VMs with which it shares its rounds.")] = ""
+
+    def keeping(self) -> Keeping:
+        """Return it as whoever makes it knows it."""
+        return Keeping(**self.model_dump())
+
+
+class ReplicaRoundOrder(BaseModel):
+    """A round of replication that is to be made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{"verify": True}]})
+
+    verify: Annotated[bool, Field(description="Compare the whole replica with the source, byte for byte.")] = False
+
+
+class FailoverOrder(BaseModel):
+    """A protected VM that is to come up where its replica is; just one of ``planned`` and ``source_is_dead``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{"planned": True}]})
+
+    source_is_dead: Annotated[
+        bool, Field(description="Your word that its host is dead, or cut off for good: nothing else is proof.")
+    ] = False
+    planned: Annotated[
+        bool, Field(description="Its host lives: it shuts down, the rest comes over, and nothing is lost.")
+    ] = False
+    point: Point = None
+    networks: Networks = {}
+
+    def rescue(self) -> Rescue:
+        """Return it as whoever brings it up knows it. Raises UsageError for what contradicts itself."""
+        found = Rescue(**self.model_dump())
+        found.refuse_contradictory()
+        return found
+
+
+class ReprotectOrder(BaseModel):
+    """A VM that came up elsewhere, and is to be protected from there."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{}]})
+
+    to: Annotated[Name | None, Field(description="Where its replica is to be; null: where its old copy is.")] = None
+    pool: Annotated[Name, Field(description="The pool there in whose directory it is.")] = "default"
+
+
+class FailbackOrder(BaseModel):
+    """A VM that is protected the other way, and is to come home."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{}]})
+
+    networks: Networks = {}
+
+
+class TrialOrder(BaseModel):
+    """A test failover that is to be begun."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{}]})
+
+    point: Point = None
+    digests: Annotated[bool, Field(description="Compare what the replica's images hold, too.")] = False
+
+
+MOST_PATIENCE = 30.0
+
+
+class AgentOrder(BaseModel):
+    """How long a double's guest agent is to be waited for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{"patience": 5}]})
+
+    patience: Annotated[float, Field(gt=0, le=MOST_PATIENCE, description="Seconds; ask again for more.")] = 5.0
+
+
+Text = Annotated[str, Field(min_length=1, max_length=48 * 1024, description="The plan, in TOML.")]
+
+
+class RecoveryPlanOrder(BaseModel):
+    """A plan for recovery that is to be kept."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    text: Text
+
+
+class RecoveryCheckOrder(BaseModel):
+    """A plan for recovery that is to be checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{"name": "site-b"}]})
+
+    name: Name
+    text: Annotated[Text | None, Field(description="What it says; null: the plan of that name that is kept.")] = None
+    planned: Annotated[bool, Field(description="The VMs' own hosts live.")] = False
+
+
+class RecoveryOrder(BaseModel):
+    """A plan for recovery that is to be carried out. Just one of both is true."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{"planned": True}]})
+
+    source_is_dead: Annotated[
+        bool, Field(description="Your word that the VMs' hosts are dead, or cut off for good.")
+    ] = False
+    planned: Annotated[bool, Field(description="Their hosts live: nothing is lost.")] = False

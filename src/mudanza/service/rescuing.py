@@ -1,0 +1,119 @@
+"""Protected VMs by HTTP: brought up where their replicas are, protected from there, brought home, and that tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from mudanza import clock
+from mudanza.model.access import Asker
+from mudanza.operations import rescuing, trying
+from mudanza.operations.means import Means, Say
+from mudanza.service.access import Protector
+from mudanza.service.desk import Desk
+from mudanza.service.ordering import begun
+from mudanza.service.parameters import PROBLEMS, AtDesk, Key, OnceKey
+from mudanza.service.problems import NotAllowedError
+from mudanza.service.protecting import find_protection
+from mudanza.service.protection_orders import AgentOrder, FailbackOrder, FailoverOrder, ReprotectOrder, TrialOrder
+from mudanza.service.sight import find_host
+
+router = APIRouter(prefix="/api/v1", responses=PROBLEMS)
+
+Work = Callable[[Means, str, Say], Any]
+"""Does something with the VM of that UUID."""
+
+
+@router.post("/vms/{key}/failover", status_code=202, tags=["protection"])
+def fail_over(
+    desk: AtDesk, asker: Protector, key: Key, order: FailoverOrder, idempotency_key: OnceKey = None
+) -> JSONResponse:
+    """Have a protected VM come up at its replica's host; return the order, which is followed at its ``Location``.
+
+    409 while a host that answers runs it, unless it is ``planned``. Sent again with the same Idempotency-Key, it is the
+    same order.
+    """
+    how = order.rescue()
+
+    def work(means: Means, uuid: str, say: Say) -> Any:
+        return rescuing.fail_over(means, uuid, how, asker.name, say)
+
+    return _begun(desk, asker, key, ("failover", order), work, idempotency_key)
+
+
+@router.post("/vms/{key}/reprotect", status_code=202, tags=["protection"])
+def reprotect(
+    desk: AtDesk, asker: Protector, key: Key, order: ReprotectOrder, idempotency_key: OnceKey = None
+) -> JSONResponse:
+    """Have a VM protected the other way after a failover, and a first round made; return the order, as a failover."""
+    if asker.hosts and order.to is None:
+        raise NotAllowedError(
+            f"{asker.name} is for certain hosts only, and the old copy may be on another", remedy="say where to: to"
+        )
+    if asker.hosts and order.to is not None:
+        find_host(desk, asker, order.to)
+
+    def work(means: Means, uuid: str, say: Say) -> Any:
+        return rescuing.reprotect(means, uuid, order.to, order.pool, asker.name, say)
+
+    return _begun(desk, asker, key, ("reprotect", order), work, idempotency_key)
+
+
+@router.post("/vms/{key}/failback", status_code=202, tags=["protection"])
+def fail_back(
+    desk: AtDesk, asker: Protector, key: Key, order: FailbackOrder, idempotency_key: OnceKey = None
+) -> JSONResponse:
+    """Have a VM come home that is protected the other way; return the order, as a failover."""
+
+    def work(means: Means, uuid: str, say: Say) -> Any:
+        return rescuing.fail_back(means, uuid, order.networks, asker.name, say)
+
+    return _begun(desk, asker, key, ("failback", order), work, idempotency_key)
+
+
+@router.post("/vms/{key}/test-failover", status_code=202, tags=["protection"])
+def begin_trial(
+    desk: AtDesk, asker: Protector, key: Key, order: TrialOrder, idempotency_key: OnceKey = None
+) -> JSONResponse:
+    """Have a double of a protected VM come up from its replica, cut off from everything; return the order.
+
+    It stays up until POST /vms/VM/test-failover/end.
+    """
+
+    def work(means: Means, uuid: str, _say: Say) -> Any:
+        return trying.begin(means, uuid, order.point, asker.name, digests=order.digests)
+
+    return _begun(desk, asker, key, ("test-failover", order), work, idempotency_key)
+
+
+@router.post("/vms/{key}/test-failover/agent", tags=["protection"])
+def await_agent(desk: AtDesk, asker: Protector, key: Key, order: AgentOrder) -> Mapping[str, bool]:
+    """Wait a while for the guest agent of a double, and return whether it has answered."""
+    with desk.at_work() as means:
+        uuid = find_protection(desk, asker, means, key).vm_uuid
+        return {"answered": trying.await_agent(means, uuid, order.patience, clock.new_event())}
+
+
+@router.post("/vms/{key}/test-failover/end", status_code=202, tags=["protection"])
+def end_trial(desk: AtDesk, asker: Protector, key: Key, idempotency_key: OnceKey = None) -> JSONResponse:
+    """Have a double taken away, and compare what there was before with what there is then; return the order."""
+
+    def work(means: Means, uuid: str, _say: Say) -> Any:
+        return trying.end(means, uuid, asker.name)
+
+    return _begun(desk, asker, key, ("test-failover end", None), work, idempotency_key)
+
+
+def _begun(
+    desk: Desk, asker: Asker, key: str, what: tuple[str, BaseModel | None], work: Work, once: str | None
+) -> JSONResponse:
+    """Have something done with a protected VM that somebody may know of."""
+    verb, order = what
+    with desk.at_work() as means:
+        uuid = find_protection(desk, asker, means, key).vm_uuid
+    words = order.model_dump_json(exclude_defaults=True) if order is not None else ""
+    return begun(desk, asker, (verb, uuid, words), lambda means, say: work(means, uuid, say), once)

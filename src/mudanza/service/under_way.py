@@ -1,0 +1,181 @@
+"""Orders that take longer than an answer should: begun by one request, and looked at by others until they have ended.
+
+An order's number is that of its row in the audit. So what came of it is known when its daemon is gone, too, and one
+that comes again under its key is carried out once, whichever daemon it comes to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from mudanza.hypervisor.bounded import Task
+from mudanza.journal.errors import JournalLostError
+from mudanza.journal.requests import Request
+from mudanza.model.access import Asker, Scope
+from mudanza.model.errors import MudanzaError
+from mudanza.model.plain import plain
+from mudanza.model.telling import error_from_data
+from mudanza.service.problems import NotReadyError, NotThereError, TooManyError, problem_of
+
+if TYPE_CHECKING:
+    from mudanza.journal.audit import Asked, Audit
+    from mudanza.operations.means import Say
+
+AT_ONCE = 1.0
+"""Seconds for which the answer to an order waits for its end: what stands against it is mostly found by then."""
+MOST = 8
+"""Orders that are carried out at one time; whoever asks for more has to come again."""
+REMEMBERED = 200
+"""Orders that have ended of which is told what was said, and what came of them."""
+
+_log = logging.getLogger(__name__)
+
+
+class State(StrEnum):
+    """What becomes of an order."""
+
+    RUNNING = "running"
+    ENDED = "ended"
+    LEFT = "left"
+    """This daemon does not carry it out, and nobody has written down yet how it ended: another daemon does, or did."""
+
+
+@dataclass
+class Order:
+    """Something that was asked for."""
+
+    number: int
+    command: tuple[str, ...]
+    asker: str
+    state: State = State.RUNNING
+    said: list[str] = field(default_factory=list)
+    result: Any = None
+    """What came of it, as JSON; None: nothing more than that it went well, or nobody here knows."""
+    problem: Mapping[str, Any] | None = None
+    """Why it did not go well."""
+
+    def told(self, after: int = 0) -> Mapping[str, Any]:
+        """Return it as JSON, without the first sentences that were said, so many."""
+        state, said = self.state, list(self.said)  # in this order: what has ended says nothing more
+        return {
+            "number": self.number,
+            "command": list(self.command),
+            "state": state.value,
+            "said": said[after:],
+            "heard": len(said),
+            "result": self.result,
+            "problem": self.problem,
+        }
+
+
+class UnderWay:
+    """The orders of one daemon."""
+
+    def __init__(self) -> None:
+        self._places = threading.BoundedSemaphore(MOST)
+        self._lock = threading.Lock()
+        self._known: dict[int, Order] = {}
+        self._takes_more = True
+
+    @property
+    def busy(self) -> bool:
+        """Whether some are being carried out."""
+        with self._lock:
+            return any(order.state is State.RUNNING for order in self._known.values())
+
+    def wound_up(self) -> bool:
+        """Begin nothing more; return whether all that was begun has ended."""
+        self._takes_more = False
+        return not self.busy
+
+    def begin(
+        self, audit: Audit, asker: Asker, command: Sequence[str], work: Callable[[Say], Any], key: str | None
+    ) -> Order:
+        """Have something done; return how it stands when it has ended, or after ``AT_ONCE``.
+
+        ``key``: asked for again under it, it is the same order, and nothing is done. Raises TooManyError while as many
+        are carried out as may, UsageError where something else was asked for under the key, NotReadyError where the
+        daemon is about to end.
+        """
+        if not self._takes_more:
+            raise NotReadyError("this daemon is about to end, and begins nothing more", remedy="ask the next one")
+        if not self._places.acquire(blocking=False):
+            raise TooManyError(f"{MOST} orders are being carried out already", remedy="try again in a moment")
+        order = None
+        try:
+            digest = hashlib.sha256("\0".join(command).encode()).hexdigest()
+            request = Request(asker.name, key, f"order {digest}") if key else None
+            number, is_new = audit.asked_once({"user": asker.name, "by": "http"}, command, request)
+            if not is_new:
+                return self.find(audit, asker, number)
+            order = Order(number, tuple(command), asker.name)
+        finally:
+            if order is None:
+                self._places.release()
+        self._remember(order)
+        task = Task(lambda: self._carry_out(audit, order, work))
+        with suppress(TimeoutError):
+            task.wait(AT_ONCE)
+        return order
+
+    def _carry_out(self, audit: Audit, order: Order, work: Callable[[Say], Any]) -> None:
+        code, outcome = MudanzaError.exit_code, ""
+        try:
+            order.result = plain(work(order.said.append))
+            code = 0
+        except Exception as error:
+            known = error if isinstance(error, MudanzaError) else _unexpected(order, error)
+            code, outcome = known.exit_code, str(known)
+            order.problem = {**problem_of(known)[1], "said": [*order.said]}
+        finally:
+            try:
+                with suppress(JournalLostError):  # it is done; the audit tells that no end was written
+                    audit.ended(order.number, code, outcome)
+            finally:
+                order.state = State.ENDED
+                self._places.release()
+
+    def find(self, audit: Audit, asker: Asker, number: int) -> Order:
+        """Return an order; one that somebody else has asked for is there for those only who may do everything.
+
+        Raises NotThereError.
+        """
+        with self._lock:
+            order = self._known.get(number)
+        if order is None and (asked := audit.get(number)) is not None and asked.who.get("by") == "http":
+            order = _as_written(asked)
+        may_see_all = asker.may(Scope.ADMIN) and not asker.is_limited
+        if order is None or not (may_see_all or order.asker == asker.name):
+            raise NotThereError(f"there is no order {number}", remedy="see what was asked for: mudanza audit")
+        return order
+
+    def _remember(self, order: Order) -> None:
+        with self._lock:
+            ended = [number for number, each in self._known.items() if each.state is State.ENDED]
+            for number in ended[: max(len(ended) - REMEMBERED + 1, 0)]:
+                del self._known[number]
+            self._known[order.number] = order
+
+
+def _unexpected(order: Order, error: Exception) -> MudanzaError:
+    """Log where an error arose that nobody expected, and return what is told of it."""
+    _log.exception("order %d: %s", order.number, " ".join(order.command[:1]), exc_info=error)
+    return MudanzaError(type(error).__name__, remedy="the daemon's log tells where it arose")
+
+
+def _as_written(asked: Asked) -> Order:
+    """Return what the audit knows of an order that is not this daemon's, or of long ago."""
+    found = Order(asked.n, asked.command, str(asked.who.get("user", "")), State.LEFT)
+    if asked.exit_code is not None:
+        found.state = State.ENDED
+        if asked.exit_code:
+            told = error_from_data({"message": asked.outcome, "exit_code": asked.exit_code})
+            found.problem = problem_of(told)[1]
+    return found

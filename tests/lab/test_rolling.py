@@ -1,0 +1,99 @@
+"""Maintenance rolls over real hosts, by ssh from the controller's seat, while guests work on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mudanza.lab import faults
+from mudanza.lab.domain import GuestSpec
+from mudanza.lab.guest import Guest, create_guest
+from mudanza.lab.lab import Lab
+from mudanza.model.units import MIB
+from tests.lab.command import Mudanza
+from tests.lab.conftest import know_by_ssh
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
+
+LIMIT = 800.0
+NOTE = "/run/rolled"
+
+
+@pytest.fixture(scope="module")
+def seat(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Mudanza:
+    """Patient: what is shown is what follows from what, and not how busy the machine is."""
+    mudanza = know_by_ssh(lab, tmp_path_factory.mktemp("rolling"))
+    with mudanza.config.open("a") as config:
+        config.write("[limits]\nread = 60\nconnect = 60\n")
+    return mudanza
+
+
+@pytest.fixture
+def guests(lab: Lab) -> Iterator[list[Guest]]:
+    """Two small guests on each host, on shared storage."""
+    made: list[Guest] = []
+    try:
+        for number in range(6):
+            spec = GuestSpec(f"roll{number}", memory=128 * MIB, disk=16 * MIB, pool="shared")
+            made.append(create_guest(lab, spec, lab.hosts[number // 2]))
+        yield made
+    finally:
+        for guest in made:
+            guest.remove()
+
+
+def at_home(lab: Lab, guests: list[Guest]) -> None:
+    """See that each guest runs where it was made, and there alone, and has lost no heartbeat."""
+    for number, guest in enumerate(guests):
+        running = [host for host, state in guest.states().items() if state == "running"]
+        assert running == [lab.hosts[number // 2]], guest.name
+        guest.verify()
+
+
+def test_maintenance_rolls_over_three_hosts_and_no_guest_notices(lab: Lab, seat: Mudanza, guests: list[Guest]) -> None:
+    seen = f"virsh --connect qemu:///system list --name --state-running | grep -c roll | tee {NOTE}; true"
+    dry = seat("rolling", "--command", seen, "--dry-run", "-o", "json").data
+    assert [(each["host"], len(each["plan"]["moves"])) for each in dry] == [(host, 2) for host in lab.hosts]
+    rolled = seat("rolling", "--command", seen, "-o", "json", limit=LIMIT)
+    assert rolled.events[-1]["state"] == "done"
+    assert [lab.cell(host).run(["cat", NOTE]).stdout for host in lab.hosts] == ["0\n"] * 3, "each was empty then"
+    at_home(lab, guests)
+    [kept] = seat("rolling", "show", "-o", "json").data
+    assert [(lap["host"], lap["exit_code"], lap["output"]) for lap in kept["laps"]] == [
+        (host, 0, "0\n") for host in lab.hosts
+    ]
+    assert not [each for each in seat("hosts", "-o", "json").data if each["entry"]["maintenance"]]
+
+
+@pytest.mark.soak
+def test_a_fault_on_the_second_host_stops_it_and_it_goes_on_once_that_is_mended(
+    lab: Lab, seat: Mudanza, guests: list[Guest], tmp_path: Path
+) -> None:
+    script = tmp_path / "upgrade"
+    script.write_text("#!/bin/sh\ntest ! -e /run/broken || { echo it is broken; exit 9; }\necho upgraded\n")
+    lab.cell(lab.hosts[1]).run(["touch", "/run/broken"])
+    stopped = seat("rolling", "--script", str(script), expect=7, limit=LIMIT)
+    assert f"{lab.hosts[1]}: the command ended with exit code 9" in stopped.err
+    number = stopped.err.partition("mudanza rolling --resume ")[2].split(";")[0]
+    assert "it is broken" in seat("rolling", "show", number).out
+    for guest in guests:
+        assert list(guest.states().values()).count("running") == 1
+    lab.cell(lab.hosts[1]).run(["rm", "/run/broken"])
+    seat("rolling", "--resume", number, limit=LIMIT)
+    at_home(lab, guests)
+
+
+@pytest.mark.soak
+def test_a_host_that_starts_anew_is_waited_for(lab: Lab, seat: Mudanza, guests: list[Guest]) -> None:
+    [host, *_] = lab.hosts
+    running = seat.start("rolling", "--hosts", host, "--command", "touch /run/ready", "--reboot", "-o", "json")
+    running.until_event(lambda event: event.get("stage") == "command", "the command")
+    cell = lab.cell(host)
+    while cell.run(["test", "-e", "/run/ready"], check=False).returncode:
+        pass
+    faults.kill_host(lab, host)
+    faults.boot_host(lab, host)
+    assert running.end(limit=LIMIT).events[-1]["state"] == "done"
+    at_home(lab, guests)

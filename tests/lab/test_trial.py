@@ -1,0 +1,109 @@
+"""Test failover: a double comes up from the replica and goes again, and nothing has changed by it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from mudanza.lab.domain import GuestSpec
+from mudanza.lab.guest import Guest, create_guest, virsh
+from mudanza.lab.guest_disk import read_ring
+from mudanza.lab.lab import Lab
+from mudanza.model.units import MIB
+from tests.lab.command import Mudanza
+from tests.lab.conftest import REPLICAS, await_true
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def by_ssh(patient: Mudanza) -> Mudanza:
+    return patient
+
+
+@pytest.fixture
+def protected(lab: Lab, by_ssh: Mudanza) -> Iterator[Guest]:
+    spec = GuestSpec("tried", memory=128 * MIB, disk=64 * MIB, disk_write_rate=MIB, guest_agent=True)
+    guest = create_guest(lab, spec)
+    by_ssh("protect", guest.uuid, "--to", "h2", "--keep", "2")
+    yield guest
+    by_ssh("test-failover", "end", guest.uuid, expect=None)
+    by_ssh("unprotect", guest.uuid)
+    guest.remove()
+
+
+def state(by_ssh: Mudanza, guest: Guest) -> dict[str, Any]:
+    [found] = [row for row in by_ssh("protections", "-o", "json").data if row["uuid"] == guest.uuid]
+    return dict(found)
+
+
+def doubles(lab: Lab) -> list[str]:
+    return [name for name in virsh(lab.cell("h2"), "list", "--all", "--name").split() if "tried-test" in name]
+
+
+def test_a_double_runs_from_the_point_and_nothing_has_changed_by_it(
+    lab: Lab, by_ssh: Mudanza, protected: Guest
+) -> None:
+    up = by_ssh("test-failover", protected.uuid, "-o", "json").data
+    assert (up["up"], up["double"], up["point"]) == (True, "tried-test-1", 1)
+    assert "ethernet" in virsh(lab.cell("h2"), "domiflist", up["double_uuid"])
+    assert "52:54:00:6d" not in virsh(lab.cell("h2"), "dumpxml", up["double_uuid"])
+    assert by_ssh("test-failover", protected.uuid, expect=3).err
+    assert "stands on the replica" in by_ssh("unprotect", protected.uuid, expect=3).err
+    for _ in range(2):
+        by_ssh("protection", "sync", protected.uuid)
+    assert (state(by_ssh, protected)["points"], state(by_ssh, protected)["test"]) == ([1, 2, 3], "tried-test-1")
+    own = f"{REPLICAS}/{protected.uuid}/test/vda.qcow2"
+    point = read_ring(lab.cell("h2"), f"{REPLICAS}/{protected.uuid}/vda.1.whole.qcow2", "qcow2")
+    await_true(lambda: read_ring(lab.cell("h2"), own, "qcow2").last > point.last, "the double goes on from there", 120)
+
+    ended = by_ssh("test-failover", "end", protected.uuid, "-o", "json").data
+    assert (ended["up"], ended["different"]) == (False, [])
+    looked_at = {each["what"] for each in ended["compared"]}
+    assert looked_at == {"production", "protection", "point 1", "image vda.1.whole.qcow2"}
+    assert doubles(lab) == []
+    assert "test" not in lab.cell("h2").run(["ls", f"{REPLICAS}/{protected.uuid}"]).stdout.split()
+    protected.await_answer()
+    by_ssh("protection", "verify", protected.uuid)
+    assert state(by_ssh, protected)["points"] == [3, 4]
+
+    told = by_ssh("test-failover", protected.uuid, "--until-agent", "120s", "-o", "json").data
+    assert told["answered"] > told["started"]
+    assert (told["up"], told["different"], doubles(lab)) == (False, [], [])
+
+
+@pytest.mark.soak
+def test_what_a_killed_controller_leaves_is_found_and_removed_and_a_change_is_told(
+    lab: Lab, by_ssh: Mudanza, protected: Guest
+) -> None:
+    running = by_ssh.start("test-failover", protected.uuid, "--digests", "--for", "10m")
+    await_true(lambda: state(by_ssh, protected)["test"] != "" and doubles(lab) != [], "the double is there", 120)
+    running.send(signal.SIGKILL)
+    running.abandon()
+    assert state(by_ssh, protected)["test"] == "tried-test-1"
+    image = f"{REPLICAS}/{protected.uuid}/vda.1.whole.qcow2"
+    kept = lab.cell("h2").run(["stat", "-c", "%y", image]).stdout.strip()
+    size = int(lab.cell("h2").run(["stat", "-c", "%s", image]).stdout)
+    change = f"printf changed. | dd of={image} bs=1 seek={size - 8} conv=notrunc status=none"
+    lab.cell("h2").run(["sh", "-c", change])
+    lab.cell("h2").run(["touch", "-d", kept, image])  # so that only what it holds is another
+    told = await_end(by_ssh, protected)
+    assert "image vda.1.whole.qcow2" in told
+    assert doubles(lab) == []
+    assert state(by_ssh, protected)["test"] == ""
+
+
+def await_end(by_ssh: Mudanza, guest: Guest) -> str:
+    """End the test as soon as its controller's lease is over; return what is told."""
+    told: list[str] = []
+
+    def ended() -> bool:
+        result = by_ssh("test-failover", "end", guest.uuid, expect=None)
+        told.append(result.err)
+        return result.code == 5
+
+    await_true(ended, "the test is taken down", 120)
+    return told[-1]

@@ -1,0 +1,250 @@
+"""The VMs of a story: where each one truly runs, what was seen of it, and what is made of that by the product's own
+functions. Where it is started is simple here, and where the planner would put it is not told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from mudanza.availability.deciding import due, in_groups
+from mudanza.availability.mending import Act, Mend, mends
+from mudanza.model.cluster import Cluster
+from mudanza.model.host import Host as SeenHost
+from mudanza.model.kept import KeptUp, Past, ran_on
+from mudanza.model.plan import MoveMode, PlannedMove
+from mudanza.model.vm import Vm as SeenVm
+from mudanza.model.vm import VmState
+from tests import factories as make
+
+REMEMBER_EVERY = 15
+"""Seconds between two times that it is written down what is where, as of ``operations.guarding``."""
+Tell = Callable[[str], None]
+
+
+@dataclass
+class Vm:
+    """The truth about one VM: where it is defined, and in which state."""
+
+    name: str
+    states: dict[str, tuple[VmState, str]]
+    """Host → state and reason."""
+    kept: KeptUp | None
+    seen_shut_down: bool = False
+    """Whether somebody shut it down, and it was written down then that it was off."""
+
+    @property
+    def uuid(self) -> str:
+        return f"u-{self.name}"
+
+    @property
+    def running(self) -> list[str]:
+        return [host for host, (state, _) in self.states.items() if state.active]
+
+    def end(self, host: str, reason: str) -> None:
+        """Let it be off there, if it was not."""
+        if host in self.states and self.states[host][0].active:
+            self.states[host] = (VmState.SHUTOFF, reason)
+
+    def end_everywhere(self, reason: str) -> None:
+        for host in self.running:
+            self.end(host, reason)
+
+    def stand_still(self, reason: str) -> None:
+        for host in self.running:
+            self.states[host] = (VmState.PAUSED, reason)
+
+    def as_seen(self, host: str) -> SeenVm:
+        state, reason = self.states[host]
+        return make.vm(name=self.name, uuid=self.uuid, host=host, state=state, reason=reason)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Which hosts answer a round, which are proven off, and which may take VMs."""
+
+    answer: Sequence[str]
+    proven: Sequence[str]
+    open: Sequence[str]
+    every: Sequence[str]
+    without_storage: Sequence[str] = ()
+
+
+@dataclass
+class Vms:
+    """All VMs, and what the controllers know of them."""
+
+    vms: dict[str, Vm] = field(default_factory=dict)
+    refusing: set[str] = field(default_factory=set)
+    """Hosts at which nothing can be started."""
+    past: dict[str, Past] = field(default_factory=dict)
+    ended: dict[str, int] = field(default_factory=dict)
+    """UUID → when its last restart ended."""
+    plan: list[PlannedMove] = field(default_factory=list)
+    remembered: int | None = None
+    told: set[str] = field(default_factory=set)
+    gone_on: dict[str, float] = field(default_factory=dict)
+
+    def add(self, name: str, words: str) -> None:
+        """Read ``on h1, priority 1, restarts 2, after db``, or ``on h1, not kept``."""
+        parts = [part.strip() for part in words.split(",")]
+        host = parts[0].removeprefix("on ")
+        told = [part.split() for part in parts[1:] if part != "not kept"]
+        numbers = {key: int(value) for key, value in told if key != "after"}
+        after = tuple(f"u-{value}" for key, value in told if key == "after")
+        kept = KeptUp(
+            f"u-{name}", name, numbers.get("priority", 5), numbers.get("restarts", 3), False, "ana", 0.0, "", after
+        )
+        self.vms[name] = Vm(name, {host: (VmState.RUNNING, "booted")}, None if "not kept" in parts else kept)
+
+    @property
+    def kept(self) -> dict[str, KeptUp]:
+        return {vm.uuid: vm.kept for vm in self.vms.values() if vm.kept is not None}
+
+    def of(self, uuid: str) -> Vm:
+        return next(vm for vm in self.vms.values() if vm.uuid == uuid)
+
+    def lose(self, host: str) -> None:
+        """A host has lost its power: everything on it is off."""
+        for vm in self.vms.values():
+            vm.end(host, "unknown")
+
+    def two_copies(self) -> list[str]:
+        return [f"{vm.name} runs on {' and '.join(vm.running)}" for vm in self.vms.values() if len(vm.running) > 1]
+
+    def round(self, at: int, seen: Seen, tell: Tell) -> None:
+        """Do what a round of the guard does about VMs, and what its plans do meanwhile."""
+        cluster = self._cluster(seen)
+        if self.remembered is None or at >= self.remembered + REMEMBER_EVERY:
+            self.remembered = at
+            for host in seen.answer:
+                for vm in self.vms.values():
+                    if host in vm.states:
+                        vm.seen_shut_down = vm.states[host] == (VmState.SHUTOFF, "shutdown")
+            self._mend(at, cluster, seen, tell)
+        if self.plan:
+            self._carry_on(at, seen, tell)
+            return
+        decision = due(self.kept, self._cluster(seen), sorted(seen.proven), self._past(at))
+        for word in decision.told:
+            self._once(word, tell)
+        for host, uuids in decision.hosts.items():
+            if not self._target(host, seen):
+                self._once(f"nothing of {host} can be started elsewhere", tell)
+                continue
+            moves: list[PlannedMove] = []
+            for n, uuid in enumerate(uuids, 1):
+                target = self._target(host, seen, moves)
+                moves.append(PlannedMove(n, self.of(uuid).name, uuid, host, target, "", MoveMode.RESTART, 1))
+            self.plan += in_groups(moves, self.kept)
+        if self.plan:
+            self._carry_on(at, seen, tell)
+
+    def _mend(self, at: int, cluster: Cluster, seen: Seen, tell: Tell) -> None:
+        """Bring those back that have stopped by themselves, as ``operations.mending`` does."""
+        for vm in self.vms.values():
+            if vm.kept is not None:
+                vm.kept = replace(vm.kept, ran_on=ran_on(vm.kept, cluster))
+        wanted, told = mends(self.kept, cluster, self._past(at), self.gone_on, float(at))
+        for word in told:
+            self._once(word, tell)
+        for each in wanted:
+            self._do(at, each, seen, tell)
+
+    def _do(self, at: int, wanted: Mend, seen: Seen, tell: Tell) -> None:
+        vm, host = self.of(wanted.vm.uuid), wanted.vm.host
+        if wanted.act is Act.GO_ON:
+            self.gone_on[vm.uuid] = float(at)
+            tell(f"{vm.name} on {host} is to go on: {wanted.why}")
+            if host not in seen.without_storage:
+                vm.states[host] = (VmState.RUNNING, "unpaused")
+            return
+        before, self.ended[vm.uuid] = self.past.get(vm.uuid, Past()), at
+        unseen = [each for each in seen.every if each != host and each not in (*seen.answer, *seen.proven)]
+        if unseen:
+            self.past[vm.uuid] = replace(before, failed=before.failed + 1)
+            tell(f"{vm.name} is not started again on {host}: {', '.join(unseen)} could not be asked")
+            return
+        self.past[vm.uuid] = replace(before, within_a_day=before.within_a_day + 1, failed=0)
+        vm.states[host] = (VmState.RUNNING, "booted")
+        tell(f"{vm.name} starts again on {host}: {wanted.why}")
+
+    def _once(self, words: str, tell: Tell) -> None:
+        if words not in self.told:
+            tell(f"! {words}")
+        self.told.add(words)
+
+    def _carry_on(self, at: int, seen: Seen, tell: Tell) -> None:
+        """Begin what waits for nobody; the next ones come with the next round."""
+        coming = {(move.source, move.number) for move in self.plan}
+        now = [move for move in self.plan if not any((move.source, number) in coming for number in move.after)]
+        self.plan = [move for move in self.plan if move not in now]
+        for move in now:
+            self._start(at, move, seen, tell)
+
+    def _start(self, at: int, move: PlannedMove, seen: Seen, tell: Tell) -> None:
+        """As ``availability.restarting``: nobody else may have it, and the proof must hold."""
+        vm, before = self.of(move.uuid), self.past.get(move.uuid, Past())
+        doubts = self._doubts(vm, move, seen)
+        self.ended[vm.uuid] = at
+        if doubts:
+            self.past[vm.uuid] = replace(before, failed=before.failed + 1)
+            tell(f"{vm.name} is not started on {move.target}: {', '.join(doubts)}")
+            return
+        self.past[vm.uuid] = replace(before, within_a_day=before.within_a_day + 1, failed=0)
+        vm.states[move.target] = (VmState.RUNNING, "booted")
+        tell(f"{vm.name} starts on {move.target}")
+
+    def _doubts(self, vm: Vm, move: PlannedMove, seen: Seen) -> list[str]:
+        if move.source not in seen.proven:
+            return [f"nobody has shown that {move.source} is off"]
+        others = [host for host in seen.every if host not in (move.source, move.target)]
+        doubts = [f"{host} has it" for host in others if host in seen.answer and host in vm.states]
+        unseen = [host for host in others if host not in seen.answer and host not in seen.proven]
+        doubts += [f"{host} could not be asked, and is not proven off" for host in unseen]
+        return doubts or ([f"{move.target} refuses"] if move.target in self.refusing else [])
+
+    def _target(self, source: str, seen: Seen, moves: Sequence[PlannedMove] = ()) -> str:
+        """Return the host that has least to do, those promised to it counted."""
+        promised = [move.target for move in (*self.plan, *moves)]
+        busy = {host: sum(host in vm.running for vm in self.vms.values()) + promised.count(host) for host in seen.open}
+        return min((host for host in seen.open if host != source), key=lambda host: (busy[host], host), default="")
+
+    def _past(self, at: int) -> Mapping[str, Past]:
+        return {
+            uuid: replace(past, ago=float(at - self.ended[uuid]) if uuid in self.ended else None)
+            for uuid, past in self.past.items()
+        }
+
+    def _cluster(self, seen: Seen) -> Cluster:
+        hosts = [
+            make.host(host, entry=make.entry(host, maintenance=host not in seen.open))
+            if host in seen.answer
+            else SeenHost(make.entry(host), error="timed out")
+            for host in seen.every
+        ]
+        vms = [vm.as_seen(host) for host in seen.answer for vm in self.vms.values() if host in vm.states]
+        return make.cluster(hosts, vms)
+
+
+VM_EVENTS: dict[str, Callable[[Vm], None]] = {
+    "is shut down": lambda vm: vm.end_everywhere("shutdown"),
+    "crashes": lambda vm: vm.end_everywhere("crashed"),
+    "hangs": lambda vm: vm.stand_still("watchdog"),
+}
+
+
+def befalls(vms: Vms, what: str) -> bool:
+    """Let something happen to a VM; return whether it was one that it happened to."""
+    name, _, event = what.partition(" ")
+    if name not in vms.vms:
+        return False
+    vm = vms.vms[name]
+    if event.startswith("moves to "):
+        vm.states = {event.removeprefix("moves to "): (VmState.RUNNING, "migrated")}
+    elif event.startswith("is started by hand on "):
+        vm.states[event.removeprefix("is started by hand on ")] = (VmState.RUNNING, "booted")
+    elif event.startswith("is defined on "):
+        vm.states.setdefault(event.removeprefix("is defined on "), (VmState.SHUTOFF, "unknown"))
+    else:
+        VM_EVENTS[event](vm)
+    return True

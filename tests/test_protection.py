@@ -1,0 +1,255 @@
+"""What protection decides without asking any host, and what it keeps in the database."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import shlex
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from lxml import etree
+
+from mudanza.hypervisor.backups import backup_xml, checkpoint_xml
+from mudanza.hypervisor.xml.domains import parse_vm
+from mudanza.journal.backup import back_up, restore
+from mudanza.journal.database import open_database
+from mudanza.journal.protections import Protections
+from mudanza.model.errors import BlockedError, UsageError
+from mudanza.model.protection import Protection, ReplicaDisk, RestorePoint, Standing
+from mudanza.model.units import GIB, MIB
+from mudanza.model.vm import Disk, Vm, VmState
+from mudanza.protection import scripts
+from mudanza.protection.extents import MOST_AT_ONCE, joined, reads
+from mudanza.protection.failover import running_on
+from mudanza.protection.instants import checkpoint_of
+from mudanza.protection.replica import files_of, image_name, is_whole, merges, thinned
+from mudanza.protection.serving import protected_disks, scratch_of
+
+UUID = "6c1d0f1e-6a4b-4a8f-9c55-0a5cbb1a5e01"
+
+
+def point(number: int, *, whole: bool = False, disks: tuple[str, ...] = ("vda",)) -> RestorePoint:
+    images = {disk: ReplicaDisk(image_name(disk, number, whole=whole), GIB) for disk in disks}
+    return RestorePoint(number, 1000.0 + number, images, "<domain/>", 5 * MIB)
+
+
+def test_extents_are_joined_and_every_byte_is_read_once() -> None:
+    chance = random.Random(1)
+    extents = [(chance.randrange(200) * 65536, chance.randrange(80) * 65536) for _ in range(100)]
+    wanted = {byte for start, length in extents for byte in range(start, start + length, 65536)}
+    together = joined(extents)
+    assert {byte for start, length in together for byte in range(start, start + length, 65536)} == wanted
+    assert all(a[0] + a[1] < b[0] for a, b in itertools.pairwise(together))
+    commands = [line.split() for line in reads(together).splitlines()]
+    assert commands[-1] == ["aio_flush"]
+    pieces = [(int(words[2]), int(words[3])) for words in commands if words[0] == "aio_read"]
+    assert joined(pieces) == together
+    assert sum(length for _, length in pieces) == sum(length for _, length in together)
+    assert max(length for _, length in pieces) <= MOST_AT_ONCE
+
+
+def test_nothing_changed_is_nothing_read() -> None:
+    assert joined([(0, 0)]) == ()
+    assert reads(()) == "aio_flush"
+
+
+def test_points_beyond_those_to_keep_are_given_up_the_oldest_first() -> None:
+    points = [point(number) for number in range(1, 6)]
+    assert [[each.number for each in part] for part in thinned(points, 3)] == [[1, 2], [3, 4, 5]]
+    assert thinned(points, 5) == ([], points)
+
+
+def test_the_next_point_is_merged_into_the_base_and_the_one_after_stands_on_that() -> None:
+    first, second, third = point(1, whole=True), point(2), point(3)
+    [merge] = merges(first, second, third)
+    assert (merge.older, merge.newer, merge.above) == ("vda.1.whole.qcow2", "vda.2.qcow2", "vda.3.qcow2")
+    # The second point is in the first one's image then, and no whole disk of its own.
+    merged = replace(second, disks={"vda": replace(second.disks["vda"], file=merge.older)})
+    assert not is_whole(merged.disks["vda"], 2)
+    [again] = merges(merged, third, None)
+    assert (again.older, again.newer, again.above) == ("vda.1.whole.qcow2", "vda.3.qcow2", "")
+
+
+def test_a_disk_that_was_brought_whole_is_merged_with_nothing() -> None:
+    assert merges(point(1, whole=True), point(2, whole=True), point(3)) == ()
+    [merge] = merges(point(1, whole=True), point(2), point(3, whole=True))
+    assert merge.above == ""
+
+
+def test_a_backup_names_what_changes_are_told_since() -> None:
+    assert "<incremental>mudanza-1-4</incremental>" in backup_xml("/s", {"vda": "/a.scratch"}, "mudanza-1-4")
+    assert "incremental" not in backup_xml("/s", {"vda": "/a.scratch"}, "")
+    assert "<name>mudanza-1-5</name>" in checkpoint_xml("mudanza-1-5", ["vda"])
+
+
+def disk_of(image_format: str, *, kind: str = "file", source: str = "", **about: Any) -> Disk:
+    return Disk("vda", "disk", "virtio", kind, source or f"/images/db.{image_format}", image_format, **about)
+
+
+def vm_with(*disks: Disk) -> Vm:
+    definition = f"<domain type='kvm'><name>db</name><uuid>{UUID}</uuid><os><type>hvm</type></os></domain>"
+    return replace(parse_vm(definition, host="h1", state=VmState.RUNNING), disks=disks)
+
+
+def test_a_raw_disk_is_in_no_checkpoint_and_is_served_as_a_whole() -> None:
+    scratch = {"vda": "/a.scratch", "vdb": "/b.scratch"}
+    told = etree.fromstring(backup_xml("/s", scratch, "mudanza-1-4", ["vdb"]))
+    modes = {disk.get("name"): disk.get("backupmode") for disk in told.iterfind("disks/disk")}
+    assert modes == {"vda": None, "vdb": "full"}
+    raw, counted = disk_of("raw"), disk_of("qcow2")
+    with_both = vm_with(raw, counted)
+    assert protected_disks(with_both) == (raw, counted)
+    protection = cast("Protection", SimpleNamespace(id=1))
+    assert checkpoint_of(protection, [raw, counted], 5) == "mudanza-1-5"
+    assert checkpoint_of(protection, [raw], 5) == ""
+
+
+@pytest.mark.parametrize(
+    "about", [{"kind": "network"}, {"image_format": "vmdk"}, {"shareable": True}, {"encryption": "luks"}]
+)
+def test_what_cannot_be_read_at_an_instant_is_not_protected(about: dict[str, Any]) -> None:
+    with pytest.raises(BlockedError, match="vda"):
+        protected_disks(vm_with(disk_of(**{"image_format": "raw", **about})))
+
+
+def test_the_scratch_of_a_device_is_where_there_is_room_for_it() -> None:
+    device = disk_of("raw", kind="block", source="/dev/vg/db")
+    assert scratch_of(device, 3) == "/var/lib/libvirt/qemu/dev-vg-db.mudanza-scratch-3"
+    assert scratch_of(disk_of("raw"), 3) == "/images/db.raw.mudanza-scratch-3"
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Path, bytes]]:
+    """A disk of 4 MiB that QEMU serves at a socket, and what is on it."""
+    content, socket = random.Random(5).randbytes(4 * MIB), tmp_path / "near.sock"
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(content)
+    argv = ["qemu-nbd", "-r", "-t", "-e", "9", "-f", "raw", "-x", "vda", "-k", socket, "--", disk]
+    with subprocess.Popen([str(word) for word in argv]) as serving:
+        yield socket, content
+        serving.terminate()
+
+
+@pytest.mark.parametrize("rate", [None, 4 * MIB])
+def test_what_is_brought_is_the_same_at_any_rate(served: tuple[Path, bytes], tmp_path: Path, rate: int | None) -> None:
+    socket, content = served
+    about: dict[str, object] = {"directory": tmp_path, "socket": socket, "disk": "vda", "size": len(content)}
+    about |= {"rate": rate or "", "below": "whole.qcow2", "reads": reads([(MIB, MIB)])}
+    began = time.monotonic()
+    brought(scripts.EVERYTHING, about, "whole.qcow2")
+    took = time.monotonic() - began
+    assert brought(scripts.COMPARE, about, "whole.qcow2") == ["@ same"]
+    byte = [f"write -q -P {content[MIB] ^ 1} {MIB} 1"]
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", *byte, tmp_path / "whole.qcow2"], check=True)
+    assert brought(scripts.COMPARE, about, "whole.qcow2")[0].startswith("@ differs"), "one byte is seen"
+    brought(scripts.CHANGES, about, "changes.qcow2")
+    assert brought(scripts.COMPARE, about, "changes.qcow2") == ["@ same"]
+    if rate is not None:
+        assert took > 0.7, "it cannot be quicker: a tenth of a second's worth may come at once"
+
+
+def brought(script: str, about: Mapping[str, object], file: str) -> list[str]:
+    values = "".join(f"{name}={shlex.quote(str(value))}\n" for name, value in {**about, "file": file}.items())
+    done = subprocess.run(["sh", "-c", values + script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [line for line in done.stdout.splitlines() if not line.startswith("@ grown")]
+
+
+def test_it_comes_up_on_images_upon_the_point(store: Protections) -> None:
+    definition = (
+        "<domain><name>db</name><devices><disk type='file' device='disk'><driver name='qemu' type='qcow2'/>"
+        "<source file='/old/db.qcow2'/><backingStore/><target dev='vda' bus='virtio'/></disk>"
+        "<graphics type='vnc' passwd='*****'/>"
+        "<interface type='network'><mac address='52:54:00:00:00:01'/><source network='lan'/></interface>"
+        "</devices></domain>"
+    )
+    found = running_on(
+        store.make(VALUES),
+        replace(point(4), definition=definition),
+        {"vda": ReplicaDisk("vda.active-1.qcow2", GIB)},
+        {"52:54:00:00:00:01": "dr"},
+    )
+    assert 'file="/images/mudanza-replicas/vda.active-1.qcow2"' in found
+    assert "/old/" not in found
+    assert "backingStore" not in found
+    assert 'network="dr"' in found
+    assert 'passwd="' in found
+    assert "*****" not in found
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Protections:
+    return Protections(open_database(str(tmp_path / "mudanza.db")))
+
+
+VALUES = {
+    "vm_uuid": UUID,
+    "vm_name": "db",
+    "target": "h2",
+    "directory": "/images/mudanza-replicas",
+    "every": 60.0,
+    "keep": 3,
+    "scratch": 10 * GIB,
+    "autostart": True,
+    "made_by": "ana",
+}
+
+
+def test_a_point_is_there_once_it_is_whole(store: Protections) -> None:
+    made = store.make(VALUES)
+    assert (made.standing, made.lag, made.points, made.checkpoint) == (Standing.ON, None, (), "")
+    number = store.begin_round(made.id)
+    assert number == 1
+    assert store.of("db").tried_at is not None
+    taken = replace(point(number, whole=True), taken_at=store.instant())
+    store.add_point(made.id, taken, "mudanza-1-1")
+    found = store.of(UUID)
+    assert found.points == (taken,)
+    assert found.checkpoint == "mudanza-1-1"
+    assert found.lag is not None
+    assert found.lag >= 0
+    assert store.begin_round(made.id) == 2
+
+
+def test_what_is_given_up_is_nowhere_to_come_back_to_and_its_images_stay_until_they_are_merged(
+    store: Protections,
+) -> None:
+    made = store.make(VALUES)
+    for number in (1, 2):
+        store.add_point(made.id, point(number, whole=number == 1), f"mudanza-1-{number}")
+    store.give_up(made.id, 1)
+    found = store.of("db")
+    assert [each.number for each in found.points] == [2]
+    assert found.given_up == point(1, whole=True)
+    store.merged(made.id, 1, 2, {"vda": ReplicaDisk("vda.1.whole.qcow2", GIB)})
+    found = store.of("db")
+    assert found.given_up is None
+    assert files_of(found.points) == {"vda.1.whole.qcow2"}
+
+
+def test_a_vm_is_protected_once(store: Protections) -> None:
+    made = store.make(VALUES)
+    with pytest.raises(BlockedError, match="protected already"):
+        store.make(VALUES)
+    store.add_point(made.id, point(1), "mudanza-1-1")
+    store.remove(made.id)
+    assert store.all() == ()
+    with pytest.raises(UsageError, match="is not protected"):
+        store.of("db")
+
+
+def test_a_backup_of_the_journal_holds_protections(store: Protections, tmp_path: Path) -> None:
+    made = store.make(VALUES)
+    store.add_point(made.id, point(1), "mudanza-1-1")
+    back_up(open_database(str(tmp_path / "mudanza.db")), tmp_path / "backup")
+    other = open_database(str(tmp_path / "other.db"))
+    restore(other, tmp_path / "backup", force=False)
+    [found] = Protections(other).all()
+    assert found.points == (point(1),)

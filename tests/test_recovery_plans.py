@@ -1,0 +1,242 @@
+"""Plans for recovery: what they say, in which order, whether they are possible, and going on where one stopped."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from sqlalchemy import Engine
+
+from mudanza.hypervisor.connections import Connections
+from mudanza.journal.database import open_database
+from mudanza.journal.jobs import Jobs, NewJob
+from mudanza.journal.protections import Protections
+from mudanza.journal.recovery_plans import RecoveryPlans
+from mudanza.model.cluster import Cluster
+from mudanza.model.errors import MigrationFailedError, NeedsPersonError, UsageError
+from mudanza.model.host import Host, HostEntry, Network
+from mudanza.model.protection import Protection, Standing
+from mudanza.model.recovery import Await, Group, RecoveryPlan, Wait
+from mudanza.model.units import GIB
+from mudanza.operations.recovery_file import read_plan
+from mudanza.protection.failover import Outcome
+from mudanza.protection.possible import findings_of
+from mudanza.protection.recovery import Recovery, answers_tcp
+from tests.test_protection import VALUES, point
+
+TEXT = """
+[[group]]
+name = "apps"
+after = ["databases"]
+vms = ["app"]
+wait = [{ time = "10ms" }]
+
+[[group]]
+name = "databases"
+vms = ["db"]
+networks = { lan = "dr-lan" }
+wait = [{ tcp = "10.0.0.5:5432", limit = "5m" }, { agent = "db", limit = "2m" }]
+"""
+DOMAIN = """<domain type='kvm'><name>NAME</name><uuid>u</uuid><memory unit='GiB'>2</memory><os><type>hvm</type></os>
+<devices><interface type='network'><mac address='52:54:00:00:00:01'/><source network='lan'/></interface></devices>
+</domain>"""
+
+
+def test_groups_come_in_the_order_of_what_they_come_after() -> None:
+    plan = read_plan("site", TEXT)
+    assert [group.name for group in plan.groups] == ["databases", "apps"]
+    assert plan.vms == ("db", "app")
+    assert plan.groups[0].waits == (Wait(Await.TCP, "10.0.0.5:5432", 300.0), Wait(Await.AGENT, "db", 120.0))
+    assert plan.groups[1].waits == (Wait(Await.TIME, "", 0.01),)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("group = 1", "wrong at group"),
+        ("[[group]", "not TOML"),
+        ("group = []", "has no group"),
+        ('[[group]]\nname = "a"\nvms = []', "without VMs"),
+        ('[[group]]\nname = "a"\nvms = ["x"]\nscript = "reboot"', "wrong at group.0.script"),
+        ('[[group]]\nname = "a"\nvms = ["x", "x"]', "VM 'x' is in plan 'site' twice"),
+        ('[[group]]\nname = "a"\nvms = ["x"]\n[[group]]\nname = "a"\nvms = ["y"]', "group 'a' is in plan 'site' twice"),
+        ('[[group]]\nname = "a"\nvms = ["x"]\nafter = ["b"]', "no such group"),
+        (
+            '[[group]]\nname = "a"\nvms = ["x"]\nafter = ["b"]\n[[group]]\nname = "b"\nvms = ["y"]\nafter = ["a"]',
+            "no order",
+        ),
+        ('[[group]]\nname = "a"\nvms = ["x"]\nwait = [{}]', "just one of"),
+        ('[[group]]\nname = "a"\nvms = ["x"]\nwait = [{ tcp = "db" }]', "no address with a port"),
+        ('[[group]]\nname = "a"\nvms = ["x"]\nwait = [{ time = "soon" }]', "not a duration"),
+    ],
+)
+def test_what_is_wrong_in_a_plan_is_said(text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        read_plan("site", text)
+
+
+@pytest.fixture
+def engine(database: str) -> Engine:
+    return open_database(database)
+
+
+@pytest.fixture
+def store(engine: Engine) -> Protections:
+    made = Protections(engine)
+    for name in ("db", "app"):
+        protected(made, name)
+    return made
+
+
+def protected(store: Protections, name: str) -> Protection:
+    made = store.make({**VALUES, "vm_uuid": f"u-{name}", "vm_name": name})
+    whole = replace(point(1, whole=True), taken_at=store.instant(), definition=DOMAIN.replace("NAME", name))
+    store.add_point(made.id, whole, "c")
+    return made
+
+
+def h2(**values: Any) -> Host:
+    networks = tuple(Network(name, active=True, forward=None, bridge=None) for name in ("lan", "dr-lan"))
+    about = {"memory_total": 8 * GIB, "memory_free": 5 * GIB, "networks": networks, **values}
+    return Host(HostEntry("h2", "qemu+ssh://root@h2/system"), **about)
+
+
+def codes(store: Protections, host: Host, *, planned: bool = False) -> set[str]:
+    found = findings_of(read_plan("site", TEXT), store.all(), Cluster((host,), ()), planned=planned)
+    return {f"{each.code}: {each.subject}" for each in found}
+
+
+def test_a_plan_that_is_possible_has_nothing_against_it(store: Protections) -> None:
+    assert codes(store, h2()) == set()
+
+
+def test_what_stands_against_a_plan_is_all_said(store: Protections) -> None:
+    assert codes(store, h2(memory_free=3 * GIB)) == {"memory: host h2"}
+    assert codes(store, h2(error="no answer")) == {"host-not-seen: VM db", "host-not-seen: VM app"}
+    only_lan = (Network("lan", active=True, forward=None, bridge=None),)
+    assert codes(store, h2(networks=only_lan)) == {"network-missing: VM db"}, "it is mapped to another one"
+    assert codes(store, h2(), planned=True) == {"not-running: VM db", "not-running: VM app"}
+    store.change(store.of("db").id, every=0.000001)
+    assert codes(store, h2()) == {"replica-late: VM db"}
+    store.remove(store.of("app").id)
+    assert codes(store, h2()) == {"replica-late: VM db", "not-protected: VM app"}
+    store.change(store.of("db").id, standing=Standing.FAILED_OVER)
+    assert codes(store, h2()) == {"not-protected: VM app"}, "it is up there already"
+
+
+class Runs:
+    """Brings VMs up, or not, and remembers which."""
+
+    def __init__(self, store: Protections, fails: str = "") -> None:
+        self.store = store
+        self.fails = fails
+        self.asked: list[str] = []
+
+    def bring_up(self, vm: str, _group: Group) -> Outcome:
+        self.asked.append(vm)
+        if vm == self.fails:
+            raise MigrationFailedError(f"{vm} could not be started", remedy="mend that")
+        protection = self.store.of(vm)
+        self.store.change(protection.id, standing=Standing.FAILED_OVER)
+        return Outcome(vm, protection.target, 1, 7.0, 0.5)
+
+
+def recovery(engine: Engine, runs: Runs, said: Callable[[str], None] = lambda _: None) -> Recovery:
+    return Recovery(cast("Connections", None), Jobs(engine), runs.store, runs.bring_up, said)
+
+
+def plan(*groups: Group) -> RecoveryPlan:
+    return RecoveryPlan("site", groups or (Group("a", ("db",)), Group("b", ("app",))))
+
+
+def test_all_come_up_in_their_order_and_it_is_told_how_long_each_took(engine: Engine, store: Protections) -> None:
+    runs = Runs(store)
+    done = recovery(engine, runs).run(plan(), {}, "ana")
+    assert runs.asked == ["db", "app"]
+    assert [(each.vm, each.host, each.group, each.lost) for each in done] == [
+        ("db", "h2", "a", 7.0),
+        ("app", "h2", "b", 7.0),
+    ]
+    assert 0 <= done[0].up_after <= done[1].up_after
+    [job] = Jobs(engine).latest(9)
+    assert (job.kind, job.exit_code) == ("recovery", 0)
+    assert set(job.report["vms"]) == {"db", "app"}
+
+
+def test_where_it_stops_it_goes_on_and_passes_over_what_is_up(engine: Engine, store: Protections) -> None:
+    runs, jobs = Runs(store, fails="app"), Jobs(engine)
+    with pytest.raises(NeedsPersonError, match="has come to a stop: app could not be started") as stopped:
+        recovery(engine, runs).run(plan(), {"plan": "x"}, "ana")
+    [job] = jobs.unfinished()
+    assert f"job resume {job.id}" in stopped.value.remedy
+    runs.fails, runs.asked = "", []
+    done = recovery(engine, runs).carry_out(jobs.take_over(job.id), plan())
+    assert runs.asked == ["app"]
+    assert [(each.vm, each.lost) for each in done] == [("db", None), ("app", 7.0)]
+    assert jobs.get(job.id).exit_code == 0
+
+
+def test_one_whose_failover_is_unfinished_does_not_count_as_up(engine: Engine, store: Protections) -> None:
+    """Its controller has written down that it is to be there, and died before it was."""
+    left = Jobs(engine).begin(NewJob("failover", "u-db", "db", "", "h2", {}, "ana"))
+    store.change(store.of("db").id, standing=Standing.FAILED_OVER)
+    runs = Runs(store)
+    with pytest.raises(NeedsPersonError, match=f"unfinished failover, job {left.id}"):
+        recovery(engine, runs).run(plan(), {}, "ana")
+    assert runs.asked == []
+
+
+def test_what_does_not_come_is_where_it_stops(engine: Engine, store: Protections) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # taken, and nobody listens
+        port = nobody.getsockname()[1]
+        waiting = plan(Group("a", ("db",), waits=(Wait(Await.TCP, f"127.0.0.1:{port}", 0.0),)), Group("b", ("app",)))
+        runs = Runs(store)
+        with pytest.raises(NeedsPersonError, match="not so within 0 s: tcp"):
+            recovery(engine, runs).run(waiting, {}, "ana")
+        assert runs.asked == ["db"], "the next group waits"
+        nobody.listen()
+        [job] = Jobs(engine).unfinished()
+        recovery(engine, runs).carry_out(Jobs(engine).take_over(job.id), waiting)
+    assert runs.asked == ["db", "app"]
+
+
+def test_an_address_that_takes_connections_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert answers_tcp(f"127.0.0.1:{server.getsockname()[1]}")
+    assert not answers_tcp("127.0.0.1:0")
+
+
+def test_plans_are_kept_by_name(engine: Engine) -> None:
+    plans = RecoveryPlans(engine)
+    plans.keep("site", TEXT, "ana")
+    plans.keep("site", TEXT + "\n", "eva")
+    [kept] = plans.all()
+    assert (kept.name, kept.text, kept.made_by) == ("site", TEXT + "\n", "eva")
+    plans.remove("site")
+    with pytest.raises(UsageError, match="there is no recovery plan 'site'"):
+        plans.get("site")
+
+
+def test_a_plan_is_brought_in_shown_and_forgotten(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from mudanza.cli.main import app
+
+    config, file = tmp_path / "mudanza.toml", tmp_path / "site.toml"
+    config.write_text(f'database = "{tmp_path}/mudanza.db"\n')
+    file.write_text(TEXT)
+
+    def run(*words: str) -> Any:
+        return CliRunner().invoke(app, ["--config", str(config), *words])
+
+    assert run("recovery", "import", str(file)).exit_code == 0
+    assert run("recovery", "show", "site").stdout == TEXT
+    assert "databases, apps" in run("recovery", "show").stdout
+    assert "one of --source-is-dead and --planned" in str(run("failover", "plan", "site").exception)
+    assert run("recovery", "remove", "site").exit_code == 0
+    assert "there is no recovery plan" in str(run("failover", "plan", "check", "site").exception)
