@@ -220,7 +220,8 @@ def test_ctrl_c_while_it_is_being_loaded_ends_it_silently(
     mudanza("import", "-", stdin=TWO_HOSTS)
     (tmp_path / f"{module}.py").write_text("print('loading', flush=True)\nimport time\ntime.sleep(60)\n")
     program = subprocess.Popen(
-        [sys.executable, *entry, "vms"],
+        # Who runs the tests in the background has it ignored, and so would a child.
+        ["env", "--default-signal=INT", sys.executable, *entry, "vms"],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

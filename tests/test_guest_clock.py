@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,7 +43,14 @@ class Agent:
 
 
 @pytest.fixture
-def handle(tmp_path: Path) -> JobHandle:
+def clock() -> Iterator[SetClock]:
+    with set_clock() as own:
+        yield own
+
+
+@pytest.fixture
+def handle(clock: SetClock, tmp_path: Path) -> JobHandle:
+    """A job whose lease runs by the same clock as the guests."""
     jobs = Jobs(open_database(str(tmp_path / "journal.db")))
     return jobs.begin(NewJob("live", "u-1", "db", "h1", "h2", {}, "ana@laptop"))
 
@@ -52,22 +60,20 @@ def moved(handle: JobHandle, source: Agent, target: Agent, **about: Any) -> Any:
     return watch.end(cast(Domains, target), handle)
 
 
-def test_one_that_is_behind_is_set_to_what_it_would_have_been(handle: JobHandle) -> None:
-    with set_clock() as clock:
-        there = Agent(clock, behind=0.4 + 3.0)
-        found = moved(handle, Agent(clock, behind=3.0), there)  # it was 3 s behind before, which is its own affair
-        assert found.drift == pytest.approx(-0.4)
-        assert found.left == pytest.approx(0.0, abs=1e-6)
-        assert there.told == [pytest.approx(EPOCH + clock.monotonic() - 3.0)]
-        assert found.words == "400 ms behind; set by its agent, right to the millisecond"
+def test_one_that_is_behind_is_set_to_what_it_would_have_been(clock: SetClock, handle: JobHandle) -> None:
+    there = Agent(clock, behind=0.4 + 3.0)
+    found = moved(handle, Agent(clock, behind=3.0), there)  # it was 3 s behind before, which is its own affair
+    assert found.drift == pytest.approx(-0.4)
+    assert found.left == pytest.approx(0.0, abs=1e-6)
+    assert there.told == [pytest.approx(EPOCH + clock.monotonic() - 3.0)]
+    assert found.words == "400 ms behind; set by its agent, right to the millisecond"
 
 
 @pytest.mark.parametrize("behind", [0.0, 0.03, -0.5])
-def test_one_that_is_hardly_behind_or_ahead_is_left(handle: JobHandle, behind: float) -> None:
-    with set_clock() as clock:
-        there = Agent(clock, behind=behind)
-        found = moved(handle, Agent(clock), there)
-        assert (found.drift, found.left, there.told) == (pytest.approx(-behind), None, [])
+def test_one_that_is_hardly_behind_or_ahead_is_left(clock: SetClock, handle: JobHandle, behind: float) -> None:
+    there = Agent(clock, behind=behind)
+    found = moved(handle, Agent(clock), there)
+    assert (found.drift, found.left, there.told) == (pytest.approx(-behind), None, [])
 
 
 def test_what_may_be_no_more_than_a_slow_answer_is_not_set() -> None:
@@ -84,21 +90,21 @@ def test_what_may_be_no_more_than_a_slow_answer_is_not_set() -> None:
         (HostUnreachableError("h2", "no answer within 5 s"), "its agent does not answer"),
     ],
 )
-def test_an_agent_that_does_not_answer_is_no_error(handle: JobHandle, error: Exception, words: str) -> None:
-    with set_clock() as clock:
-        for source, target in (
-            (Agent(clock, failing=error), Agent(clock)),
-            (Agent(clock), Agent(clock, failing=error)),
-        ):
-            found = moved(handle, source, target)
-            assert found.words.endswith(words)
-            assert (found.drift, target.told) == (None, [])
+def test_an_agent_that_does_not_answer_is_no_error(
+    clock: SetClock, handle: JobHandle, error: Exception, words: str
+) -> None:
+    for source, target in (
+        (Agent(clock, failing=error), Agent(clock)),
+        (Agent(clock), Agent(clock, failing=error)),
+    ):
+        found = moved(handle, source, target)
+        assert found.words.endswith(words)
+        assert (found.drift, target.told) == (None, [])
 
 
-def test_a_guest_without_one_is_not_asked(handle: JobHandle) -> None:
-    with set_clock() as clock:
-        nobody = Agent(clock, failing=AssertionError("it was asked"))
-        assert moved(handle, nobody, nobody, guest_agent=False).words == "not looked at: it has no guest agent"
+def test_a_guest_without_one_is_not_asked(clock: SetClock, handle: JobHandle) -> None:
+    nobody = Agent(clock, failing=AssertionError("it was asked"))
+    assert moved(handle, nobody, nobody, guest_agent=False).words == "not looked at: it has no guest agent"
 
 
 def test_the_definition_says_whether_there_is_one() -> None:
