@@ -235,6 +235,33 @@ def test_ctrl_c_while_it_is_being_loaded_ends_it_silently(
     assert program.returncode == INTERRUPTED
 
 
+LEFT_BEHIND = """
+import os, sys, threading, time
+
+class TakenDown:
+    def __del__(self, write=os.write):
+        write(1, b"Python is taken down")
+
+sys.held = TakenDown()
+threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+from mudanza.__main__ import main
+main()
+"""
+"""A program that ends while a thread is in a call that comes back some day."""
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"), [(["--version"], 0, "mudanza "), (["frobnicate"], 2, "No such command")]
+)
+def test_it_ends_without_a_crash_while_a_call_is_stuck(words: list[str], code: int, said: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", LEFT_BEHIND, *words], capture_output=True, text=True, timeout=LIMIT, check=False
+    )
+    assert ended.returncode == code
+    assert said in ended.stdout + ended.stderr
+    assert "taken down" not in ended.stdout
+
+
 class Colour(StrEnum):
     RED = "red"
 

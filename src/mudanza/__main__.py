@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
+import sys
+import threading
 from types import FrameType
 from typing import NoReturn
 
@@ -18,7 +21,34 @@ def main() -> NoReturn:
     from mudanza.cli.main import main as run
 
     signal.signal(signal.SIGINT, before)
-    run()
+    end = _End()
+    atexit.register(end.come)  # the first one registered is the last one to be called
+    try:
+        run()
+    except SystemExit as leaving:
+        end.code = leaving.code if isinstance(leaving.code, int) else 0 if leaving.code is None else 1
+        raise
+
+
+class _End:
+    """The end of the program, which no call waits for that is stuck in libvirt.
+
+    While Python and libvirt are taken down, a thread that comes back from such a call finds neither: now and then the
+    program crashed after it had said and done everything (SIGSEGV, seen with a host that was off).
+    """
+
+    def __init__(self) -> None:
+        self.code = 1  # of what nobody caught
+
+    def come(self) -> None:
+        if threading.active_count() == 1:
+            return
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (OSError, ValueError):  # nobody reads it any more, or it is closed
+                self.code = self.code or 1
+        os._exit(self.code)
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> None:
