@@ -249,7 +249,8 @@ def test_changed_behind_our_back(lab: Lab, light: Victim, mudanza: Mudanza, chan
         case "edited":
             virsh(source, "desc", "--config", NAME, "another one now")
         case "written":
-            source.run(["sh", "-c", f"printf X | dd of={PATHS[1]} bs=1 seek=5 conv=notrunc status=none"])
+            # More than one byte, which might have been there by chance.
+            source.run(["sh", "-c", f"printf %s {NAME * 4} | dd of={PATHS[1]} bs=1 seek=5 conv=notrunc status=none"])
             light.sums = cold.sums(lab, "h1", PATHS)
     assert noticed in message(light.resume(4))
     light.is_at_source("paused" if change == "started" else "shut off")
