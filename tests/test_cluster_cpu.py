@@ -12,7 +12,7 @@ from lxml import etree
 
 from mudanza.cli.cluster_cpu import _in_need, _show
 from mudanza.cli.context import App
-from mudanza.cli.moving import finisher_of
+from mudanza.cli.finishers import finisher_of
 from mudanza.cli.output import Format
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.probing.baseline import survey

@@ -17,7 +17,7 @@ import httpx
 from mudanza import clock
 from mudanza.cli.carrying import elsewhere_of
 from mudanza.cli.context import App
-from mudanza.cli.moving import finisher_of
+from mudanza.cli.finishers import finisher_of
 from mudanza.cli.output import Format
 from mudanza.cli.watching import LineView
 from mudanza.cli.work import Errand

@@ -15,8 +15,9 @@ from mudanza.cli.auditing import audited
 from mudanza.cli.context import App, app_of
 from mudanza.cli.errors import errors_as_events
 from mudanza.cli.exit_codes import of_several
+from mudanza.cli.finishers import finisher_of
 from mudanza.cli.migrate import print_report
-from mudanza.cli.moving import Carrying, asking_at_ctrl_c, finisher_of
+from mudanza.cli.moving import Carrying, asking_at_ctrl_c
 from mudanza.cli.options import Output
 from mudanza.cli.output import Format, print_data, print_rows, say
 from mudanza.cli.watching import emit, view_for

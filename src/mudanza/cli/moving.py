@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from mudanza import clock
 from mudanza.cli.announcing import announce, nothing_to_do
 from mudanza.cli.context import App
+from mudanza.cli.finishers import finisher_of, mover_of
 from mudanza.cli.output import Format, say
 from mudanza.cli.watching import View, view_for
-from mudanza.journal.protocol import RESTART
 from mudanza.migration.stagger import Stagger, Turn
 from mudanza.model.errors import MigrationFailedError, MudanzaError
 from mudanza.model.migration import MigrationOptions, MigrationReport, Progress, with_wishes
@@ -25,115 +25,17 @@ from mudanza.operations.foreseeing import foresight_of, with_forecast
 from mudanza.operations.jobs import not_begun
 
 if TYPE_CHECKING:
-    from mudanza.availability.restarting import Restart
     from mudanza.hypervisor.connections import Connections
     from mudanza.journal.jobs import Job, Jobs
     from mudanza.migration.arrivals import Arrivals
-    from mudanza.migration.cold.migration import ColdMigration
-    from mudanza.migration.cpu_change import CpuChange
-    from mudanza.migration.live.migration import LiveMigration
     from mudanza.migration.prepare import Judge, Prepared
-    from mudanza.migration.relocation.relocation import Relocation
     from mudanza.model.vm import Vm
-    from mudanza.operations.recovering import Recovering
-    from mudanza.protection.failover import Failover
-    from mudanza.protection.homecoming import SettingApart
-    from mudanza.protection.rounds import Rounds
-    from mudanza.protection.trial import Trials
-    from mudanza.protection.turning import Turning
 
 FRESH = 30.0
 """Seconds for which a check counts that was made while others moved."""
 WAITING = Progress("waiting for its turn", 0.0)
 WAIT_STEP = 0.2
 """Seconds between two looks whether the migrations are over or somebody pressed Ctrl-C."""
-
-
-def mover_of(
-    app: App, connections: Connections, kind: str, on_progress: Callable[[Progress], None], jobs: Jobs | None = None
-) -> LiveMigration | ColdMigration | Relocation:
-    """Return what carries out jobs of a kind: ``live``, ``cold``, or ``relocate`` for disks within one host.
-
-    ``jobs``: the journal as whoever has claimed a job sees it, where a move is not to begin a job of its own.
-    """
-    limits, jobs = app.loaded.settings.limits, jobs or app.jobs
-    if kind == "relocate":
-        from mudanza.migration.relocation.relocation import Relocation
-
-        return Relocation(connections, app.inventory, jobs, limits.no_progress, on_progress)
-    if kind == "cold":
-        from mudanza.migration.cold.migration import ColdLimits, ColdMigration
-
-        return ColdMigration(connections, app.inventory, jobs, ColdLimits(limits.no_progress), on_progress, app.hooks)
-    from mudanza.migration.live.migration import Limits, LiveMigration
-
-    live = Limits(limits.no_progress, limits.settle, limits.postcopy_recovery)
-    return LiveMigration(connections, app.inventory, jobs, live, on_progress, app.hooks)
-
-
-def finisher_of(
-    app: App, connections: Connections, kind: str, on_progress: Callable[[Progress], None], jobs: Jobs | None = None
-) -> (
-    LiveMigration
-    | ColdMigration
-    | Relocation
-    | CpuChange
-    | Rounds
-    | Failover
-    | Trials
-    | Turning
-    | SettingApart
-    | Recovering
-    | Restart
-):
-    """Return what finishes jobs of a kind that a controller left behind, moves and all others."""
-    if kind == RESTART:
-        return restart_of(app, connections, jobs)
-    if kind == "cpu":
-        from mudanza.migration.cpu_change import CpuChange
-
-        return CpuChange(connections, jobs or app.jobs)
-    if kind == "protect":
-        from mudanza.journal.protections import Protections
-        from mudanza.protection.rounds import Rounds
-
-        return Rounds(connections, jobs or app.jobs, Protections(app.database))
-    if kind == "failover":
-        from mudanza.journal.protections import Protections
-        from mudanza.protection.failover import Failover
-
-        return Failover(connections, jobs or app.jobs, Protections(app.database))
-    if kind == "test failover":
-        from mudanza.journal.protections import Protections
-        from mudanza.protection.trial import Trials
-
-        return Trials(connections, jobs or app.jobs, Protections(app.database))
-    if kind == "reprotect":
-        from mudanza.journal.protections import Protections
-        from mudanza.protection.turning import Turning
-
-        return Turning(connections, jobs or app.jobs, Protections(app.database))
-    if kind == "set apart":
-        from mudanza.protection.homecoming import SettingApart
-
-        return SettingApart(connections, jobs or app.jobs)
-    if kind == "recovery":
-        from mudanza.operations.recovering import Recovering
-
-        return Recovering(app, connections, say, app.asked_by())
-    return mover_of(app, connections, kind, on_progress, jobs)
-
-
-def restart_of(app: App, connections: Connections, jobs: Jobs | None = None) -> Restart:
-    """Return what starts VMs of lost hosts elsewhere; ``jobs`` as for ``mover_of``."""
-    from mudanza.availability.restarting import Restart, Stores
-    from mudanza.journal.fences import Fences
-    from mudanza.journal.protections import Protections
-    from mudanza.journal.remembered import Definitions
-
-    database = app.database
-    stores = Stores(jobs or app.jobs, Fences(database), Definitions(database), Protections(database))
-    return Restart(connections, stores)
 
 
 @dataclass

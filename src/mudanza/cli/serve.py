@@ -17,9 +17,9 @@ from mudanza.cli.auditing import audited
 from mudanza.cli.balance import balancer_of, measuring
 from mudanza.cli.carrying import elsewhere_of
 from mudanza.cli.context import App, app_of
+from mudanza.cli.finishers import finisher_of
 from mudanza.cli.ha import guard_of
 from mudanza.cli.host_power import saver_of
-from mudanza.cli.moving import finisher_of
 from mudanza.cli.output import Format, say
 from mudanza.cli.watching import LineView
 from mudanza.cli.work import Errand, Parallel, ending_at_signals, forget_old

@@ -15,8 +15,9 @@ from mudanza import clock
 from mudanza.cli.context import App, app_of
 from mudanza.cli.errors import error_fields, show_error
 from mudanza.cli.exit_codes import of_several
+from mudanza.cli.finishers import restart_of
 from mudanza.cli.migrate import print_report
-from mudanza.cli.moving import Carrying, restart_of, unexpected
+from mudanza.cli.moving import Carrying, unexpected
 from mudanza.cli.options import Output
 from mudanza.cli.output import Format, say
 from mudanza.cli.watching import Overheard, View, emit, view_for
