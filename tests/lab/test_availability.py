@@ -201,6 +201,7 @@ def remembered(mudanza: Mudanza) -> dict[str, object]:
     return dict(Sightings(open_database(loaded.settings.database)).last())
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_a_host_that_is_not_needed_sleeps_and_is_woken_again(lab: Lab, tmp_path: Path) -> None:
     """Emptied, shut down from within and seen off; nobody takes it for dead; woken, and found well, it gets VMs."""

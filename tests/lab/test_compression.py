@@ -47,6 +47,7 @@ def little(lab: Lab) -> Iterator[Guest]:
         yield made
 
 
+@pytest.mark.soak
 def test_it_arrives_by_precopy_only_where_it_is_compressed(mudanza: Mudanza, little: Guest) -> None:
     def moved(to: str, *how: str) -> dict[str, Any]:
         report = mudanza("migrate", "little", "--to", to, "--max-downtime", "1s", *how, "-o", "json").report

@@ -58,11 +58,13 @@ def test_one_that_was_put_back_is_set_to_what_it_would_have_been(lab: Lab, mudan
     assert abs((then - now) / 1e9 - (time.time() - asked)) < 2
 
 
+@pytest.mark.soak
 def test_where_it_is_to_be_left_nobody_looks(lab: Lab, mudanza: Mudanza, ticking: Guest) -> None:
     report = mudanza("migrate", "ticking", "--to", "h2", "--guest-clock", "leave", "-o", "json").report
     assert (report["guest_clock"], report["clock_drift"]) == ("", None)
 
 
+@pytest.mark.soak
 def test_no_agent_and_one_that_does_not_answer_are_said_and_no_error(lab: Lab, mudanza: Mudanza) -> None:
     for devices, words in (("", "it has no guest agent"), (NO_AGENT, "its agent does not answer")):
         made = create_guest(lab, GuestSpec("quiet", memory=128 * MIB, disk=0, devices=devices), on="h1")

@@ -42,6 +42,7 @@ def left_behind(mudanza: Mudanza, guest: str) -> str:
     return job
 
 
+@pytest.mark.soak
 def test_another_process_cancels_one_of_two(lab: Lab, mudanza: Mudanza, make_guest: MakeGuest) -> None:
     unwanted, wanted = make_guest("unwanted", **BIG), make_guest("wanted")
     with slow(lab, "h1", 4 * MIB):
@@ -93,6 +94,7 @@ def test_a_watcher_sees_what_the_controller_sees(lab: Lab, mudanza: Mudanza, mak
     assert guest.states() == {"h2": "running"}
 
 
+@pytest.mark.soak
 def test_closing_touches_nothing(lab: Lab, mudanza: Mudanza, make_guest: MakeGuest) -> None:
     guest = make_guest("closed", **BIG)
     with slow(lab, "h1", MIB):

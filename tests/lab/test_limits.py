@@ -52,6 +52,7 @@ def rate_over(lab: Lab, seconds: float) -> float:
     return (sent(lab) - before) / (time.monotonic() - begun)
 
 
+@pytest.mark.soak
 def test_disks_and_memory_keep_to_the_limit_together_also_to_another_one(
     lab: Lab, mudanza: Mudanza, laden: Guest
 ) -> None:

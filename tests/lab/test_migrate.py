@@ -256,6 +256,7 @@ def test_a_paused_guest_stays_paused(lab: Lab, mudanza: Mudanza, make_guest: Mak
     guest.verify()
 
 
+@pytest.mark.soak
 def test_the_best_host_is_chosen_and_said_why(lab: Lab, mudanza: Mudanza, make_guest: MakeGuest) -> None:
     make_guest("load", on="h2")
     guest = make_guest("roaming")
@@ -264,6 +265,7 @@ def test_the_best_host_is_chosen_and_said_why(lab: Lab, mudanza: Mudanza, make_g
     assert guest.states() == {"h3": "running"}
 
 
+@pytest.mark.soak
 def test_several_at_once(lab: Lab, mudanza: Mudanza, make_guest: MakeGuest) -> None:
     guests = [make_guest(f"many{n}") for n in range(3)]
     events = mudanza("migrate", *(guest.name for guest in guests), "--to", "h2", "-o", "json").events
@@ -379,6 +381,7 @@ def test_a_disk_that_another_volume_is_built_upon_stays(lab: Lab, mudanza: Mudan
         cell.run(["rm", "-f", "--", overlay])
 
 
+@pytest.mark.soak
 def test_a_killed_controller_leaves_a_job_that_can_be_finished(
     lab: Lab, mudanza: Mudanza, make_guest: MakeGuest
 ) -> None:

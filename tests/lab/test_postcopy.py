@@ -60,6 +60,7 @@ def test_it_ends_by_postcopy_and_loses_nothing(lab: Lab, mudanza: Mudanza, hot: 
     hot.verify_memory()
 
 
+@pytest.mark.soak
 def test_what_a_client_felt_of_it_is_told_beside_the_blackout(lab: Lab, mudanza: Mudanza, hot: Guest) -> None:
     asked = ["--policy", "now", "--probe", f"tcp:{hot.address}:7000", "-o", "json"]
     report = SeatedMudanza(lab)("migrate", "hot", "--to", "h2", *asked).report

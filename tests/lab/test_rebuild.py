@@ -53,6 +53,7 @@ def adopted(by: Mudanza, vm: str) -> str:
     return str(job["id"])
 
 
+@pytest.mark.soak
 def test_a_live_move_that_went_on_without_its_controller(
     lab: Lab, lost: Mudanza, new: Mudanza, make_guest: MakeGuest
 ) -> None:

@@ -52,6 +52,7 @@ def at_home(lab: Lab, guests: list[Guest]) -> None:
         guest.verify()
 
 
+@pytest.mark.soak
 def test_maintenance_rolls_over_three_hosts_and_no_guest_notices(lab: Lab, seat: Mudanza, guests: list[Guest]) -> None:
     seen = f"virsh --connect qemu:///system list --name --state-running | grep -c roll | tee {NOTE}; true"
     dry = seat("rolling", "--command", seen, "--dry-run", "-o", "json").data
@@ -85,7 +86,6 @@ def test_a_fault_on_the_second_host_stops_it_and_it_goes_on_once_that_is_mended(
     at_home(lab, guests)
 
 
-@pytest.mark.soak
 def test_a_host_that_starts_anew_is_waited_for(lab: Lab, seat: Mudanza, guests: list[Guest]) -> None:
     [host, *_] = lab.hosts
     running = seat.start("rolling", "--hosts", host, "--command", "touch /run/ready", "--reboot", "-o", "json")

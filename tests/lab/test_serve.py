@@ -137,6 +137,7 @@ def shared(lab: Lab, mudanza: Mudanza, postgresql: Server, tmp_path: Path) -> Mu
     return Mudanza(lab, config)
 
 
+@pytest.mark.soak
 def test_another_controller_finishes_the_drain_whose_leader_was_killed(
     lab: Lab, shared: Mudanza, make_guest: MakeGuest, tmp_path: Path
 ) -> None:
