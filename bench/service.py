@@ -1,8 +1,9 @@
 """The daemon with 1,000 simulated hosts and 10,000 guests: looking at all of them, the first page, the API, memory.
 
 It answers by TLS at a port of this machine, and whoever asks has a token, as from elsewhere. The moves are asked for by
-the API and carried out from the daemon's queue. The hosts live in its process and answer at once; what they take of CPU
-is in the figures, what they take of memory is told beside it. What fails is counted, and said by what.
+the API and carried out from the daemon's queue. The hosts live in the process that works and answer at once; what they
+take of CPU is left out where a figure says so, what they take of memory is told beside it. What fails is counted, and
+said by what.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -39,6 +41,8 @@ ASKING = 20.0
 """Seconds for which is asked."""
 PICTURES = 2
 """Looks at all hosts that are measured."""
+METER_EVERY = 2.0
+"""Seconds between two looks at how much memory it takes up."""
 LIMIT = 90.0
 """Seconds that anything may take to begin."""
 CLIENTS = 100
@@ -82,10 +86,43 @@ class Served:
                 return float(json.loads(line)["spent"])
         raise RuntimeError("the daemon has ended")
 
+    def processes(self) -> list[int]:
+        """Return its processes: the one that has started the others, the one that answers, and those that work."""
+        whole = [self.process.pid]
+        with suppress(OSError):
+            whole += map(int, Path(f"/proc/{whole[0]}/task/{whole[0]}/children").read_text().split())
+        return whole
+
     def cpu(self) -> float:
-        """Return the CPU-seconds it has used."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Return the CPU-seconds they have used."""
+        return sum(map(_cpu_of, self.processes()))
+
+    def memory(self) -> int:
+        """Return what they take up, in bytes: what several have in common counts once."""
+        return sum(memory_of(str(pid), "Pss", "smaps_rollup") for pid in self.processes())
+
+
+def _cpu_of(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Meter:
+    """Looks how much memory a daemon takes up, again and again, and remembers the most."""
+
+    def __init__(self, daemon: Served) -> None:
+        self.most = 0
+        self._daemon = daemon
+        self._over = threading.Event()
+        threading.Thread(target=self._look, daemon=True).start()
+
+    def _look(self) -> None:
+        while not self._over.wait(METER_EVERY):
+            self.most = max(self.most, self._daemon.memory())
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._over.set()
 
 
 @dataclass
@@ -121,12 +158,14 @@ def measured(hosts: int, guests: int, moves: int) -> list[Figure]:
         served(Path(folder), hosts, guests, moves) as daemon,
         daemon.client() as ask,
     ):
+        meter = Meter(daemon)
         found = [
             *_tried("CPU of a look at all hosts", lambda: _refreshes(daemon, ask)),
             *_tried("the dashboard's first page", lambda: _first_page(daemon)),
             *_tried("API while guests move", lambda: _while_moving(daemon, ask, hosts, moves)),
         ]
-        mib = memory_of(str(daemon.process.pid), "VmHWM") / MIB
+        meter.stop()
+        mib = meter.most / MIB
         return [
             *found,
             Figure("memory at the most, simulated hosts too", mib, "MiB", "<= 600", mib <= 600),
@@ -235,9 +274,11 @@ def _while_moving(daemon: Served, ask: httpx.Client, hosts: int, moves: int) -> 
     began, before = time.monotonic(), daemon.cpu()
     begun = _moving(ask, hosts, moves)
     starting, cpu, simulated = time.monotonic() - began, daemon.cpu(), daemon.simulated()
+    answering = _cpu_of(daemon.processes()[1])
     sys.stderr.write(f"{begun} guests move: asking …\n")
     asked = asyncio.run(_asked(daemon))
     spent, simulated = daemon.cpu() - cpu, daemon.simulated() - simulated
+    answering = _cpu_of(daemon.processes()[1]) - answering
     load, p50, p99 = os.getloadavg()[0], asked.within(0.5), asked.within(0.99)
     ran = f"{begun}-{_under_way(ask)} jobs ran, load {load:.1f}"
     failed, (command, told) = asked.failures.total(), _command(daemon)
@@ -245,7 +286,8 @@ def _while_moving(daemon: Served, ask: httpx.Client, hosts: int, moves: int) -> 
         Figure("until all of them moved", starting, "s"),
         Figure("CPU until then", cpu - before, "s"),
         Figure("CPU while it was asked, of a second", (spent - simulated) / ASKING, "s"),
-        Figure("what the simulated hosts took of it", simulated / ASKING, "s"),
+        Figure("of that the process that answers", answering / ASKING, "s"),
+        Figure("what the simulated hosts took besides", simulated / ASKING, "s"),
         Figure("API, half of the answers within", p50 * 1000, "ms"),
         Figure(f"API, 99 of 100 within, {RATE}/s", p99 * 1000, "ms", f"<= 200; {ran}", p99 <= 0.2),
         Figure("requests that failed", failed, "", f"0; {asked.what_failed}".rstrip("; "), not failed),

@@ -7,11 +7,13 @@ Plain locks are not here: nobody waits for anything while holding one.
 
 from __future__ import annotations
 
+import os
 import threading
 import time as _time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Protocol
 
@@ -93,6 +95,69 @@ class Clock(Protocol):
         """Run a function beside its caller. It holds up neither its caller nor the end of the program."""
 
 
+MOST_IDLE = 64
+"""Threads that may wait for something to do..."""
+IDLE = 10.0
+"""... for so many seconds, and then end."""
+
+_Work = tuple[Callable[[], object], str]
+
+
+class _Threads:
+    """Threads that are used again: to start one takes longer than most of what is done in it."""
+
+    def __init__(self) -> None:
+        self._forget()
+        os.register_at_fork(after_in_child=self._forget)  # a process begins with one thread, and none of these
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[SimpleQueue[_Work]] = []
+
+    def start(self, function: Callable[[], object], name: str) -> None:
+        with self._lock:
+            waiting = self._idle.pop() if self._idle else None
+        if waiting is not None:
+            waiting.put((function, name))
+        else:
+            threading.Thread(target=self._live, args=(function, name), name=name, daemon=True).start()
+
+    def _live(self, function: Callable[[], object] | None, name: str) -> None:
+        turn: SimpleQueue[_Work] = SimpleQueue()
+        while function is not None:
+            threading.current_thread().name = name
+            try:
+                function()
+            except BaseException as error:
+                _tell_of(error)
+            del function  # what it holds is not held any longer
+            threading.current_thread().name = "idle"
+            function, name = self._next(turn)
+
+    def _next(self, turn: SimpleQueue[_Work]) -> _Work | tuple[None, str]:
+        with self._lock:
+            if len(self._idle) >= MOST_IDLE:
+                return None, ""
+            self._idle.append(turn)
+        try:
+            return turn.get(timeout=IDLE)
+        except Empty:
+            with self._lock:
+                if turn in self._idle:
+                    self._idle.remove(turn)
+                    return None, ""
+            return turn.get()  # somebody has just found it
+
+
+def _tell_of(error: BaseException) -> None:
+    """Tell of what has ended a thread's work, as Python does where it ends the thread."""
+    told = (type(error), error, error.__traceback__, threading.current_thread())
+    threading.excepthook(threading.ExceptHookArgs(told))
+
+
+_threads = _Threads()
+
+
 class _MachineClock:
     monotonic = staticmethod(_time.monotonic)
     time = staticmethod(_time.time)
@@ -105,7 +170,7 @@ class _MachineClock:
         return threading.Condition()
 
     def start_thread(self, function: Callable[[], object], name: str) -> None:
-        threading.Thread(target=function, name=name, daemon=True).start()
+        _threads.start(function, name)
 
 
 _current: Clock = _MachineClock()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -151,21 +152,66 @@ def test_another_controller_finishes_the_drain_whose_leader_was_killed(
         with slow(lab, "h1", 8 * MIB):
             shared("drain", "h1", "--detach", "--cannot-go-live", "refuse", "--out", "1")
             await_true(lambda: state_of_jobs(asking_one) == {"transferring"}, "a VM is on its way", limit=ENOUGH)
-            leader = int(asking_one.get("/plans/1").json()["owner"].split(":")[1])
+            leader = daemon_of(asking_one.get("/plans/1").json()["owner"])
             left = clients[next(pid for pid in clients if pid != leader)]
             daemons[leader].send(signal.SIGKILL)
             daemons[leader].end(-signal.SIGKILL)
         await_true(lambda: left.get("/plans/1").json()["ended_at"] is not None, "it is done", limit=2 * ENOUGH)
         run = left.get("/plans/1").json()
+        heir = daemon_of(run["owner"])
         jobs = left.get("/jobs").json()["jobs"]
     assert (run["state"], run["exit_code"]) == ("done", 0), run
-    assert int(run["owner"].split(":")[1]) != leader
+    assert heir in daemons.keys() - {leader}
     assert sorted(job["vm_name"] for job in jobs) == ["shared0", "shared1", "shared2"], "each VM is moved once"
     assert {job["state"] for job in jobs} == {"done"}
     for guest in guests:
         (place,) = guest.states()
         assert place != "h1"
         guest.await_answer()
+
+
+def daemon_of(owner: str) -> int:
+    """Return the daemon that the process belongs to which carries something out."""
+    process = int(owner.split(":")[1])
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def processes_of(daemon: Running) -> list[int]:
+    """Return its process that answers, and the one that works."""
+    children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text()
+    return [int(process) for process in children.split()]
+
+
+def test_a_move_whose_process_was_killed_is_finished_by_the_one_in_its_place(
+    lab: Lab, mudanza: Mudanza, make_guest: MakeGuest, tmp_path: Path
+) -> None:
+    guest = make_guest("taken-up", memory=256 * MIB, working_set=96 * MIB)
+    place = tmp_path / "mudanza.sock"
+    with serving(mudanza, place) as (running, client):
+        await_true(lambda: client.get(f"/vms/{guest.uuid}").status_code == 200, "the VM is seen")
+        with slow(lab, "h1", 8 * MIB):
+            job = client.post(f"/vms/{guest.uuid}/moves", json={"to": "h2"}).json()["id"]
+            story(client, job, until="transferring")
+            answering, working = processes_of(running)
+            os.kill(working, signal.SIGKILL)
+            assert client.get(f"/jobs/{job}").json()["state"] == "transferring", "it is answered all the while"
+            await_true(lambda: len(processes_of(running)) == 2, "another one works")
+            assert processes_of(running)[0] == answering
+            os.kill(answering, signal.SIGKILL)
+            # Whoever asks now is answered by the next one.
+            with httpx.Client(transport=httpx.HTTPTransport(uds=str(place)), timeout=ENOUGH) as anew:
+                assert anew.get(f"http://local/api/v1/jobs/{job}").is_success
+        expire_leases(mudanza)
+        with httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(place)), base_url="http://local/api/v1", timeout=ENOUGH
+        ) as anew:
+            ended = story(anew, job, until="done")[-1]
+        assert ended["report"]["target"] == "h2"
+        assert [event["state"] for event in ended["events"]].count("taken over") == 1
+        running.send(signal.SIGTERM)
+        running.end(0)
+    assert guest.states() == {"h2": "running"}
+    guest.await_answer()
 
 
 def state_of_jobs(client: httpx.Client) -> set[str]:

@@ -48,6 +48,10 @@ class App:
         self.keeps: Callable[[], Known | None] = lambda: None
         """Tells the newest picture of all hosts, where this program keeps one."""
 
+    def anew(self) -> App:
+        """Return one for a process of its own: by the same settings, and nothing is open yet."""
+        return App(self._config, debug=self.debug, server=self.server)
+
     @cached_property
     def loaded(self) -> Loaded:
         """The settings. Raises UsageError."""

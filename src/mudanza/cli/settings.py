@@ -204,6 +204,8 @@ class Service(BaseModel):
     """PEM files, for `listen`."""
     refresh: Seconds = 10.0
     """Between two looks at all hosts."""
+    workers: Annotated[int, Field(ge=1, le=16)] = 1
+    """Processes that work on the queue, and share what --parallel allows, beside the one that answers."""
 
 
 _ISSUER = r"^(https://[^@\s?#]+|http://(localhost|127\.0\.0\.1)(:\d+)?(/[^@\s?#]*)?)?$"

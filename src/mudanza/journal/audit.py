@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from mudanza.journal.database import Database, now, transaction
+from mudanza.journal.database import Database, now, reading, transaction
 from mudanza.journal.errors import JournalLostError
 from mudanza.journal.requests import Request, earlier_of, keep_request
 from mudanza.journal.schema import audit
@@ -58,7 +58,7 @@ class Audit:
                     keep_request(connection, request, number)
                 return number, True
         except IntegrityError:
-            with transaction(self._engine) as connection:  # the same request, come twice at one instant
+            with reading(self._engine) as connection:  # the same request, come twice at one instant
                 if request is not None and (earlier := earlier_of(connection, request)) is not None:
                     return earlier, False
             raise
@@ -73,7 +73,7 @@ class Audit:
 
     def since(self, seconds: float | None) -> tuple[Asked, ...]:
         """Return what was asked for in the last ``seconds``, the oldest first; None: all there is."""
-        with transaction(self._engine) as connection:
+        with reading(self._engine) as connection:
             recent = select(audit).order_by(audit.c.id)
             if seconds is not None:
                 recent = recent.where(audit.c.at >= now(connection) - seconds)
@@ -83,7 +83,7 @@ class Audit:
 
     def get(self, n: int) -> Asked | None:
         """Return what was asked for under a number; None: nothing was."""
-        with transaction(self._engine) as connection:
+        with reading(self._engine) as connection:
             rows = connection.execute(select(audit).where((audit.c.id == n) | (audit.c.ends == n))).all()
         begun = next((row for row in rows if row.ends is None), None)
         return _asked(begun, next((row for row in rows if row.ends == n), None)) if begun is not None else None

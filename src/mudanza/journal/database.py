@@ -225,6 +225,6 @@ def now(connection: Connection) -> ColumnElement[float]:
 def clock_offset(engine: Database) -> float:
     """Return the database's clock minus this machine's, in seconds, less half the time that asking took."""
     begun = clock.time()
-    with transaction(engine) as connection:
+    with reading(engine) as connection:
         theirs = float(connection.scalar(select(now(connection))) or 0.0)
     return theirs - (begun + clock.time()) / 2

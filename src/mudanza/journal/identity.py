@@ -9,7 +9,7 @@ import uuid
 
 from sqlalchemy import Engine, select
 
-from mudanza.journal.database import transaction
+from mudanza.journal.database import reading
 from mudanza.journal.schema import identity
 
 
@@ -20,5 +20,5 @@ def new_owner() -> str:
 
 def journal_id(engine: Engine) -> str:
     """Return the random id that the journal was given when it was made."""
-    with transaction(engine) as connection:
+    with reading(engine) as connection:
         return str(connection.execute(select(identity.c.journal)).scalar_one())

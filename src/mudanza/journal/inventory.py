@@ -90,7 +90,7 @@ class Inventory:
     def rules(self) -> Rules:
         """Return what the operator wants of places; as usual where nothing was said. Raises UsageError for rules that
         this program does not know."""
-        with transaction(self._engine) as connection:
+        with reading(self._engine) as connection:
             found = connection.scalar(select(rules.c.wanted).where(rules.c.id == 1))
         return rules_from_data(json.loads(found)) if found else Rules()
 
@@ -105,7 +105,7 @@ class Inventory:
 
     def tls_between(self, source: str, target: str) -> Probe:
         """Return whether encrypted migration worked when last tried between two hosts."""
-        with transaction(self._engine) as connection:
+        with reading(self._engine) as connection:
             row = connection.execute(select(pair).where(pair.c.source == source, pair.c.target == target)).first()
         return Probe(Answer(row.tls), row.detail) if row else Probe()
 
@@ -121,7 +121,7 @@ class Inventory:
     def link_between(self, source: str, target: str) -> MeasuredLink | None:
         """Return what got across between two hosts when that was last measured; None: it never was."""
         there = (measured_link.c.source == source) & (measured_link.c.target == target)
-        with transaction(self._engine) as connection:
+        with reading(self._engine) as connection:
             row = connection.execute(select(measured_link).where(there)).first()
             instant = connection.scalar(select(now(connection))) or 0.0
         return MeasuredLink(row.one, row.several, row.connections, max(instant - row.measured_at, 0.0)) if row else None

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Engine, Row, Table, delete, exists, insert, select, update
+from sqlalchemy import Column, ColumnElement, Connection, Engine, Row, Table, delete, exists, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from mudanza import __version__, clock
 from mudanza.journal.database import now, reading, transaction
 from mudanza.journal.errors import JournalLostError, LeaseLostError
+from mudanza.journal.filtering import ABANDONED, Filter, conditions
 from mudanza.journal.handle import LEASE, LONG_LOOK, LONGEST_CALL, JobHandle, as_text, tell
 from mudanza.journal.identity import journal_id, new_owner
 from mudanza.journal.job import NEEDS_PERSON, QUEUED, Event, Job, NewJob, Step
@@ -25,6 +25,7 @@ from mudanza.model.errors import BlockedError, UsageError
 from mudanza.model.units import format_duration
 
 __all__ = [
+    "ABANDONED",
     "LEASE",
     "LONGEST_CALL",
     "LONG_LOOK",
@@ -46,22 +47,6 @@ ADOPTED = "adopted"
 """The state of a job that another journal began, and that was lost with it."""
 REOPENED = "opened again"
 """What is told of a job that had ended, and is worked on once more."""
-ABANDONED = "abandoned"
-UNFINISHED = "unfinished"
-"""Words that choose jobs besides the states that they are in."""
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which jobs are meant. ``since``: seconds before now in which they began."""
-
-    vm: str | None = None
-    """Name or UUID."""
-    state: str | None = None
-    """A job's state, or one of the words ABANDONED and UNFINISHED."""
-    since: float | None = None
-    below: int | None = None
-    """Only those with lower numbers."""
 
 
 class Jobs:
@@ -125,7 +110,7 @@ class Jobs:
                 if request is not None:
                     keep_request(connection, request, key)
         except IntegrityError:
-            with transaction(self._engine) as connection:  # the same request, come twice at one instant
+            with reading(self._engine) as connection:  # the same request, come twice at one instant
                 if request is not None and (earlier := earlier_of(connection, request)) is not None:
                     return earlier
             raise self._busy(new) from None
@@ -252,6 +237,20 @@ class Jobs:
         found = self._read(job.c.id == job_id)
         return found[0] if found else None
 
+    def mark(self, job_id: int) -> str | None:
+        """Return what is another word whenever something was written of a job, by the same small question however long
+        its story is; None when there is none of that number."""
+        told = select(func.count()).select_from(event).where(event.c.job == job_id).scalar_subquery()
+        steps = select(func.count(), func.count(step.c.outcome)).where(step.c.job == job_id)
+        query = select(job.c.state, job.c.cancel_asked_by, told.label("told")).where(job.c.id == job_id)
+        with reading(self._engine) as connection:
+            row = connection.execute(query).first()
+            begun, done = connection.execute(steps).one()
+        if row is None:
+            return None
+        asked = "c" if row.cancel_asked_by else ""
+        return f"{row.told}.{begun}.{done}.{row.state.replace(' ', '-')}{asked}"
+
     def unfinished_of(self, vm_uuid: str) -> Job | None:
         """Return the unfinished job of a VM, None if it has none."""
         found = self._read(job.c.vm_uuid == vm_uuid, job.c.ended_at.is_(None))
@@ -276,7 +275,7 @@ class Jobs:
         wanted = wanted or Filter()
         with reading(self._engine) as connection:
             instant = connection.scalar(select(now(connection))) or 0.0
-        return self._read(*_conditions(wanted, instant), limit=limit, brief=brief)
+        return self._read(*conditions(wanted, instant), limit=limit, brief=brief)
 
     def _read(self, *conditions: ColumnElement[bool], limit: int | None = None, brief: bool = False) -> tuple[Job, ...]:
         """Return jobs with their steps and events, the newest first; ``brief``: without these."""
@@ -330,21 +329,6 @@ def if_left(found: Sequence[Job]) -> Job | None:
     """Return the first of these jobs, if it has ended and left something at its target; else None."""
     newest = found[0] if found else None
     return newest if newest and newest.ended_at is not None and newest.report.get("left") else None
-
-
-def _conditions(wanted: Filter, instant: float) -> Iterable[ColumnElement[bool]]:
-    if wanted.vm is not None:
-        yield (job.c.vm_name == wanted.vm) | (job.c.vm_uuid == wanted.vm)
-    if wanted.below is not None:
-        yield job.c.id < wanted.below
-    if wanted.since is not None:
-        yield job.c.started_at >= instant - wanted.since
-    if wanted.state == UNFINISHED:
-        yield job.c.ended_at.is_(None)
-    elif wanted.state == ABANDONED:
-        yield job.c.ended_at.is_(None) & (job.c.lease_until < instant) & job.c.state.not_in((QUEUED, NEEDS_PERSON))
-    elif wanted.state is not None:
-        yield job.c.state == wanted.state
 
 
 def unfinished_at(connection: Connection, host: str) -> tuple[Job, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, delete, func, insert, select
 
 from mudanza.journal.database import Database, now, transaction
+from mudanza.journal.database import reading as reading_only
 from mudanza.journal.folding import count_of, fold, values_of
 from mudanza.journal.schema import reading
 from mudanza.model.counters import HostReading, Reading
@@ -54,7 +55,7 @@ class LoadKeeper:
     def loads(self, window: float) -> Loads:
         """Return how busy everybody was within so many seconds until now. Raises JournalLostError."""
         columns = [column for column in reading.c if column is not reading.c.id]
-        with transaction(self._engine) as connection:
+        with reading_only(self._engine) as connection:
             instant = connection.scalar(select(now(connection))) or 0.0
             recent = reading.c.at.between(instant - window, instant + AHEAD)
             rows = connection.execute(select(*columns).where(recent).order_by(reading.c.at, reading.c.id)).all()
@@ -68,7 +69,7 @@ class LoadKeeper:
 
     def names(self, window: float) -> dict[str, tuple[str, str]]:
         """Return, by UUID, the name of each VM of which there is a reading, and where it was last."""
-        with transaction(self._engine) as connection:
+        with reading_only(self._engine) as connection:
             instant = connection.scalar(select(now(connection))) or 0.0
             recent = (reading.c.kind == VM) & (reading.c.at >= instant - window)
             last = select(reading.c.subject, func.max(reading.c.at).label("at")).where(recent)
@@ -94,13 +95,13 @@ class LoadKeeper:
         return gone
 
     def _first_to_fold(self, wide: float, until: float) -> float | None:
-        with transaction(self._engine) as connection:
+        with reading_only(self._engine) as connection:
             first = connection.scalar(select(func.min(reading.c.at)).where(_finer_than(wide), reading.c.at < until))
         return None if first is None else first // wide * wide
 
     def _fold_span(self, start: float, wide: float) -> int:
         within = _finer_than(wide) & (reading.c.at >= start) & (reading.c.at < start + wide)
-        with transaction(self._engine) as connection:
+        with reading_only(self._engine) as connection:
             rows = connection.execute(select(reading).where(within).order_by(reading.c.at, reading.c.id)).all()
         groups: dict[tuple[str, str, str], list[Row[Any]]] = defaultdict(list)
         for row in rows:

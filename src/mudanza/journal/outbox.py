@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, update
 
-from mudanza.journal.database import now, transaction
+from mudanza.journal.database import now, reading, transaction
 from mudanza.journal.duty import Duty, DutyHandle
 from mudanza.journal.happenings import write_down
 from mudanza.journal.schema import delivery, happening
@@ -40,7 +40,7 @@ class Outbox:
     def last_about(self, kinds: Iterable[Kind]) -> dict[str, Kind]:
         """Return, by subject, the last of these kinds that was written down of it."""
         wanted = [kind.value for kind in kinds]
-        with transaction(self._engine) as connection:
+        with reading(self._engine) as connection:
             newest = select(func.max(happening.c.id)).where(happening.c.kind.in_(wanted)).group_by(happening.c.subject)
             rows = connection.execute(select(happening).where(happening.c.id.in_(newest))).all()
         return {row.subject: Kind(row.kind) for row in rows}
@@ -104,7 +104,7 @@ class Outbox:
         return self._read(*wanted, limit=limit)
 
     def _read(self, *conditions: Any, limit: int | None = None) -> tuple[Delivery, ...]:
-        with transaction(self._engine) as connection:
+        with reading(self._engine) as connection:
             columns = (delivery, happening, (delivery.c.next_at - now(connection)).label("due_in"))
             query = select(*columns).join(happening, happening.c.id == delivery.c.happening).where(*conditions)
             rows = connection.execute(query.order_by(delivery.c.id.desc()).limit(limit)).all()

@@ -89,7 +89,7 @@ class Plans:
 
     def earlier(self, request: Request) -> int | None:
         """Return the plan that was made when a request came first; None: it was not. Raises UsageError as above."""
-        with transaction(self._engine) as connection:
+        with reading(self._engine) as connection:
             return earlier_of(connection, request)
 
     def propose(

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from mudanza.journal.database import now, transaction
+from mudanza.journal.database import now, reading, transaction
 from mudanza.journal.schema import protection, restore_point, trial
 from mudanza.journal.secrets import without_secrets
 from mudanza.model.errors import BlockedError, UsageError
@@ -38,17 +38,17 @@ class Protections:
 
     def all(self) -> tuple[Protection, ...]:
         """Return every protection, by the VMs' names."""
-        with transaction(self._engine) as connection:
+        with reading(self._engine) as connection:
             return _read(connection, protection.c.id.is_not(None))
 
     def group(self, name: str) -> tuple[Protection, ...]:
         """Return the members of a consistency group, by the VMs' names."""
-        with transaction(self._engine) as connection:
+        with reading(self._engine) as connection:
             return _read(connection, protection.c.group == name)
 
     def of(self, vm: str) -> Protection:
         """Return a VM's protection, by name or UUID. Raises UsageError where not exactly one is meant."""
-        with transaction(self._engine) as connection:
+        with reading(self._engine) as connection:
             found = _read(connection, (protection.c.vm_uuid == vm) | (protection.c.vm_name == vm))
         if len(found) != 1:
             why = "is not protected" if not found else "is a name that several protected VMs have"
@@ -65,7 +65,7 @@ class Protections:
 
     def instant(self) -> float:
         """Return what the database's clock shows."""
-        with transaction(self._engine) as connection:
+        with reading(self._engine) as connection:
             return float(connection.scalar(select(now(connection))) or 0.0)
 
     def change(self, number: int, **values: Any) -> None:
@@ -154,7 +154,7 @@ class Protections:
 
     def find(self, vm_uuid: str) -> Protection | None:
         """Return a VM's protection; None: it is not protected."""
-        with transaction(self._engine) as connection:
+        with reading(self._engine) as connection:
             found = _read(connection, protection.c.vm_uuid == vm_uuid)
         return found[0] if found else None
 

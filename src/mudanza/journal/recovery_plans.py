@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine, delete, insert, select
 
-from mudanza.journal.database import now, transaction
+from mudanza.journal.database import now, reading, transaction
 from mudanza.journal.schema import recovery_plan
 from mudanza.model.errors import UsageError
 
@@ -37,7 +37,7 @@ class RecoveryPlans:
 
     def all(self) -> tuple[Kept, ...]:
         """Return every plan, by name."""
-        with transaction(self._engine) as connection:
+        with reading(self._engine) as connection:
             rows = connection.execute(select(recovery_plan).order_by(recovery_plan.c.name)).all()
         return tuple(Kept(row.name, row.text, row.made_by, row.made_at) for row in rows)
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import fields
+from functools import cache
 from typing import Any
 
 from sqlalchemy import delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from mudanza.journal.database import Database, now, transaction
+from mudanza.journal.database import Database, now, reading, transaction
 from mudanza.journal.fences import void_proofs
 from mudanza.journal.remembered import Definitions
 from mudanza.journal.schema import sighting
 from mudanza.model.cluster import Cluster
+from mudanza.model.host import Host
 from mudanza.model.sighting import Sighting
 from mudanza.model.vm import Vm
 
@@ -38,7 +40,7 @@ class Sightings:
         there = defaultdict[str, list[Vm]](list)
         for vm in cluster.vms:
             there[vm.host].append(vm)
-        seen = {host.name: _text(asdict(host), there[host.name]) for host in cluster.hosts if host.seen}
+        seen = {host.name: _text(host, there[host.name]) for host in cluster.hosts if host.seen}
         gone = sighting.c.host.not_in([host.name for host in cluster.hosts if not host.seen])
         changed = self._definitions.changed(cluster)
         try:
@@ -60,7 +62,7 @@ class Sightings:
         from pydantic import TypeAdapter, ValidationError
 
         reader = TypeAdapter(Sighting)
-        with transaction(self._engine) as connection:
+        with reading(self._engine) as connection:
             rows = connection.execute(select(sighting)).all()
         found = {}
         for row in rows:
@@ -71,7 +73,22 @@ class Sightings:
         return found
 
 
-def _text(host: dict[str, Any], vms: Sequence[Vm]) -> str:
+def _text(host: Host, vms: Sequence[Vm]) -> str:
     """As JSON; without definitions, for these have passwords in them."""
-    bare = [replace(vm, xml=_NO_DEFINITION, inactive_xml=vm.inactive_xml and _NO_DEFINITION) for vm in vms]
-    return json.dumps({"host": host, "vms": [asdict(vm) for vm in bare]}, default=sorted)
+    return json.dumps({"host": host, "vms": vms}, default=_fields)
+
+
+def _fields(value: Any) -> Any:
+    """Return what JSON knows of a model object, one level of it: the encoder asks for the next one itself, which takes
+    a fifth of the time that a copy of the whole does."""
+    if isinstance(value, frozenset):
+        return sorted(value)
+    told = {name: getattr(value, name) for name in _names(type(value))}
+    if isinstance(value, Vm):
+        told |= {"xml": _NO_DEFINITION, "inactive_xml": value.inactive_xml and _NO_DEFINITION}
+    return told
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))

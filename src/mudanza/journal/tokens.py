@@ -87,7 +87,7 @@ class Tokens:
 
     def all(self) -> tuple[Token, ...]:
         """Return every token that ever was, by name."""
-        with transaction(self._engine) as connection:
+        with reading(self._engine) as connection:
             rows = connection.execute(select(token, now(connection).label("read_at")).order_by(token.c.name)).all()
         return tuple(map(_token, rows))
 

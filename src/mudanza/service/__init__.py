@@ -1,1 +1,1 @@
-"""The daemon: one process that does the work, keeps balance, and answers by HTTP."""
+"""The daemon: processes that do the work, keep balance, and answer by HTTP."""

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import fields
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -34,6 +35,8 @@ LOOK_EVERY = 0.5
 """Seconds between two looks at a job that somebody watches."""
 UNREAD = frozenset({"steps", "events"})
 """Fields that jobs of a list are told without."""
+AS_WRITTEN = frozenset({"asked", "report"})
+"""Fields that were JSON in the journal, and are told as they are."""
 router = APIRouter(prefix="/api/v1", responses=PROBLEMS)
 
 
@@ -85,7 +88,8 @@ def jobs(
 
 
 def _told(job: Job, left_out: frozenset[str]) -> Mapping[str, Any]:
-    return {name: value for name, value in plain(job).items() if name not in left_out}
+    names = (field.name for field in fields(job) if field.name not in left_out)
+    return {name: getattr(job, name) if name in AS_WRITTEN else plain(getattr(job, name)) for name in names}
 
 
 @router.get("/jobs/{number}", response_model=Any, tags=["jobs"])
@@ -197,20 +201,19 @@ async def _story(
     desk: Desk, number: int, seen: str | None, may_still: Callable[[], bool]
 ) -> AsyncIterator[ServerSentEvent]:
     """Yield what is new until the job has ended, whoever listens may not any more, or the daemon is about to end."""
+
+    def news() -> tuple[str | None, Job | None]:
+        """Return the job's mark, and the job, where something was written of it; None: it was forgotten."""
+        mark = desk.jobs.mark(number)
+        return mark, desk.jobs.find(number) if mark != seen or is_first else None
+
+    is_first = True
     while await asyncio.to_thread(may_still):
-        found = await asyncio.to_thread(desk.jobs.get, number)
-        state = _mark(found)
-        if state != seen:
+        mark, found = await asyncio.to_thread(news)
+        if found is not None and mark != seen:
             text = json.dumps(plain(found), ensure_ascii=False)
-            yield ServerSentEvent(text, event="ended" if found.ended_at else "job", id=state)
-            seen = state
-        if found.ended_at is not None:
+            yield ServerSentEvent(text, event="ended" if found.ended_at else "job", id=mark)
+        if mark is None or (found is not None and found.ended_at is not None):
             return
+        seen, is_first = mark, False
         await asyncio.sleep(LOOK_EVERY)
-
-
-def _mark(job: Job) -> str:
-    """Return what differs whenever something was written of a job."""
-    done = sum(step.outcome is not None for step in job.steps)
-    asked = "c" if job.cancel_asked_by else ""
-    return f"{len(job.events)}.{len(job.steps)}.{done}.{job.state.replace(' ', '-')}{asked}"

@@ -15,7 +15,7 @@ from mudanza.hypervisor.events import Listener
 from mudanza.hypervisor.reading.cluster import read_cluster
 from mudanza.journal.errors import JournalLostError
 from mudanza.model.cluster import Cluster, Known
-from mudanza.model.host import HostEntry
+from mudanza.model.host import Host, HostEntry
 from mudanza.model.plain import plain
 from mudanza.model.vm import Vm
 
@@ -44,7 +44,7 @@ class Picture:
     begun: float = float("-inf")
     """The monotonic time when it began to be taken."""
 
-    _texts: dict[int, str] = field(default_factory=dict, repr=False)
+    _texts: dict[int, tuple[Vm | Host, str]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def in_order(self) -> tuple[Vm, ...]:
@@ -73,12 +73,13 @@ class Picture:
         _ = self.places, self.by_host, self.by_name
         return self
 
-    def told(self, vm: Vm) -> str:
-        """Return one of its VMs as JSON; what is asked for again is not made anew."""
-        found = self._texts.get(id(vm))
+    def told(self, item: Vm | Host) -> str:
+        """Return one of its VMs or hosts as JSON; what is asked for again is not made anew."""
+        found = self._texts.get(id(item))
         if found is None:
-            found = self._texts[id(vm)] = json.dumps(plain(vm), ensure_ascii=False, separators=(",", ":"))
-        return found
+            text = json.dumps(plain(item), ensure_ascii=False, separators=(",", ":"))
+            found = self._texts[id(item)] = (item, text)  # held: else another one might get its number
+        return found[1]
 
 
 def _grouped(keyed: Iterable[tuple[str, Vm]]) -> Mapping[str, tuple[Vm, ...]]:

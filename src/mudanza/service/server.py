@@ -15,6 +15,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
+from mudanza import clock
 from mudanza.model.errors import UsageError
 from mudanza.service.access import LOCAL
 from mudanza.service.api import MOST_BODY, MOST_HEADERS
@@ -25,6 +26,10 @@ MOST_CONNECTIONS = 200
 """From elsewhere, at one time; who comes beyond is told to come again."""
 END_LIMIT = 5
 """Seconds that answers under way may take when it is to end."""
+GONE_WITHIN = 1.0
+"""Seconds that processes of a daemon that was killed may take to be gone from its socket..."""
+LOOK_EVERY = 0.1
+"""... which is looked at so often."""
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -86,18 +91,20 @@ class Server:
 class LocalServer(Server):
     """Serves at a path of this machine."""
 
-    def __init__(self, app: ASGIApp, path: Path) -> None:
+    def __init__(self, app: ASGIApp, path: Path, listening: socket.socket | None = None) -> None:
+        """``listening``: as somebody else has it listen at that path already, and takes the path away."""
         super().__init__(app, http=LocalProtocol)
         self._path = path
+        self._listening = listening
 
     def start(self) -> None:
         """Begin to answer. Raises UsageError where the path cannot be used."""
-        self._begin(_listen(self._path))
+        self._begin(self._listening or listen_at_path(self._path))
 
     def stop(self) -> None:
         """End, once what is being answered is answered, and take the socket away."""
         super().stop()
-        if self._socket is not None:
+        if self._socket is not None and self._listening is None:
             with suppress(OSError):
                 self._path.unlink()
 
@@ -105,8 +112,10 @@ class LocalServer(Server):
 class NetworkServer(Server):
     """Serves by TLS at an address of the network, for those who have a token."""
 
-    def __init__(self, app: ASGIApp, address: str, certificate: Path, key: Path) -> None:
-        """``address``: HOST:PORT, [IPV6]:PORT or, for all addresses, :PORT; the files are PEM."""
+    def __init__(
+        self, app: ASGIApp, address: str, certificate: Path, key: Path, listening: socket.socket | None = None
+    ) -> None:
+        """``address``: see ``listen_at``; the files are PEM; ``listening``: as somebody has it listen there already."""
         super().__init__(
             app,
             http=Patience,
@@ -116,6 +125,7 @@ class NetworkServer(Server):
             h11_max_incomplete_event_size=MOST_HEADERS,
         )
         self._address = address
+        self._listening = listening
         self.port = 0
         """Where it listens, once it does."""
 
@@ -128,12 +138,7 @@ class NetworkServer(Server):
                 f"the certificate or the key of the service cannot be used: {error}",
                 remedy="see service.certificate and service.key of the settings: PEM files that the daemon may read",
             ) from error
-        try:
-            listening = _listen_at(self._address)
-        except (OSError, ValueError, OverflowError) as error:
-            raise UsageError(
-                f"{self._address!r} cannot be listened at: {error}", remedy="write HOST:PORT, such as 10.0.0.5:8443"
-            ) from error
+        listening = self._listening or listen_at(self._address)
         self.port = int(listening.getsockname()[1])
         self._begin(listening)
 
@@ -146,15 +151,22 @@ class _Quiet(uvicorn.Server):
         return nullcontext()
 
 
-def _listen_at(address: str) -> socket.socket:
+def listen_at(address: str) -> socket.socket:
+    """Listen at HOST:PORT, [IPV6]:PORT or, for all addresses, :PORT. Raises UsageError where that cannot be."""
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     everywhere = not host
     family = socket.AF_INET6 if everywhere or ":" in host else socket.AF_INET
-    return socket.create_server((host, int(port)), family=family, dualstack_ipv6=everywhere)
+    try:
+        return socket.create_server((host, int(port)), family=family, dualstack_ipv6=everywhere)
+    except (OSError, ValueError, OverflowError) as error:
+        raise UsageError(
+            f"{address!r} cannot be listened at: {error}", remedy="write HOST:PORT, such as 10.0.0.5:8443"
+        ) from error
 
 
-def _listen(path: Path) -> socket.socket:
+def listen_at_path(path: Path) -> socket.socket:
+    """Listen at a path of this machine, for its user alone. Raises UsageError where that cannot be, or somebody does."""
     if path.exists():
         if _answers(path):
             raise UsageError(f"somebody answers at {path} already", remedy="stop that one, or name another --socket")
@@ -174,6 +186,16 @@ def _listen(path: Path) -> socket.socket:
 
 
 def _answers(path: Path) -> bool:
+    """Whether somebody does; one that was killed may take a moment to be gone."""
+    until = clock.monotonic() + GONE_WITHIN
+    while _accepts(path):
+        if clock.monotonic() >= until:
+            return True
+        clock.sleep(LOOK_EVERY)
+    return False
+
+
+def _accepts(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
         trial.settimeout(1.0)
         return trial.connect_ex(str(path)) == 0

@@ -1,0 +1,99 @@
+"""What is told of a picture to who knows the one before it: what has changed, and nothing else. Pure.
+
+Of most VMs a figure or two have changed since the last look. To send all of ten thousand again, and to read it, would
+take as long as looking at them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from typing import Any, TypeVar
+
+from mudanza.model.cluster import Cluster
+from mudanza.model.host import Host
+from mudanza.model.vm import Vm
+
+Item = TypeVar("Item")
+NOBODY = Cluster((), ())
+"""What somebody knows who was told nothing yet."""
+UNTOLD = "<domain/>"
+"""What is told in place of a definition: these are most of a picture's bytes, and who works on a VM reads them anew."""
+_DEFINITIONS = frozenset({"xml", "inactive_xml"})
+
+Entry = int | tuple[int, Mapping[str, Any]] | Any
+"""One that is as it was before, by its place there; or with these fields changed; or one that is new, as a whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """The difference between two clusters; definitions are left out."""
+
+    hosts: Sequence[Entry]
+    vms: Sequence[Entry]
+
+
+def packed(before: Cluster, after: Cluster) -> Parcel:
+    """Return what is to be told of a cluster to who was told of the one before."""
+    return Parcel(
+        list(_packed(before.hosts, after.hosts, lambda host: host.name, lambda host: host)),
+        list(_packed(before.vms, after.vms, lambda vm: (vm.host, vm.uuid), without_definitions)),
+    )
+
+
+def unpacked(before: Cluster, parcel: Parcel) -> Cluster:
+    """Return the cluster that was told of, by what it was before; its VMs are without their definitions."""
+    hosts: tuple[Host, ...] = tuple(_unpacked(before.hosts, parcel.hosts))
+    vms: tuple[Vm, ...] = tuple(_unpacked(before.vms, parcel.vms))
+    return Cluster(hosts, vms)
+
+
+def without_definitions(vm: Vm) -> Vm:
+    """Return a VM without its definitions; whether it has one for its next start is told."""
+    return replace(vm, **{name: _told(vm, name) for name in _DEFINITIONS})
+
+
+def _packed(
+    before: Sequence[Item], after: Iterable[Item], key: Callable[[Item], object], bare: Callable[[Item], Item]
+) -> Iterable[Entry]:
+    places = {key(item): place for place, item in enumerate(before)}
+    for item in after:
+        place = places.get(key(item))
+        if place is None:
+            yield bare(item)
+        elif before[place] is item:
+            yield place
+        else:
+            changes = _changes(before[place], item)
+            yield (place, changes) if changes else place
+
+
+def _changes(before: Any, after: Any) -> dict[str, Any]:
+    found = {}
+    for name in _names(type(after)):
+        old, new = _told(before, name), _told(after, name)
+        if old is not new and old != new:
+            found[name] = new
+    return found
+
+
+def _told(item: Any, name: str) -> Any:
+    value = getattr(item, name)
+    return UNTOLD if name in _DEFINITIONS and value is not None else value
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
+def _unpacked(before: Sequence[Any], entries: Iterable[Entry]) -> Iterable[Any]:
+    for entry in entries:
+        if isinstance(entry, int):
+            yield before[entry]
+        elif isinstance(entry, tuple):
+            place, changes = entry
+            yield replace(before[place], **changes)
+        else:
+            yield entry
