@@ -96,7 +96,12 @@ def test_of_one_that_is_gone_no_move_is_heard_and_its_picture_grows_old() -> Non
         os._exit(0)
     moves: list[tuple[int, str, Progress | None]] = []
     asking = Subscriber(address, lambda *move: moves.append(move))
-    await_true(lambda: (asking.ask(), bool(moves))[-1], "it is told")
+
+    def is_told() -> bool:
+        asking.ask()
+        return bool(moves)
+
+    await_true(is_told, "it is told")
     known = asking.newest
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)

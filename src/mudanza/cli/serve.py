@@ -66,7 +66,7 @@ def serve(context: typer.Context, socket: Socket = None, balance: Balance = True
 
 @contextmanager
 def listening(app: App, path: Path | None) -> Iterator[Doors]:
-    """Listen at the local socket, and at an address if the settings name one. Raises UsageError where that cannot be."""
+    """Listen at the local socket, and at an address if the settings name one. Raises UsageError where it cannot."""
     from mudanza.cli.serving import Doors
     from mudanza.service.server import listen_at, listen_at_path
 

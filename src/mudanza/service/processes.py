@@ -1,4 +1,4 @@
-"""The daemon's processes: one that answers, some that work, and this one, which starts them, and starts again what dies.
+"""The daemon's processes: one that answers, some that work, and this one, which starts them, and again what dies.
 
 Python computes in one thread of a process at a time: what works on a hundred moves, or looks at a thousand hosts, would
 have whoever asks something wait. This one does nothing itself, so there is little that could end it; where it is killed

@@ -166,7 +166,7 @@ def listen_at(address: str) -> socket.socket:
 
 
 def listen_at_path(path: Path) -> socket.socket:
-    """Listen at a path of this machine, for its user alone. Raises UsageError where that cannot be, or somebody does."""
+    """Listen at a path of this machine, for its user alone. Raises UsageError where it cannot, or somebody does."""
     if path.exists():
         if _answers(path):
             raise UsageError(f"somebody answers at {path} already", remedy="stop that one, or name another --socket")
