@@ -35,6 +35,7 @@ LOOK_EVERY = 0.5
 """Seconds between two looks at a job that somebody watches."""
 UNREAD = frozenset({"steps", "events"})
 """Fields that jobs of a list are told without."""
+NAMES = tuple(field.name for field in fields(Job))
 AS_WRITTEN = frozenset({"asked", "report"})
 """Fields that were JSON in the journal, and are told as they are."""
 router = APIRouter(prefix="/api/v1", responses=PROBLEMS)
@@ -88,8 +89,8 @@ def jobs(
 
 
 def _told(job: Job, left_out: frozenset[str]) -> Mapping[str, Any]:
-    names = (field.name for field in fields(job) if field.name not in left_out)
-    return {name: getattr(job, name) if name in AS_WRITTEN else plain(getattr(job, name)) for name in names}
+    told = {name: getattr(job, name) for name in NAMES if name not in left_out}
+    return {name: value if name in AS_WRITTEN else plain(value) for name, value in told.items()}
 
 
 @router.get("/jobs/{number}", response_model=Any, tags=["jobs"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from mudanza.model.cluster import Cluster
@@ -51,7 +52,7 @@ def unpacked(before: Cluster, parcel: Parcel) -> Cluster:
 
 def without_definitions(vm: Vm) -> Vm:
     """Return a VM without its definitions; whether it has one for its next start is told."""
-    return replace(vm, **{name: _told(vm, name) for name in _DEFINITIONS})
+    return replace(vm, xml=UNTOLD, inactive_xml=vm.inactive_xml and UNTOLD)
 
 
 def _packed(
@@ -70,22 +71,24 @@ def _packed(
 
 
 def _changes(before: Any, after: Any) -> dict[str, Any]:
-    found = {}
-    for name in _names(type(after)):
-        old, new = _told(before, name), _told(after, name)
-        if old is not new and old != new:
-            found[name] = new
+    names, values = _reader_of(type(after))
+    found = {
+        name: new
+        for name, old, new in zip(names, values(before), values(after), strict=True)
+        if old is not new and old != new
+    }
+    for name in found.keys() & _DEFINITIONS:
+        new = found.pop(name)
+        if (getattr(before, name) is None) != (new is None):
+            found[name] = new and UNTOLD
     return found
 
 
-def _told(item: Any, name: str) -> Any:
-    value = getattr(item, name)
-    return UNTOLD if name in _DEFINITIONS and value is not None else value
-
-
 @cache
-def _names(kind: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
+def _reader_of(kind: Any) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
+    """Return the names of a dataclass's fields, and what reads all of them at once."""
+    names = tuple(field.name for field in fields(kind))
+    return names, attrgetter(*names)
 
 
 def _unpacked(before: Sequence[Any], entries: Iterable[Entry]) -> Iterable[Any]:

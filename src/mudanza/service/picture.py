@@ -184,7 +184,7 @@ class Photographer:
         gap = GAP if self.newest is not None else 0.0  # the first one is waited for
         cluster = read_cluster(entries, timeout=self._read, connections=connections, gap=gap)
         self.took_last = clock.monotonic()
-        self.newest = Picture(cluster, clock.time(), self.took_last - begun, late, begun).put_in_order()
+        self.newest = Picture(cluster, clock.time(), self.took_last - begun, late, begun)
         troubles = {host.name: f"host {host.name} was not seen: {host.error}" for host in cluster.hosts if host.error}
         self._tell(troubles | self._written_down(cluster))
 
