@@ -25,6 +25,7 @@ BY_ITSELF = {
     "ha run": LOOP,
     "doctor": "looks at the settings, the journal and the ways of the machine that it runs on",
     "journal": "the journal as a file of its machine",
+    "standby": "the journal and the settings of the machine that it runs on, sent as files",
     "rebuild": "for a journal that was lost, and before a daemon is started on the new one",
     "notify": "the webhooks of the settings of the machine that it runs on, and what these were told of",
     "cluster cpu": "not yet; it is asked for once, when hosts are chosen",
@@ -37,12 +38,22 @@ BY_ITSELF = {
 """What is not for a daemon, and why."""
 AT_ONCE = {"lab", "serve", "console"}
 """Those of them that do not say so, for they never come to look for a journal here."""
-VALUES = {"job_id": "1", "number": "1", "run_id": "1", "kind": "apart", "scope": "read", "goal": "balance"}
+VALUES = {
+    "job_id": "1",
+    "number": "1",
+    "run_id": "1",
+    "kind": "apart",
+    "scope": "read",
+    "goal": "balance",
+    "word": "yes",
+}
 """What is said where one thing is as good as any other."""
 WAYS: dict[str, tuple[str, ...]] = {
     "wish": ("", "--policy gentle", "--clear"),
     "failover": ("--planned", "--source-is-dead"),
-    "failover plan": ("--planned",),
+    "failover plan": ("--planned", "--resume"),
+    "recovery start": ("", "--resume"),
+    "recovery stop": ("--within 5m",),
     "failback": ("--mode cold",),
     "host edit": ("--tag x",),
     "job tune": ("--bandwidth 50MiB/s",),

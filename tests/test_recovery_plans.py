@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -17,15 +17,18 @@ from mudanza.journal.jobs import Jobs, NewJob
 from mudanza.journal.protections import Protections
 from mudanza.journal.recovery_plans import RecoveryPlans
 from mudanza.model.cluster import Cluster
-from mudanza.model.errors import MigrationFailedError, NeedsPersonError, UsageError
+from mudanza.model.errors import BlockedError, MigrationFailedError, NeedsPersonError, UsageError
+from mudanza.model.hook import Hook
 from mudanza.model.host import Host, HostEntry, Network
 from mudanza.model.protection import Protection, Standing
-from mudanza.model.recovery import Await, Group, RecoveryPlan, Wait
+from mudanza.model.recovery import Address, Await, Group, Machine, RecoveryPlan, Wait
 from mudanza.model.units import GIB
 from mudanza.operations.recovery_file import read_plan
+from mudanza.protection.addressing import Card, cards_of
+from mudanza.protection.between import answers_tcp
 from mudanza.protection.failover import Outcome
 from mudanza.protection.possible import findings_of
-from mudanza.protection.recovery import Recovery, answers_tcp
+from mudanza.protection.recovery import FailingOver, Recovery
 from tests.test_protection import VALUES, point
 
 TEXT = """
@@ -44,6 +47,9 @@ wait = [{ tcp = "10.0.0.5:5432", limit = "5m" }, { agent = "db", limit = "2m" }]
 DOMAIN = """<domain type='kvm'><name>NAME</name><uuid>u</uuid><memory unit='GiB'>2</memory><os><type>hvm</type></os>
 <devices><interface type='network'><mac address='52:54:00:00:00:01'/><source network='lan'/></interface></devices>
 </domain>"""
+
+
+ONE = '[[group]]\nname = "a"\nvms = ["x"]\n[vm.x]\n'
 
 
 def test_groups_come_in_the_order_of_what_they_come_after() -> None:
@@ -72,6 +78,15 @@ def test_groups_come_in_the_order_of_what_they_come_after() -> None:
         ('[[group]]\nname = "a"\nvms = ["x"]\nwait = [{}]', "just one of"),
         ('[[group]]\nname = "a"\nvms = ["x"]\nwait = [{ tcp = "db" }]', "no address with a port"),
         ('[[group]]\nname = "a"\nvms = ["x"]\nwait = [{ time = "soon" }]', "not a duration"),
+        ('[[group]]\nname = "a"\nvms = ["x"]\nbefore = [{ script = "/bin/dns" }]', "no name of a hook"),
+        ('[[group]]\nname = "a"\nvms = ["x"]\nbefore = [{ ask = " " }]', "ask is empty"),
+        ('[[group]]\nname = "a"\nvms = ["x"]\nwait = [{ ask = "Now?", default = "maybe" }]', "wrong at group.0.wait.0"),
+        ('[[group]]\nname = "a"\nvms = ["x"]\nwait = [{ agent = "x", default = "yes" }]', "only a question has a"),
+        ('[[group]]\nname = "a"\nvms = ["x"]\n[vm.y]\n', "VM 'y', which is in none of its groups"),
+        (f"{ONE}address = [{{ network = 'lan', address = '10.9.0.5' }}]", "no length of its prefix"),
+        (f"{ONE}address = [{{ network = 'lan', address = '10.9.0/24' }}]", "is no address"),
+        (f"{ONE}address = [{{ network = 'lan', address = '10.9.0.5/24', gateway = 'x' }}]", "'x' is no address"),
+        (f"{ONE}dns = ['10.9.0.1']", "name servers and no address"),
     ],
 )
 def test_what_is_wrong_in_a_plan_is_said(text: str, said: str) -> None:
@@ -105,6 +120,60 @@ def h2(**values: Any) -> Host:
     return Host(HostEntry("h2", "qemu+ssh://root@h2/system"), **about)
 
 
+ELSEWHERE = """
+hosts = ["h1"]
+
+[[group]]
+name = "all"
+vms = ["db", "app"]
+networks = { lan = "dr-lan" }
+test_networks = { lan = "lab" }
+before = [{ script = "dns", limit = "10s" }, { ask = "Is the storage up?", default = "yes" }]
+
+[vm.db]
+networks = { lan = "db-lan" }
+address = [{ network = "lan", address = "10.9.0.5/24", gateway = "10.9.0.1" }]
+dns = ["10.9.0.53"]
+limit = "1m"
+"""
+
+
+def test_what_is_different_about_a_vm_counts_before_its_group() -> None:
+    made = read_plan("site", ELSEWHERE)
+    [group] = made.groups
+    assert (made.networks_of("db", group), made.networks_of("app", group)) == ({"lan": "db-lan"}, {"lan": "dr-lan"})
+    assert made.test_networks_of("db", group) == {"lan": "lab"}
+    assert group.before == (Wait(Await.SCRIPT, "dns", 10.0), Wait(Await.ASK, "Is the storage up?", 300.0, "yes"))
+    assert (made.scripts, made.hosts) == (("dns",), ("h1",))
+    addresses = (Address("lan", "10.9.0.5/24", "10.9.0.1"),)
+    assert made.machines == {"db": Machine({"lan": "db-lan"}, addresses, ("10.9.0.53",), 60.0)}
+
+
+def test_other_networks_addresses_and_scripts_are_checked(store: Protections) -> None:
+    def found(host: Host, scripts: dict[str, str]) -> set[str]:
+        cluster = Cluster((host,), ())
+        return {
+            f"{each.code}: {each.subject}"
+            for each in findings_of(read_plan("site", ELSEWHERE), store.all(), cluster, scripts=scripts)
+        }
+
+    assert found(h2(), {}) == {"network-missing: VM db", "no-agent: VM db"}
+    assert found(h2(), {"dns": "no such program"}) == found(h2(), {}) | {"script-not-there: script dns"}
+    db_lan = Network("db-lan", active=True, forward=None, bridge=None)
+    dr_lan = Network("dr-lan", active=True, forward=None, bridge=None)
+    assert found(h2(networks=(db_lan, dr_lan)), {}) == {"no-agent: VM db"}
+
+
+def test_a_card_gets_an_address_if_it_is_clear_which_one() -> None:
+    machine = read_plan("site", ELSEWHERE).machines["db"]
+    assert cards_of(machine, DOMAIN) == (Card("52:54:00:00:00:01", "10.9.0.5/24", "10.9.0.1"),)
+    card = "<interface type='network'><mac address='52:54:00:00:00:02'/><source network='lan'/></interface></devices>"
+    with pytest.raises(BlockedError, match="2 cards on 'lan'"):
+        cards_of(machine, DOMAIN.replace("</devices>", card))
+    with pytest.raises(BlockedError, match="0 cards on 'lan'"):
+        cards_of(machine, DOMAIN.replace("network='lan'", "network='wan'"))
+
+
 def codes(store: Protections, host: Host, *, planned: bool = False) -> set[str]:
     found = findings_of(read_plan("site", TEXT), store.all(), Cluster((host,), ()), planned=planned)
     return {f"{each.code}: {each.subject}" for each in found}
@@ -135,9 +204,11 @@ class Runs:
         self.store = store
         self.fails = fails
         self.asked: list[str] = []
+        self.networks: dict[str, Mapping[str, str]] = {}
 
-    def bring_up(self, vm: str, _group: Group) -> Outcome:
+    def bring_up(self, vm: str, networks: Mapping[str, str]) -> Outcome:
         self.asked.append(vm)
+        self.networks[vm] = networks
         if vm == self.fails:
             raise MigrationFailedError(f"{vm} could not be started", remedy="mend that")
         protection = self.store.of(vm)
@@ -145,8 +216,11 @@ class Runs:
         return Outcome(vm, protection.target, 1, 7.0, 0.5)
 
 
-def recovery(engine: Engine, runs: Runs, said: Callable[[str], None] = lambda _: None) -> Recovery:
-    return Recovery(cast("Connections", None), Jobs(engine), runs.store, runs.bring_up, said)
+def recovery(
+    engine: Engine, runs: Runs, said: Callable[[str], None] = lambda _: None, hooks: Mapping[str, Hook] | None = None
+) -> Recovery:
+    way = FailingOver(cast("Connections", None), Jobs(engine), runs.store, runs.bring_up, said)
+    return Recovery(engine, Jobs(engine), way, hooks or {}, said)
 
 
 def plan(*groups: Group) -> RecoveryPlan:
@@ -176,7 +250,7 @@ def test_where_it_stops_it_goes_on_and_passes_over_what_is_up(engine: Engine, st
     runs.fails, runs.asked = "", []
     done = recovery(engine, runs).carry_out(jobs.take_over(job.id), plan())
     assert runs.asked == ["app"]
-    assert [(each.vm, each.lost) for each in done] == [("db", None), ("app", 7.0)]
+    assert [(each.vm, each.lost) for each in done] == [("db", 7.0), ("app", 7.0)], "this very run has brought it up"
     assert jobs.get(job.id).exit_code == 0
 
 
@@ -237,6 +311,6 @@ def test_a_plan_is_brought_in_shown_and_forgotten(tmp_path: Path) -> None:
     assert run("recovery", "import", str(file)).exit_code == 0
     assert run("recovery", "show", "site").stdout == TEXT
     assert "databases, apps" in run("recovery", "show").stdout
-    assert "one of --source-is-dead and --planned" in str(run("failover", "plan", "site").exception)
+    assert "one of --source-is-dead, --planned and --resume" in str(run("failover", "plan", "site").exception)
     assert run("recovery", "remove", "site").exit_code == 0
     assert "there is no recovery plan" in str(run("failover", "plan", "check", "site").exception)

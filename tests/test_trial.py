@@ -16,10 +16,12 @@ from mudanza.journal.protections import Protections
 from mudanza.model.automation import Automation
 from mudanza.model.cluster import Cluster
 from mudanza.model.errors import BlockedError
+from mudanza.model.host import Host, HostEntry, Network
 from mudanza.model.protection import Protection, Trial
 from mudanza.model.vm import VmState
 from mudanza.protection.cut_off import NAMESPACE, double_of
 from mudanza.protection.evidence import GONE, NOBODY, compared, in_production
+from mudanza.protection.trial import refuse_shared
 from tests.test_protection import VALUES, point
 
 NAME, UUID = "db-test-2", "11111111-2222-3333-4444-555555555555"
@@ -89,6 +91,33 @@ def test_nothing_of_a_double_leads_out() -> None:
     left = etree.tostring(devices, encoding="unicode")
     for way in ("10.0.0.1", "br0", "/run/", "/srv", "vnet0", "5900", "5700", "/var/log", "openvswitch"):
         assert way not in left, way
+
+
+def test_a_card_hangs_on_an_isolated_network_if_one_is_named_for_it() -> None:
+    text = double_of(DEFINITION, name=NAME, uuid=UUID, directory="/r", about=("6c1d", 2), networks={"br0": "apart"})
+    cards = etree.fromstring(text).findall("devices/interface")
+    assert [card.get("type") for card in cards] == ["network", "ethernet", "ethernet"]
+    assert [child.tag for child in cards[0]] == ["mac", "source", "model", "address"]
+    assert cards[0].xpath("string(source/@network)") == "apart"
+    assert "br0" not in text
+
+
+def test_a_network_that_somebody_else_is_on_or_that_leads_out_is_refused() -> None:
+    networks = (Network("apart", active=True, forward=None, bridge="a0"), Network("lan", True, "nat", "l0"))
+    host = Host(HostEntry("h2", "qemu+ssh://root@h2/system"), networks=(*networks, Network("off", False, None, "o0")))
+    card = "<interface type='network'><mac address='52:54:00:00:00:01'/><source network='apart'/></interface>"
+    definition = f"<domain type='kvm'><name>x</name><uuid>u-x</uuid><devices>{card}</devices></domain>"
+    there = Cluster((host,), (parse_vm(definition, host="h2", state=VmState.RUNNING),))
+    refuse_shared(["apart"], Cluster((host,), ()), "h2", ())
+    refuse_shared(["apart"], there, "h2", {"u-x"})
+    for name, cluster, said in (
+        ("apart", there, "has VMs on it that are no doubles: x"),
+        ("lan", there, r"leads out of it \(nat\)"),
+        ("off", there, "no active network"),
+        ("none", there, "no active network"),
+    ):
+        with pytest.raises(BlockedError, match=said):
+            refuse_shared([name], cluster, "h2", ())
 
 
 def test_what_has_options_of_its_own_for_qemu_is_not_tried() -> None:

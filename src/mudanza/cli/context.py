@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mudanza.operations.guarding import Settings as GuardSettings
     from mudanza.operations.here import Here
     from mudanza.operations.means import Forecasting, Limits, Tariff
+    from mudanza.operations.switching import Settings as SwitchSettings
     from mudanza.remote.reach import Server
     from mudanza.remote.there import There
 
@@ -119,6 +120,16 @@ class App:
         """What power costs. Raises UsageError."""
         return self.loaded.settings.power
 
+    @property
+    def settings_file(self) -> Path | None:
+        """The file that the settings come from; None: there is none. Raises UsageError."""
+        return self.loaded.path
+
+    @property
+    def switching(self) -> SwitchSettings:
+        """How hosts are switched off and on. Raises UsageError."""
+        return self.loaded.settings.power
+
     @cached_property
     def audit(self) -> Audit:
         """Who asked for what."""
@@ -197,9 +208,12 @@ class App:
             self._begun.open_all()
 
     def connections(self) -> Connections:
-        """Return connections to all hosts, each opened when needed. Raises UsageError when there is no host."""
+        """Return connections to all hosts, each opened when needed. Raises UsageError when there is no host, and
+        BlockedError where another machine carries this journal on."""
         from mudanza.hypervisor.connections import Connections
+        from mudanza.operations.reigning import refuse_replaced
 
+        refuse_replaced(self)
         entries = self.inventory.hosts()
         if not entries:
             raise UsageError(

@@ -94,7 +94,7 @@ def finisher_of(
         from mudanza.protection.homecoming import SettingApart
 
         return SettingApart(connections, jobs or app.jobs)
-    if kind == "recovery":
+    if kind in ("recovery", "cold start", "site stop"):
         from mudanza.operations.recovering import Recovering
 
         return Recovering(app, connections, say, app.asked_by())

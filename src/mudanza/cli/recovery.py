@@ -1,10 +1,11 @@
-"""``mudanza recovery …`` and ``failover plan``: in which order VMs come up, whether they could, and doing it."""
+"""``mudanza recovery …`` and ``failover plan``: in which order VMs come up and go down, whether they could, and doing
+it."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,10 +16,17 @@ from mudanza.cli.options import Output
 from mudanza.cli.output import Format, print_data, print_rows, say
 from mudanza.model.errors import BlockedError, UsageError
 from mudanza.model.finding import blockers
-from mudanza.model.units import format_duration
+from mudanza.model.units import format_duration, parse_duration
+
+if TYPE_CHECKING:
+    from mudanza.protection.recovery import Recovered
 
 PlanName = Annotated[str, typer.Argument(metavar="NAME", help="The plan's name.")]
 Planned = Annotated[bool, typer.Option("--planned", help="The VMs' own hosts live: nothing is lost.")]
+
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with its run that has come to a stop, at the step it has come to.")
+]
 
 recovery_app = typer.Typer(no_args_is_help=True, help="Plans for recovery: in which order protected VMs come up.")
 plan_app = typer.Typer(cls=WithCommands, invoke_without_command=True)
@@ -88,6 +96,64 @@ def remove(context: typer.Context, name: PlanName) -> None:
     say(app_of(context).asked.remove_recovery_plan(name))
 
 
+@recovery_app.command("start")
+@audited
+def start(context: typer.Context, name: PlanName, resume: Resume = False, output: Output = Format.TABLE) -> None:
+    """Start all VMs of a plan where they are, group by group, once their hosts answer: after a power cut.
+
+    Hosts that do not answer are woken, where a fence device or Wake-on-LAN can, and waited for, within power.boot of
+    the settings. Of several copies of a VM the newest one is started, by its activation epoch; where that is not clear,
+    or a host that may run it cannot be asked, it comes to a stop (exit code 5).
+    """
+    from mudanza.cli.answering import answering
+
+    app = app_of(context)
+    with answering(app, name):
+        done = app.asked.start_site(name, say, resume=resume)
+    _print(name, done, output)
+
+
+@recovery_app.command("stop")
+@audited
+def stop(
+    context: typer.Context,
+    name: PlanName,
+    within: Annotated[
+        str | None,
+        typer.Option("--within", metavar="TIME", help="For all of it, such as 5m: for a UPS to call."),
+    ] = None,
+    resume: Resume = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Have all VMs of a plan shut down, in the opposite order of its groups. None is ever cut off.
+
+    Each group has limits.shutdown of the settings. Where a VM is not off then, it comes to a stop (exit code 5), for
+    the next group is needed by what is on. With --within that waits for nobody: each group gets its share of what is
+    left of the time, and those VMs that are on in the end are named (exit code 4).
+    """
+    done = app_of(context).asked.stop_site(name, parse_duration(within) if within else None, say, resume=resume)
+    rows = [
+        {"name": each.vm, "host": each.host, "group": each.group, "off": format_duration(each.after),
+         "off_seconds": each.after}
+        for each in done
+    ]  # fmt: skip
+    whole = max((each.after for each in done), default=0.0)
+    data = {"plan": name, "seconds": whole, "vms": rows}
+    print_rows(rows, output, columns=("name", "host", "group", "off"), data=data)
+    say(f"plan {name}: {len(done)} VMs are off; it took {format_duration(whole)} in all")
+
+
+@recovery_app.command("answer")
+@audited
+def answer(
+    context: typer.Context,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The number of its job, or the plan's name.")],
+    word: Annotated[str, typer.Argument(metavar="yes|no", help="The answer.")],
+) -> None:
+    """Answer the question that the run of a plan asks now. The first answer counts."""
+    say(app_of(context).asked.answer_recovery(run, word))
+
+
 @plan_app.callback()
 def plan(
     context: typer.Context,
@@ -96,29 +162,41 @@ def plan(
         bool, typer.Option("--source-is-dead", help="Your word that the VMs' hosts are dead, or cut off for good.")
     ] = False,
     planned: Planned = False,
+    resume: Resume = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Bring up all VMs of a plan where their replicas are, group by group, and wait for what it says in between.
 
     It is checked first (exit code 3: not possible, nothing is touched). What comes to a stop is exit code 5, and goes
-    on from there with `mudanza job resume`. In the end it is told how long each VM took (RTO), and how old its restore
-    point was.
+    on from there with --resume, or `mudanza job resume`. In the end it is told how long each VM took (RTO), and how old
+    its restore point was. What the plan asks in between is answered on this terminal, or anywhere by `mudanza recovery
+    answer`.
     """
     if context.invoked_subcommand is None:
-        _run(context=context, name=name, source_is_dead=source_is_dead, planned=planned, output=output)
+        _run(context=context, name=name, source_is_dead=source_is_dead, planned=planned, resume=resume, output=output)
 
 
 @audited
-def _run(context: typer.Context, name: str, source_is_dead: bool, planned: bool, output: Format) -> None:
-    done = app_of(context).asked.recover(name, say, source_is_dead=source_is_dead, planned=planned)
+def _run(context: typer.Context, name: str, source_is_dead: bool, planned: bool, resume: bool, output: Format) -> None:
+    from mudanza.cli.answering import answering
+    from mudanza.operations.recovery_plans import HowToRun
+
+    app, how = app_of(context), HowToRun(source_is_dead, planned, resume)
+    how.refuse_contradictory()
+    with answering(app, name):
+        done = app.asked.recover(name, how, say)
+    _print(name, done, output)
+
+
+def _print(name: str, done: tuple[Recovered, ...], output: Format) -> None:
     rows = [
         {
             "name": each.vm,
             "host": each.host,
             "group": each.group,
-            "lost": "nothing" if planned or each.lost is None else f"{format_duration(each.lost)} at the most",
+            "lost": "nothing" if each.lost is None else f"{format_duration(each.lost)} at the most",
             "rto": format_duration(each.up_after),
-            "lost_seconds": None if planned else each.lost,
+            "lost_seconds": each.lost,
             "rto_seconds": each.up_after,
         }
         for each in done

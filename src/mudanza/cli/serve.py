@@ -55,9 +55,11 @@ def serve(context: typer.Context, socket: Socket = None, balance: Balance = True
             f"the daemon needs the Python package {error.name}, which is not installed",
             remedy='install it for this mudanza: pip install "mudanza[service]"',
         ) from error
+    from mudanza.operations.reigning import refuse_replaced
     from mudanza.service.processes import Processes
 
     app = app_of(context)
+    refuse_replaced(app)
     stop, cancel = clock.new_event(), clock.new_event()
     with ending_at_signals(stop, cancel), listening(app, socket) as doors:
         front, workers = parts_of(app, doors, balance=balance, parallel=parallel)

@@ -202,11 +202,13 @@ def _duties(
 ) -> Mapping[str, Callable[[], object]]:
     """Return what goes on beside the jobs, by name, until ``stop`` is set."""
     from mudanza.operations.replicating import Replicator
+    from mudanza.operations.standby import Keeper
 
     settings = app.loaded.settings
     found: dict[str, Callable[[], object]] = {
         "inventory": lambda: photographer.run(settings.service.refresh, stop),
         REPLICAS: lambda: Replicator(app, app.asked_by(), say, _tell_failed).run(stop),
+        "standby": lambda: Keeper(app, say, _tell_failed).run(stop),
         "housekeeping": lambda: _forget(app, stop),
         GUARD: lambda: guard_of(app).run(stop),
     }

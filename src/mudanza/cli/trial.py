@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +14,7 @@ from mudanza import clock
 from mudanza.cli.auditing import audited
 from mudanza.cli.context import App, app_of
 from mudanza.cli.grouped import WithCommands
-from mudanza.cli.options import Output, VmName
+from mudanza.cli.options import Output, VmName, parse_map
 from mudanza.cli.output import Format, print_data, say
 from mudanza.model.errors import MigrationFailedError, NeedsPersonError
 from mudanza.model.plain import plain
@@ -23,11 +23,19 @@ from mudanza.model.units import format_duration, parse_duration
 if TYPE_CHECKING:
     from mudanza.protection.trial import Report
 
+TestNetworks = Annotated[
+    list[str] | None,
+    typer.Option("--map-network", metavar="A=B", help="An isolated network there in A's place; may be repeated."),
+]
+
 trial_app = typer.Typer(cls=WithCommands, invoke_without_command=True)
 
 
 def register(app: typer.Typer) -> None:
     """Add this command to the program."""
+    from mudanza.cli.trial_plan import try_plan
+
+    trial_app.command("plan")(try_plan)
     app.add_typer(trial_app, name="test-failover")
 
 
@@ -50,11 +58,13 @@ def try_failover(
     digests: Annotated[
         bool, typer.Option("--digests", help="Compare what the replica's images hold, too: all are read twice.")
     ] = False,
+    map_network: TestNetworks = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Try whether a protected VM comes up from its replica: a double of it starts there, cut off from everything.
 
-    It has another name, UUID and MAC addresses, its cards hang on taps that are on no bridge, and its disks are images
+    It has another name, UUID and MAC addresses, its cards hang on taps that are on no bridge (or, by --map-network, on
+    an isolated network there, on which other doubles may be), and its disks are images
     of its own upon the restore point's. The VM and its replica are left alone, and rounds go on; but no restore points
     are thinned. It stays up until `mudanza test-failover end VM`, or is taken away at once after --for or
     --until-agent, or at Ctrl-C while these wait. In the end what there was before is compared with what there is then.
@@ -62,7 +72,11 @@ def try_failover(
     if context.invoked_subcommand is None:
         seconds = parse_duration(lasting) if lasting else None
         patience = parse_duration(until_agent) if until_agent else None
-        _begin(context=context, vm=vm, point=point, lasting=seconds, patience=patience, digests=digests, output=output)
+        networks = parse_map(map_network, "--map-network")
+        _begin(
+            context=context, vm=vm, point=point, lasting=seconds, patience=patience, digests=digests, networks=networks,
+            output=output,
+        )  # fmt: skip
 
 
 @audited
@@ -73,14 +87,15 @@ def _begin(
     lasting: float | None,
     patience: float | None,
     digests: bool,
+    networks: Mapping[str, str],
     output: Format,
 ) -> None:
     app = app_of(context)
-    report = app.asked.begin_trial(vm, point, say, digests=digests)
+    report = app.asked.begin_trial(vm, point, say, digests=digests, networks=networks)
     say(f"{report.double} runs on {report.host} from restore point {report.point}; network: {report.network}")
     if lasting is None and patience is None:
         say(f"it stays up; no restore points are thinned until: mudanza test-failover end {report.vm}")
-        _show(report, output)
+        show_report(report, output)
         return
     answered = _wait(app, report, lasting, patience)
     _finish(app, report.uuid, output)
@@ -94,7 +109,7 @@ def _begin(
 
 def _wait(app: App, report: Report, lasting: float | None, patience: float | None) -> bool:
     """Let it run for as long as is wanted, or until Ctrl-C; return whether its agent answered, if that was awaited."""
-    with _ended_by_hand() as over:
+    with ended_by_hand() as over:
         answered = patience is None or app.asked.await_agent(report.uuid, patience, over)
         if answered and lasting is not None:
             over.wait(lasting)
@@ -102,7 +117,8 @@ def _wait(app: App, report: Report, lasting: float | None, patience: float | Non
 
 
 @contextmanager
-def _ended_by_hand() -> Iterator[clock.Event]:
+def ended_by_hand() -> Iterator[clock.Event]:
+    """Have Ctrl-C and SIGTERM end the waiting, and nothing else, while the block runs."""
     over = clock.new_event()
     before = {number: signal.signal(number, lambda *_: over.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -124,7 +140,12 @@ def end(context: typer.Context, vm: VmName, output: Output = Format.TABLE) -> No
 
 def _finish(app: App, vm: str, output: Format) -> None:
     report = app.asked.end_trial(vm, say)
-    _show(report, output)
+    show_report(report, output)
+    refuse_different(report)
+
+
+def refuse_different(report: Report) -> None:
+    """Raise NeedsPersonError where not everything is as it was before."""
     if report.different:
         changed = "; ".join(f"{each.what}: {each.before} → {each.after}" for each in report.different)
         raise NeedsPersonError(
@@ -134,7 +155,8 @@ def _finish(app: App, vm: str, output: Format) -> None:
         )
 
 
-def _show(report: Report, output: Format) -> None:
+def show_report(report: Report, output: Format) -> None:
+    """Print how a test failover went."""
     if output in (Format.JSON, Format.YAML):
         print_data({**plain(report), "different": [each.what for each in report.different]}, output)
         return

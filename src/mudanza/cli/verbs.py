@@ -28,6 +28,7 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "protection": ("protect", "protections", "unprotect", "protection"),
     "failover": ("failover",),
     "recovery": ("recovery",),
+    "standby": ("standby",),
     "failback": ("reprotect", "failback"),
     "trial": ("test-failover",),
     "fence": ("fence",),

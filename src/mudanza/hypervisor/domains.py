@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import libvirt
 
+from mudanza.hypervisor.agents import ask_agent
 from mudanza.hypervisor.bounded import bounded
 from mudanza.hypervisor.connection import CALL_TIMEOUT, HostConnection, Raw, hang_up, refusal
 from mudanza.hypervisor.console import Console
@@ -251,6 +252,13 @@ class Domains:
         seconds, part = divmod(time, 1)
         told = {"seconds": int(seconds), "nseconds": int(part * 1e9)}
         self._of(uuid, lambda domain: _done(domain.setTime(told)), timeout)
+
+    def ask_agent(self, uuid: str, command: Mapping[str, Any], *, timeout: int) -> Any:
+        """Return what a guest's agent answers to a command of QEMU's guest agent protocol, within ``timeout`` seconds.
+
+        Raises HypervisorError also where there is no agent, or it does not know or may not do that.
+        """
+        return self._of(uuid, lambda domain: ask_agent(domain, command, timeout), timeout + JOB_TIMEOUT)
 
     def start_postcopy(self, uuid: str) -> None:
         """Have a running migration go on as post-copy: the guest runs at the target from now on."""

@@ -39,6 +39,7 @@ from mudanza.journal.schema import (
     protection,
     reading,
     recovery_plan,
+    reign,
     remembered,
     request,
     restore_point,
@@ -47,6 +48,7 @@ from mudanza.journal.schema import (
     rules,
     session,
     sighting,
+    standby,
     step,
     switching,
     tally,
@@ -81,6 +83,8 @@ _TABLES = (
     restore_point,
     trial,
     recovery_plan,
+    standby,
+    reign,
     fence_device,
     fence_test,
     fencing,
@@ -145,6 +149,7 @@ def _copy_into(engine: Database, part: Path) -> None:
         whole = engine.execution_options(isolation_level="REPEATABLE READ")  # all tables as of one instant
         with transaction(whole) as connection, copied.begin() as target:
             target.execute(delete(identity))  # the copy is the same journal
+            target.execute(delete(reign))
             for table in _TABLES:
                 _copy(connection, target, table)
         copied.dispose()
@@ -208,9 +213,11 @@ def restore(engine: Database, file: Path, *, force: bool = False) -> Contents:
             raise UsageError(f"{file} cannot be restored: {error}") from error
         backup = open_database(str(copy))  # which brings an older one up to date
         with transaction(engine) as target, backup.begin() as source:
+            reigned = _reign_of(target)
             _make_room(target, force=force)
             for table in _TABLES:
                 (_add_audit if table is audit else _copy)(source, target, table)
+            _reign_on(target, reigned)
             _free_unfinished(target)
             _go_on_counting(target)
         backup.dispose()
@@ -236,6 +243,20 @@ def _make_room(connection: Connection, *, force: bool) -> None:
     for table in (session, *reversed(_TABLES)):
         if table is not audit:
             connection.execute(delete(table))
+
+
+def _reign_of(connection: Connection) -> tuple[str, int, str]:
+    """Return which journal this is, how often it was taken over, and whether it has been since."""
+    row = connection.execute(select(reign.c.number, reign.c.replaced)).one()
+    return str(connection.scalar(select(identity.c.journal))), row.number, row.replaced
+
+
+def _reign_on(connection: Connection, before: tuple[str, int, str]) -> None:
+    """Have an older backup of the same journal not fall behind what hosts know of it, nor a journal act again that was
+    taken over elsewhere."""
+    journal, number, replaced = _reign_of(connection)
+    if journal == before[0]:
+        connection.execute(reign.update().values(number=max(number, before[1]), replaced=before[2] or replaced))
 
 
 def _add_audit(source: Connection, target: Connection, _table: Table) -> None:

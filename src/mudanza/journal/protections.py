@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from mudanza.journal.database import now, reading, transaction
-from mudanza.journal.schema import protection, restore_point, trial
+from mudanza.journal.schema import identity, protection, reign, restore_point, trial
 from mudanza.journal.secrets import without_secrets
 from mudanza.model.errors import BlockedError, UsageError
 from mudanza.model.protection import Protection, ReplicaDisk, RestorePoint, Standing, Trial
@@ -199,10 +199,13 @@ def _read(connection: Connection, condition: ColumnElement[bool]) -> tuple[Prote
         )
         for each in connection.execute(select(trial).where(trial.c.protection.in_(list(points))))
     }  # fmt: skip
+    journal = connection.scalar(select(identity.c.journal))
+    mine = {"journal": journal, "reign": connection.scalar(select(reign.c.number))}
     return tuple(
         Protection(
             **{
                 **row._mapping,
+                **mine,
                 "standing": Standing(row.standing),
                 "seed": json.loads(row.seed),
                 "points": tuple(points[row.id]),

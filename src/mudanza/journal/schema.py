@@ -16,7 +16,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS = tuple(f"{number:04}" for number in range(1, 21))
+REVISIONS = (*(f"{number:04}" for number in range(1, 21)), "0023")
 """Every schema there was, the oldest first; ``migrations`` makes each one of the one before."""
 HEAD = REVISIONS[-1]
 
@@ -358,6 +358,31 @@ recovery_plan = Table(
     Column("text", Text, nullable=False),  # TOML
     Column("made_by", String, nullable=False),
     Column("made_at", Float, nullable=False),
+)
+# Where the journal and the settings are sent, so that they outlive this machine.
+standby = Table(
+    "standby",
+    metadata,
+    Column("name", String, primary_key=True),  # a host's, or ssh://…
+    Column("directory", String, nullable=False),
+    Column("every", Float, nullable=False),
+    Column("generation", Integer, nullable=False),  # the newest that is there, by its word
+    Column("taken_at", Float),  # the instant that it is of
+    Column("size", BigInteger),
+    Column("tried_at", Float),
+    Column("said", Text, nullable=False, default=""),  # why the last one was not sent; empty: it was
+    Column("made_by", String, nullable=False),
+    Column("made_at", Float, nullable=False),
+)
+# One row: how often this journal has been taken over at another machine, and whether that has happened since, so that
+# nothing is done any more by this copy of it.
+reign = Table(
+    "reign",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("replaced", Text, nullable=False, default=""),  # how that was found out; empty: it was not
+    Column("looked_at", Float, nullable=False, default=0.0),
 )
 # Who has logged in to the daemon's pages.
 session = Table(

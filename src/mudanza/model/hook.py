@@ -1,4 +1,5 @@
-"""Hooks: commands of the controller's own that are run around a move. VMs name them, and never contain any."""
+"""Hooks: commands of the controller's own that are run around a move, or by plans for recovery. VMs and plans name
+them, and never contain any."""
 
 from __future__ import annotations
 
@@ -20,6 +21,8 @@ class When(StrEnum):
     """Once it has moved."""
     FAILURE = "failure"
     """Once it is settled that it has not moved, or has ended over it."""
+    RECOVERY = "recovery"
+    """When a plan for recovery that names it comes to it; at no moment of a move."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,6 +117,10 @@ class Protection:
     """Seconds after which a round compares all of the replica with the source; None: only when asked to."""
     verified_at: float | None = None
     """When that was done last, and all was the same."""
+    journal: str = ""
+    """The id of the journal that has it."""
+    reign: int = 0
+    """How often that was taken over at another machine: a copy of an older reign does nothing to the replica."""
 
     @property
     def newest(self) -> RestorePoint | None:

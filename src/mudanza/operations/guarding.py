@@ -38,6 +38,7 @@ from mudanza.model.plan import Goal
 from mudanza.model.units import format_duration
 from mudanza.operations.mending import mend
 from mudanza.operations.planning import Wanted, propose
+from mudanza.operations.reigning import refuse_replaced
 
 if TYPE_CHECKING:
     from mudanza.availability.fencer import Fencer
@@ -124,6 +125,7 @@ class Guard:
         while not stop.is_set():
             try:
                 if self._kept.all():
+                    refuse_replaced(self._means)
                     handle = handle or self._duties.take()
                     self._turn(handle)
                 else:

@@ -24,19 +24,18 @@ from mudanza.operations import (
     rules,
     wishing,
 )
+from mudanza.operations.here_plans import HereOfPlans
 
 if TYPE_CHECKING:
     from mudanza import clock
     from mudanza.journal.audit import Asked
     from mudanza.journal.jobs import Filter, Job
-    from mudanza.journal.recovery_plans import Kept
     from mudanza.journal.tokens import Token
     from mudanza.migration.forecast.accuracy import Accuracy
     from mudanza.model.access import Scope
     from mudanza.model.balance import OnDuty, Round
     from mudanza.model.carrying import Run, RunPolicy, Wish
     from mudanza.model.fencing import Device, Fencing
-    from mudanza.model.finding import Finding
     from mudanza.model.host import HostEntry
     from mudanza.model.load import Measured
     from mudanza.model.migration import MigrationOptions
@@ -45,12 +44,11 @@ if TYPE_CHECKING:
     from mudanza.operations.fencing import Answer, Fenced
     from mudanza.operations.foreseeing import Outlook
     from mudanza.operations.keeping_up import Availability
-    from mudanza.operations.means import Means, Say
+    from mudanza.operations.means import Say
     from mudanza.operations.planning import Proposal, Wanted
     from mudanza.operations.protecting import Protected
     from mudanza.operations.rescuing import Reprotected, Rescue
     from mudanza.protection.failover import Outcome
-    from mudanza.protection.recovery import Recovered
     from mudanza.protection.trial import Report
 
 Choose = Callable[[Cluster], tuple[Vm, ...]]
@@ -61,13 +59,8 @@ Done = tuple[tuple[Vm, ...], list[MudanzaError]]
 """The VMs that were meant, and an error for each with which it did not go well."""
 
 
-class Here:
+class Here(HereOfPlans):
     """What is asked for, by the names that a daemon has for it, too."""
-
-    def __init__(self, means: Means, asked_by: str) -> None:
-        """``asked_by``: who gives these orders, as the journal names them."""
-        self._means = means
-        self._asked_by = asked_by
 
     def cluster(self) -> Cluster:
         """Return a picture of the cluster taken now."""
@@ -231,11 +224,13 @@ class Here:
 
         return rescuing.fail_back(self._means, vm, networks, self._asked_by, say)
 
-    def begin_trial(self, vm: str, point: int | None, _say: Say, *, digests: bool) -> Report:
+    def begin_trial(
+        self, vm: str, point: int | None, _say: Say, *, digests: bool, networks: Mapping[str, str]
+    ) -> Report:
         """Begin a test failover; see ``trying.begin``."""
         from mudanza.operations import trying
 
-        return trying.begin(self._means, vm, point, self._asked_by, digests=digests)
+        return trying.begin(self._means, vm, point, self._asked_by, digests=digests, networks=networks)
 
     def await_agent(self, vm: str, patience: float, over: clock.Event) -> bool:
         """Wait for its double's guest agent; see ``trying.await_agent``."""
@@ -248,43 +243,6 @@ class Here:
         from mudanza.operations import trying
 
         return trying.end(self._means, vm, self._asked_by)
-
-    def recovery_plans(self) -> tuple[Kept, ...]:
-        """Return every plan for recovery; see ``recovery_plans.kept``."""
-        from mudanza.operations import recovery_plans
-
-        return recovery_plans.kept(self._means)
-
-    def recovery_plan(self, name: str) -> Kept:
-        """Return one of them; see ``recovery_plans.get``."""
-        from mudanza.operations import recovery_plans
-
-        return recovery_plans.get(self._means, name)
-
-    def keep_recovery_plan(self, name: str, text: str) -> str:
-        """Keep a plan for recovery; see ``recovery_plans.keep``."""
-        from mudanza.operations import recovery_plans
-
-        return recovery_plans.keep(self._means, name, text, self._asked_by)
-
-    def remove_recovery_plan(self, name: str) -> str:
-        """Forget one; see ``recovery_plans.remove``."""
-        from mudanza.operations import recovery_plans
-
-        return recovery_plans.remove(self._means, name)
-
-    def check_recovery_plan(self, name: str, text: str | None, say: Say, *, planned: bool) -> tuple[Finding, ...]:
-        """Say everything that stands against one; see ``recovery_plans.check``."""
-        from mudanza.operations import recovery_plans
-
-        return recovery_plans.check(self._means, name, text, self._asked_by, say, planned=planned)
-
-    def recover(self, name: str, say: Say, *, source_is_dead: bool, planned: bool) -> tuple[Recovered, ...]:
-        """Carry one out; see ``recovery_plans.run``."""
-        from mudanza.operations import recovery_plans
-
-        word = {"source_is_dead": source_is_dead, "planned": planned}
-        return recovery_plans.run(self._means, name, self._asked_by, say, **word)
 
     def answers(self, host: str) -> bool:
         """Whether a host answers now; see ``fencing.answers``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from mudanza.model.hook import Hook
     from mudanza.model.load import Loads, Measured
     from mudanza.operations.guarding import Settings as GuardSettings
+    from mudanza.operations.switching import Settings as SwitchSettings
 
 Say = Callable[[str], None]
 """Tells whoever asked a sentence."""
@@ -94,6 +96,14 @@ class Means(Protocol):
     @property
     def saving(self) -> Tariff:
         """What power costs."""
+
+    @property
+    def settings_file(self) -> Path | None:
+        """The file that the settings come from; None: there is none."""
+
+    @property
+    def switching(self) -> SwitchSettings:
+        """How hosts are switched off and on."""
 
     def connections(self) -> Connections:
         """Return connections to all hosts, each opened when needed. Raises UsageError when there is no host."""

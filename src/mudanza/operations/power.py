@@ -95,9 +95,12 @@ def _side(means: Means, connections: Connections, host: str, uuid: str) -> Side:
         return Side.UNSEEN
 
 
-def wait_until_off(means: Means, connections: Connections, vms: Sequence[Vm], say: Say) -> list[MudanzaError]:
-    """Wait until all are off, asking again what is not; return an error for each that is not off in the end."""
-    limit = means.limits.shutdown
+def wait_until_off(
+    means: Means, connections: Connections, vms: Sequence[Vm], say: Say, *, limit: float | None = None
+) -> list[MudanzaError]:
+    """Wait until all are off, asking again what is not; return an error for each that is not off in the end. ``limit``:
+    seconds; None: as the settings have it."""
+    limit = means.limits.shutdown if limit is None else limit
     begun = clock.monotonic()
     ask_at = begun + ASK_AGAIN
     waiting = list(vms)
@@ -175,9 +178,11 @@ def start(means: Means, connections: Connections, vms: Sequence[Vm], say: Say) -
     return errors
 
 
-def shut_down(means: Means, connections: Connections, vms: Sequence[Vm], say: Say, *, wait: bool) -> list[MudanzaError]:
-    """Ask VMs to shut down, and ``wait`` until they are off; return an error for each that could not be asked, or is
-    not off in the end. They are never cut off."""
+def shut_down(
+    means: Means, connections: Connections, vms: Sequence[Vm], say: Say, *, wait: bool, limit: float | None = None
+) -> list[MudanzaError]:
+    """Ask VMs to shut down, and ``wait`` until they are off, ``limit`` seconds (None: as the settings have it) at the
+    most; return an error for each that could not be asked, or is not off in the end. They are never cut off."""
     errors: list[MudanzaError] = []
     asked = []
     for vm in vms:
@@ -191,4 +196,4 @@ def shut_down(means: Means, connections: Connections, vms: Sequence[Vm], say: Sa
                 say(f"{vm.name} on {vm.host} was asked to shut down")
         except MudanzaError as error:
             errors.append(error)
-    return errors + wait_until_off(means, connections, asked, say) if wait else errors
+    return errors + wait_until_off(means, connections, asked, say, limit=limit) if wait else errors

@@ -1,24 +1,27 @@
-"""A plan for recovery: is it possible, and carrying it out, one VM after the other."""
+"""Plans, carried out: VMs brought up where their replicas are, a site started, a site shut down."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mudanza import clock
-from mudanza.model.errors import BlockedError, MigrationFailedError
+from mudanza.model.errors import BlockedError, MigrationFailedError, UsageError
 from mudanza.model.finding import Finding, blockers
-from mudanza.model.migration import MigrationReport
-from mudanza.model.recovery import Group, RecoveryPlan
+from mudanza.model.migration import Answer, MigrationReport
+from mudanza.model.recovery import RecoveryPlan
 from mudanza.model.units import format_duration
 from mudanza.operations.recovery_file import read_plan
 
 if TYPE_CHECKING:
     from mudanza.hypervisor.connections import Connections
+    from mudanza.journal.job import Job
     from mudanza.migration.residue import Residue
     from mudanza.operations.means import Means, Say
+    from mudanza.operations.site import Starting, Stopped, Stopping
     from mudanza.protection.failover import Outcome
-    from mudanza.protection.recovery import Recovered, Recovery
+    from mudanza.protection.recovery import FailingOver, Recovered, Recovery
 
 
 class Recovering:
@@ -36,38 +39,93 @@ class Recovering:
         from mudanza.protection.possible import findings_of
 
         cluster = self._means.read_cluster(self._connections)
-        return findings_of(plan, Protections(self._means.database).all(), cluster, planned=planned)
+        scripts = self._scripts_not_runnable(plan)
+        return findings_of(plan, Protections(self._means.database).all(), cluster, planned=planned, scripts=scripts)
+
+    def _scripts_not_runnable(self, plan: RecoveryPlan) -> Mapping[str, str]:
+        """Return why scripts of a plan cannot be run by this controller."""
+        from mudanza.migration.hooks import runnable
+        from mudanza.model.hook import When
+
+        found = {}
+        for name in plan.scripts:
+            hook = self._means.hooks.get(name)
+            if hook is not None and When.RECOVERY not in hook.when:
+                found[name] = f'hooks.{name} of the settings is not for plans: when = ["recovery"]'
+            elif (probe := runnable(hook)).answer is not Answer.YES:
+                found[name] = probe.detail
+        return found
 
     def run(self, name: str, text: str, *, planned: bool) -> tuple[Recovered, ...]:
-        """Carry a plan out. Raises UsageError; BlockedError where it is not possible, nothing being touched;
-        NeedsPersonError where it has come to a stop: its job is to be resumed."""
+        """Bring up all VMs of a plan where their replicas are. Raises UsageError; BlockedError where it is not
+        possible, nothing being touched; NeedsPersonError where it has come to a stop: its job is to be resumed."""
         plan = read_plan(name, text)
         found = self.check(plan, planned=planned)
         if in_the_way := blockers(found):
             raise BlockedError(f"plan {name!r} is not possible now", findings=in_the_way)
         for warning in found:
             self._say(f"! {warning.subject}: {warning.message} [{warning.code}]")
-        return self._recovery(planned=planned).run(plan, {"plan": text, "planned": planned}, self._asked_by)
+        asked = {"plan": text, "planned": planned}
+        return self._recovery(self._failing_over(planned=planned)).run(plan, asked, self._asked_by)
 
-    def _recovery(self, *, planned: bool) -> Recovery:
-        from mudanza.journal.protections import Protections
+    def start(self, name: str, text: str) -> tuple[Recovered, ...]:
+        """Start all VMs of a plan where they are, once their hosts answer. Raises UsageError; BlockedError where a
+        script cannot be run, nothing being touched; NeedsPersonError as ``run``."""
+        plan = read_plan(name, text)
+        if lacking := self._scripts_not_runnable(plan):
+            told = "; ".join(f"{script}: {why}" for script, why in lacking.items())
+            raise BlockedError(f"plan {name!r} names scripts that cannot be run: {told}")
+        return self._recovery(self._starting()).run(plan, {"plan": text}, self._asked_by)
+
+    def stop(self, name: str, text: str, within: float | None) -> tuple[Stopped, ...]:
+        """Have all VMs of a plan shut down, in the opposite order. Raises as ``Stopping.carry_out``, and UsageError."""
+        from mudanza.journal.job import NewJob
+        from mudanza.operations.site import STOP
+        from mudanza.protection.recovery import busy_of
+
+        plan = read_plan(name, text)
+        asked = {"plan": text, "within": within}
+        handle = self._means.jobs.begin(NewJob(STOP, busy_of(name), name, "", "", asked, self._asked_by))
+        return self._stopping().carry_out(handle, plan, within)
+
+    def _recovery(self, way: FailingOver | Starting) -> Recovery:
         from mudanza.protection.recovery import Recovery
+
+        return Recovery(self._means.database, self._means.jobs, way, self._means.hooks, self._say)
+
+    def _failing_over(self, *, planned: bool) -> FailingOver:
+        from mudanza.journal.protections import Protections
+        from mudanza.protection.recovery import FailingOver
 
         store = Protections(self._means.database)
 
-        def bring_up(vm: str, group: Group) -> Outcome:
-            return self._bring_up(vm, group, planned=planned)
+        def bring_up(vm: str, networks: Mapping[str, str]) -> Outcome:
+            return self._bring_up(vm, networks, planned=planned)
 
-        return Recovery(self._connections, self._means.jobs, store, bring_up, self._say)
+        return FailingOver(self._connections, self._means.jobs, store, bring_up, self._say, planned=planned)
 
-    def _bring_up(self, vm: str, group: Group, *, planned: bool) -> Outcome:
+    def _starting(self) -> Starting:
+        from mudanza.operations.fencing import agents_of
+        from mudanza.operations.site import Starting
+        from mudanza.operations.switching import Switcher
+
+        agents, settings = agents_of(self._means.fencing), self._means.switching
+        switcher = Switcher(self._means, agents, settings, self._asked_by, self._say)
+        return Starting(self._means, self._connections, switcher, self._say)
+
+    def _stopping(self) -> Stopping:
+        from mudanza.operations.site import Stopping
+
+        return Stopping(self._means, self._connections, self._say)
+
+    def _bring_up(self, vm: str, networks: Mapping[str, str], *, planned: bool) -> Outcome:
         from mudanza.journal.protections import Protections
         from mudanza.operations.handing_over import hand_over
         from mudanza.protection.failover import Failover, reconnected
 
         store = Protections(self._means.database)
         protection = store.of(vm)
-        nics = reconnected(protection, group.networks)
+        nics = reconnected(protection, networks)
         if planned:
             return hand_over(self._means, self._connections, protection.vm_uuid, nics, self._asked_by, self._say)
         cluster = self._means.read_cluster(self._connections)
@@ -75,17 +133,36 @@ class Recovering:
         return failover.from_point(protection, cluster, None, nics, self._asked_by)
 
     def resume(self, job_id: int, _stop: clock.Event) -> MigrationReport:
-        """Go on with a plan where it has come to a stop, or its controller died. Raises as ``run``."""
+        """Go on with a plan where it has come to a stop, or its controller died. Raises as ``run`` and its like."""
+        from mudanza.operations.site import STOP
+
         begun, job = clock.monotonic(), self._means.jobs.get(job_id)
-        plan = read_plan(job.vm_name, str(job.asked["plan"]))
-        self._finish_left_behind(plan)
-        handle = self._means.jobs.take_over(job_id)
-        done = self._recovery(planned=bool(job.asked["planned"])).carry_out(handle, plan)
-        told = ", ".join(f"{each.vm} on {each.host} after {format_duration(each.up_after)}" for each in done)
+        if job.kind == STOP:
+            told = ", ".join(f"{each.vm} off after {format_duration(each.after)}" for each in self.go_on_stopping(job))
+        else:
+            up = self.go_on(job)
+            told = ", ".join(f"{each.vm} on {each.host} after {format_duration(each.up_after)}" for each in up)
         return MigrationReport(
             job.vm_name, job.vm_uuid, job.source, job.target, job.kind, clock.monotonic() - begun, None, 0, 0, 0.0, 0,
             tls=False, transport=told,
         )  # fmt: skip
+
+    def go_on(self, job: Job) -> tuple[Recovered, ...]:
+        """Go on with bringing VMs up. Raises as ``run``."""
+        from mudanza.operations.site import START
+
+        plan = read_plan(job.vm_name, str(job.asked["plan"]))
+        if job.kind == START:
+            return self._recovery(self._starting()).carry_out(self._means.jobs.take_over(job.id), plan)
+        self._finish_left_behind(plan)
+        way = self._failing_over(planned=bool(job.asked["planned"]))
+        return self._recovery(way).carry_out(self._means.jobs.take_over(job.id), plan)
+
+    def go_on_stopping(self, job: Job) -> tuple[Stopped, ...]:
+        """Go on with having VMs shut down. Raises as ``stop``."""
+        plan, within = read_plan(job.vm_name, str(job.asked["plan"])), job.asked["within"]
+        handle = self._means.jobs.take_over(job.id)
+        return self._stopping().carry_out(handle, plan, None if within is None else float(within))
 
     def _finish_left_behind(self, plan: RecoveryPlan) -> None:
         """Finish the failovers of a plan's VMs whose controller died in the middle: they are up then, or taken back."""
@@ -105,3 +182,14 @@ class Recovering:
         from mudanza.migration.residue import Residue
 
         return Residue()
+
+
+def unfinished_run(means: Means, plan: str, kind: str | None = None) -> Job:
+    """Return the run of a plan that is under way or has come to a stop, of that kind. Raises UsageError."""
+    from mudanza.protection.recovery import busy_of
+
+    job = means.jobs.unfinished_of(busy_of(plan))
+    if job is None or (kind is not None and job.kind != kind):
+        other = f"; its job {job.id} is a {job.kind}" if job is not None else ""
+        raise UsageError(f"plan {plan!r} is not under way{other}: there is nothing to go on with")
+    return job

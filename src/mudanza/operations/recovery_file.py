@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import tomllib
+from collections.abc import Callable
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mudanza.model.errors import UsageError
-from mudanza.model.recovery import Await, Group, RecoveryPlan, Wait, recovery_plan
+from mudanza.model.hook import HOOK_NAME
+from mudanza.model.recovery import (
+    NO,
+    Address,
+    Await,
+    Group,
+    Machine,
+    RecoveryPlan,
+    Wait,
+    recovery_plan,
+)
 from mudanza.model.units import parse_duration
 
 LIMIT = "5m"
@@ -17,14 +30,17 @@ _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\s]+):[0-9]{1,5}")
 
 
 class WaitSettings(BaseModel):
-    """One thing that is waited for: just one of ``tcp``, ``agent`` and ``time``."""
+    """One thing that has to be through: just one of ``tcp``, ``agent``, ``time``, ``script`` and ``ask``."""
 
     model_config = ConfigDict(extra="forbid")
 
     tcp: str | None = None
     agent: str | None = None
     time: str | None = None
+    script: str | None = None
+    ask: str | None = None
     limit: str = LIMIT
+    default: Literal["yes", "no"] | None = None
 
 
 class GroupSettings(BaseModel):
@@ -36,7 +52,31 @@ class GroupSettings(BaseModel):
     vms: list[str]
     after: list[str] = []
     networks: dict[str, str] = {}
+    test_networks: dict[str, str] = {}
+    before: list[WaitSettings] = []
     wait: list[WaitSettings] = []
+
+
+class AddressSettings(BaseModel):
+    """What one card of a guest gets."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    network: str
+    address: str
+    gateway: str = ""
+
+
+class MachineSettings(BaseModel):
+    """What is different about one VM where its replica is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    networks: dict[str, str] = {}
+    test_networks: dict[str, str] = {}
+    address: list[AddressSettings] = []
+    dns: list[str] = []
+    limit: str = LIMIT
 
 
 class PlanFile(BaseModel):
@@ -45,6 +85,8 @@ class PlanFile(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     group: list[GroupSettings]
+    vm: dict[str, MachineSettings] = {}
+    hosts: list[str] = []
 
 
 def read_plan(name: str, text: str) -> RecoveryPlan:
@@ -58,19 +100,63 @@ def read_plan(name: str, text: str) -> RecoveryPlan:
         where = ".".join(str(part) for part in first["loc"])
         raise UsageError(f"the plan is wrong at {where}: {first['msg']}") from error
     groups = [
-        Group(each.name, tuple(each.vms), tuple(each.after), tuple(map(_wait, each.wait)), each.networks)
+        Group(
+            each.name,
+            tuple(each.vms),
+            tuple(each.after),
+            tuple(map(_wait, each.wait)),
+            each.networks,
+            tuple(map(_wait, each.before)),
+            each.test_networks,
+        )
         for each in found.group
     ]
-    return recovery_plan(name, groups)
+    return recovery_plan(name, groups, {vm: _machine(vm, said) for vm, said in found.vm.items()}, found.hosts)
 
 
 def _wait(said: WaitSettings) -> Wait:
     given = {kind: text for kind in Await if (text := getattr(said, kind)) is not None}
     if len(given) != 1:
-        raise UsageError("a wait has just one of tcp, agent and time", remedy='such as: { tcp = "10.0.0.5:5432" }')
+        raise UsageError(
+            "a wait has just one of tcp, agent, time, script and ask", remedy='such as: { tcp = "10.0.0.5:5432" }'
+        )
     [(kind, text)] = given.items()
+    if said.default is not None and kind is not Await.ASK:
+        raise UsageError(f"only a question has a default, and no {kind}")
     if kind is Await.TIME:
         return Wait(kind, "", parse_duration(text))
     if kind is Await.TCP and not _ADDRESS.fullmatch(text):
         raise UsageError(f"{text!r} is no address with a port", remedy='such as "10.0.0.5:5432" or "[fd00::5]:5432"')
-    return Wait(kind, text, parse_duration(said.limit))
+    if not text.strip():
+        raise UsageError(f"{kind} is empty")
+    if kind is Await.SCRIPT and not HOOK_NAME.fullmatch(text):
+        raise UsageError(
+            f"{text!r} is no name of a hook", remedy="a plan names hooks of the controller's settings: [hooks.NAME]"
+        )
+    return Wait(kind, text, parse_duration(said.limit), said.default or NO)
+
+
+def _machine(vm: str, said: MachineSettings) -> Machine:
+    for server in said.dns:
+        _check(vm, server, ipaddress.ip_address)
+    if said.dns and not said.address:
+        raise UsageError(f"VM {vm!r} gets name servers and no address", remedy="say both: [[vm.NAME.address]]")
+    addresses = tuple(Address(each.network, _with_prefix(vm, each.address), each.gateway) for each in said.address)
+    for each in addresses:
+        if each.gateway:
+            _check(vm, each.gateway, ipaddress.ip_address)
+    return Machine(said.networks, addresses, tuple(said.dns), parse_duration(said.limit), said.test_networks)
+
+
+def _with_prefix(vm: str, address: str) -> str:
+    if "/" not in address:
+        raise UsageError(f"VM {vm!r}: {address!r} has no length of its prefix", remedy='such as "10.9.0.5/24"')
+    _check(vm, address, ipaddress.ip_interface)
+    return address
+
+
+def _check(vm: str, text: str, read: Callable[[str], object]) -> None:
+    try:
+        read(text)
+    except ValueError as error:
+        raise UsageError(f"VM {vm!r}: {text!r} is no address: {error}") from error

@@ -17,6 +17,7 @@ from mudanza.model.protection import Protection, RestorePoint, Standing
 from mudanza.model.units import format_duration, format_size
 from mudanza.operations.grouping import sync_together
 from mudanza.operations.means import Means, Say
+from mudanza.operations.reigning import refuse_replaced
 from mudanza.protection.rounds import Rounds
 
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ class Replicator:
     def _try(self, members: Sequence[Protection]) -> int:
         protection, verify = members[0], any(each.is_to_be_verified for each in members)
         try:
+            refuse_replaced(self._means)  # what it connected to long ago would do as well as ever
             point = sync(self._means, self._connections(), protection, self._asked_by, verify=verify)
         except MudanzaError as error:
             self._failed(error)

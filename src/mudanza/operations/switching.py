@@ -169,6 +169,12 @@ class Switcher:
         self._say(f"{host} is well: {said}" + ("; it stays closed, as it was before" if closed else ""))
         return self._powers.last()[host]
 
+    def wake(self, host: str) -> None:
+        """Have a host's power come on, and no more: of one that nobody has switched off here nothing is written down.
+        Raises UsageError where nothing can wake it, NeedsPersonError where no device has done so."""
+        with self._right(host):
+            self._wake(host, self._wakers(host))
+
     @contextmanager
     def _right(self, host: str) -> Iterator[DutyHandle]:
         """Be the only one who switches a host, for as long as the block runs."""

@@ -9,19 +9,24 @@ from mudanza.journal.protections import Protections
 from mudanza.protection.trial import Trials
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mudanza import clock
     from mudanza.operations.means import Means
     from mudanza.protection.trial import Report
 
 
-def begin(means: Means, vm: str, point: int | None, asked_by: str, *, digests: bool) -> Report:
-    """Have a double run, and leave it up. Raises UsageError, and as ``Trials.begin``."""
+def begin(
+    means: Means, vm: str, point: int | None, asked_by: str, *, digests: bool, networks: Mapping[str, str]
+) -> Report:
+    """Have a double run, and leave it up. ``networks``: isolated ones for its cards. Raises UsageError, and as
+    ``Trials.begin``."""
     store = Protections(means.database)
     protection = store.of(vm)
     with means.connections() as connections:
         cluster = means.read_cluster(connections)
         trials = Trials(connections, means.jobs, store)
-        return trials.begin(protection, point, cluster, asked_by, digests=digests)
+        return trials.begin(protection, point, cluster, asked_by, digests=digests, networks=networks)
 
 
 def await_agent(means: Means, vm: str, patience: float, over: clock.Event) -> bool:

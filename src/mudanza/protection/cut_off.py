@@ -1,6 +1,7 @@
 """The definition of a VM's double for a test failover: another name and UUID, and nothing that leads out: pure.
 
-Its cards hang on taps of their own that are on no bridge: they have a link, and nobody is at the other end. What else
+Its cards hang on taps of their own that are on no bridge: they have a link, and nobody is at the other end; or on an
+isolated network on which nobody but doubles is. What else
 a definition has that reaches something of its host or of the network is taken away, or is the double's alone.
 """
 
@@ -16,6 +17,8 @@ from mudanza.hypervisor.xml.wishes import WISHES_NAMESPACE, WISHES_PREFIX
 from mudanza.model.errors import BlockedError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lxml.etree import _Element as Element
 
 NAMESPACE = "https://mudanza.dev/xmlns/trial/1"
@@ -30,11 +33,20 @@ _LEADING_OUT = ("hostdev", "filesystem", "redirdev", "smartcard", "shmem", "leas
 _LINES = ("serial", "parallel", "console")
 
 
-def double_of(definition: str, *, name: str, uuid: str, directory: str, about: tuple[str, int]) -> str:
+def double_of(
+    definition: str,
+    *,
+    name: str,
+    uuid: str,
+    directory: str,
+    about: tuple[str, int],
+    networks: Mapping[str, str] | None = None,
+) -> str:
     """Return the definition of a VM's double, whose disks are in place already.
 
-    ``directory``: where its UEFI variables are; ``about``: the UUID of the VM, and the restore point. Raises
-    BlockedError where the VM cannot be cut off.
+    ``directory``: where its UEFI variables are; ``about``: the UUID of the VM, and the restore point; ``networks``: a
+    network or bridge of the VM → an isolated network that doubles share. Raises BlockedError where the VM cannot be cut
+    off.
     """
     root = parse(definition, "journal")
     if root.find(f"{{{_QEMU}}}commandline") is not None:
@@ -50,7 +62,7 @@ def double_of(definition: str, *, name: str, uuid: str, directory: str, about: t
         variables.text = f"{directory}/variables.fd"
     devices = root.find("devices")
     if devices is not None:
-        _cut_off(devices, uuid)
+        _cut_off(devices, uuid, networks or {})
     return etree.tostring(root, encoding="unicode")
 
 
@@ -78,9 +90,9 @@ def _tell(root: Element, about: tuple[str, int]) -> None:
     etree.SubElement(metadata, wishes, {"balance": "never"}, nsmap={WISHES_PREFIX: WISHES_NAMESPACE})
 
 
-def _cut_off(devices: Element, uuid: str) -> None:
+def _cut_off(devices: Element, uuid: str, networks: Mapping[str, str]) -> None:
     for number, card in enumerate(devices.findall("interface")):
-        _on_a_tap_of_its_own(card, uuid, number)
+        _apart(card, uuid, number, networks)
     for tag in _LEADING_OUT:
         for device in devices.findall(tag):
             devices.remove(device)
@@ -104,15 +116,21 @@ def _cut_off(devices: Element, uuid: str) -> None:
             display.remove(listen)
 
 
-def _on_a_tap_of_its_own(card: Element, uuid: str, number: int) -> None:
+def _apart(card: Element, uuid: str, number: int, networks: Mapping[str, str]) -> None:
+    """Have a card hang on the isolated network that is named for it, else on a tap of its own."""
+    source = card.find("source")
+    names = {source.get(kind, "") for kind in ("network", "bridge")} if source is not None else set()
+    shared = next((networks[name] for name in names if name in networks), None)
     card.attrib.clear()
-    card.set("type", "ethernet")
+    card.set("type", "ethernet" if shared is None else "network")
     for child in list(card):
         if child.tag not in _OF_A_CARD:
             card.remove(child)
     digits = hashlib.blake2s(f"{uuid} {number}".encode(), digest_size=3).hexdigest()
     address = ":".join(("52:54:00", digits[:2], digits[2:4], digits[4:]))
     card.insert(0, etree.Element("mac", address=address))
+    if shared is not None:
+        card.insert(1, etree.Element("source", network=shared))
 
 
 def _drop(device: Element, *tags: str) -> None:

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from mudanza.hypervisor.xml.domains import parse_vm
 from mudanza.model.cluster import Cluster
+from mudanza.model.errors import BlockedError
 from mudanza.model.finding import Finding, Level
 from mudanza.model.protection import Protection, Standing
-from mudanza.model.recovery import Await, Group, RecoveryPlan
+from mudanza.model.recovery import Await, Machine, RecoveryPlan
 from mudanza.model.units import format_duration, format_size
 from mudanza.model.vm import Vm, VmState
+from mudanza.protection.addressing import cards_of
 
 LATE = 2
 """Of how many intervals a restore point may be old before it is said to be late."""
 
 
 def findings_of(
-    plan: RecoveryPlan, protections: Sequence[Protection], cluster: Cluster, *, planned: bool = False
+    plan: RecoveryPlan,
+    protections: Sequence[Protection],
+    cluster: Cluster,
+    *,
+    planned: bool = False,
+    scripts: Mapping[str, str] | None = None,
 ) -> tuple[Finding, ...]:
-    """Return everything that stands against a plan. ``planned``: the VMs' own hosts live."""
+    """Return everything that stands against a plan. ``planned``: the VMs' own hosts live; ``scripts``: those that this
+    controller cannot run, and why."""
     named = {name: each for each in protections for name in (each.vm_uuid, each.vm_name)}
-    found: list[Finding] = []
+    found = [
+        _blocker("script-not-there", f"script {name}", why, "put it into the controller's settings: [hooks.NAME]")
+        for name, why in (scripts or {}).items()
+    ]
     arriving: dict[str, int] = {}
     for group in plan.groups:
         for vm in group.vms:
@@ -31,18 +42,37 @@ def findings_of(
                 continue
             if protection.standing is Standing.FAILED_OVER:
                 continue  # it is there already
-            found += _of_vm(protection, group, cluster, planned=planned)
+            found += _of_vm(protection, plan.networks_of(vm, group), cluster, planned=planned)
             if protection.newest is not None:
+                found += _of_guest(protection, plan.machines.get(vm))
                 arriving[protection.target] = arriving.get(protection.target, 0) + _there(protection).memory
         known = {name for vm in plan.vms if (each := named.get(vm)) for name in (vm, each.vm_name, each.vm_uuid)}
-        for wait in group.waits:
+        for wait in (*group.before, *group.waits):
             if wait.kind is Await.AGENT and wait.what not in known:
                 said = f"it waits for the agent of {wait.what}, which is none of the plan's VMs"
                 found.append(_blocker("wait-unknown", f"group {group.name}", said, "name one that is"))
     return (*found, *_memory(arriving, cluster))
 
 
-def _of_vm(protection: Protection, group: Group, cluster: Cluster, *, planned: bool) -> Iterator[Finding]:
+def _of_guest(protection: Protection, machine: Machine | None) -> Iterator[Finding]:
+    """Yield what keeps a guest from getting the addresses that its plan has for it."""
+    if machine is None or not machine.addresses or protection.newest is None:
+        return
+    subject = f"VM {protection.vm_name}"
+    try:
+        cards_of(machine, protection.newest.definition)
+    except BlockedError as error:
+        yield _blocker("card-unclear", subject, str(error), error.remedy)
+    if not _there(protection).guest_agent:
+        said = "its guest is to get other addresses, and it has no channel for QEMU's guest agent"
+        yield _blocker(
+            "no-agent", subject, said, "give it one (org.qemu.guest_agent.0), and the agent; or leave it out"
+        )
+
+
+def _of_vm(
+    protection: Protection, networks: Mapping[str, str], cluster: Cluster, *, planned: bool
+) -> Iterator[Finding]:
     subject = f"VM {protection.vm_name}"
     newest, lag = protection.newest, protection.lag
     if newest is None or lag is None:
@@ -66,7 +96,7 @@ def _of_vm(protection: Protection, group: Group, cluster: Cluster, *, planned: b
     for nic in _there(protection).nics:
         if nic.source is None or nic.kind not in ("network", "bridge"):
             continue
-        wanted = group.networks.get(nic.source, nic.source)
+        wanted = networks.get(nic.source, nic.source)
         network = host.network(wanted) if nic.kind == "network" else None
         there = network is not None and network.active if nic.kind == "network" else (
             host.interfaces is None or wanted in host.interfaces)  # fmt: skip

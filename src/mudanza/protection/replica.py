@@ -41,7 +41,9 @@ class Replica:
         self._protection = protection
         self._socket = socket
         self._shell = shell
-        self._directory = {"directory": protection.directory}
+        # Images are changed and deleted only by who has the newest copy of the journal: see ``hypervisor.reigns``.
+        owner = {"journal": protection.journal, "reign": protection.reign}
+        self._directory = {"directory": protection.directory, **owner}
 
     def bring_everything(self, served: Served, file: str, stop: clock.Event) -> None:
         """Make an image of a whole disk; what is zero there takes no room."""

@@ -1,5 +1,7 @@
 """What is run at the hosts, by ssh, to make and look after replicas: QEMU's own tools, and what every Debian has."""
 
+from mudanza.hypervisor.reigns import REFUSE_OLD
+
 TOOLS = """
 for tool in qemu-img qemu-io qemu-nbd awk sync; do
   command -v "$tool" >/dev/null || { echo "there is no $tool (Debian: qemu-utils)" >&2; exit 1; }
@@ -85,14 +87,19 @@ esac
 """
 # What the older image has not got yet is put into it; the one above stands upon it from then on. Done once more it
 # changes nothing, until the newer one is deleted.
-MERGE = """
+MERGE = (
+    REFUSE_OLD
+    + """
 cd -- "$directory" || exit 1
 qemu-img commit -q -d -f qcow2 -- "$newer" || exit 1
 if [ -n "$above" ]; then qemu-img rebase -q -u -f qcow2 -F qcow2 -b "$older" -- "$above" || exit 1; fi
 sync -- "$older" ${above:+"$above"}
 """
+)
 # Images that no restore point has: of rounds that broke off.
-SWEEP = """
+SWEEP = (
+    REFUSE_OLD
+    + """
 for found in /run/mudanza-"$protection"-*.sock; do
   [ "$found" = "$socket" ] || rm -f -- "$found"
 done
@@ -106,15 +113,22 @@ for found in *.qcow2; do
   esac
 done
 """
-UPON = """
+)
+UPON = (
+    REFUSE_OLD
+    + """
 umask 066
 mkdir -p -- "$directory" && cd -- "$directory" && rm -f -- "$file" || exit 1
 qemu-img create -q -f qcow2 -F qcow2 -b "$below" -- "$file" || exit 1
 """
-REMOVE = """
+)
+REMOVE = (
+    REFUSE_OLD
+    + """
 rm -rf -- "$directory"
 rmdir --ignore-fail-on-non-empty -- "$(dirname "$directory")"
 """
+)
 # The digest of each block of an image that is not all zeroes. What the map says to hold no data is not read. A part
 # at a time is laid out in memory, for digests of many blocks at once are made of files.
 DIGESTS = (

@@ -6,7 +6,7 @@ no points are thinned as long as it is up. Its job is about the double and not a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from uuid import uuid4
@@ -80,18 +80,28 @@ class Trials(BringingUp):
     """Carries out test failovers."""
 
     def begin(
-        self, protection: Protection, number: int | None, cluster: Cluster, asked_by: str, *, digests: bool = False
+        self,
+        protection: Protection,
+        number: int | None,
+        cluster: Cluster,
+        asked_by: str,
+        *,
+        digests: bool = False,
+        networks: Mapping[str, str] | None = None,
     ) -> Report:
         """Have a double of a VM run from a restore point (None: the newest), and leave it up.
 
-        ``digests``: have what the replica's images hold compared, too. Raises BlockedError, nothing being touched;
-        MigrationFailedError where the double could not be started: everything of it is removed.
+        ``digests``: have what the replica's images hold compared, too; ``networks``: a network or bridge of the VM →
+        an isolated network at the replica's host that nobody but doubles is on. Raises BlockedError, nothing being
+        touched; MigrationFailedError where the double could not be started: everything of it is removed.
         """
         point = chosen_point(protection, number)
         _refuse(protection)
         trial = Trial(point.number, str(uuid4()), f"{protection.vm_name}-test-{point.number}", protection.target, 0.0)
-        definition = self._definition(protection, point, trial)
-        with self._job(protection, trial, asked_by) as handle:
+        networks = networks or {}
+        refuse_shared(networks.values(), cluster, trial.host, self._doubles())
+        definition = self._definition(protection, point, trial, networks)
+        with self._job(protection, trial, asked_by, networks) as handle:
             try:
                 about = {"host": trial.host, "point": trial.point, "of": protection.vm_uuid}
                 pin = self._protections.begin_trial
@@ -108,16 +118,27 @@ class Trials(BringingUp):
             handle.finish("done", f"{trial.name} runs on {trial.host} from restore point {trial.point}, cut off", 0)
         return self.report(self._protections.of(protection.vm_uuid))
 
-    def _definition(self, protection: Protection, point: RestorePoint, trial: Trial) -> str:
+    def _doubles(self) -> frozenset[str]:
+        return frozenset(each.trial.uuid for each in self._protections.all() if each.trial is not None)
+
+    @staticmethod
+    def _definition(protection: Protection, point: RestorePoint, trial: Trial, networks: Mapping[str, str]) -> str:
         place = f"{protection.directory}/{DIRECTORY}"
         disks = {target: replace(disk, file=f"{DIRECTORY}/{target}.qcow2") for target, disk in point.disks.items()}
         definition = running_on(protection, point, disks, {})
         about = (protection.vm_uuid, point.number)
-        return double_of(definition, name=trial.name, uuid=trial.uuid, directory=place, about=about)
+        return double_of(definition, name=trial.name, uuid=trial.uuid, directory=place, about=about, networks=networks)
 
     @contextmanager
-    def _job(self, protection: Protection, trial: Trial, asked_by: str) -> Iterator[JobHandle]:
-        asked = {"protection": protection.id, "point": trial.point, "vm": protection.vm_uuid}
+    def _job(
+        self, protection: Protection, trial: Trial, asked_by: str, networks: Mapping[str, str]
+    ) -> Iterator[JobHandle]:
+        asked = {
+            "protection": protection.id,
+            "point": trial.point,
+            "vm": protection.vm_uuid,
+            "networks": dict(networks),
+        }
         handle = self._jobs.begin(NewJob(KIND, trial.uuid, trial.name, "", trial.host, asked, asked_by))
         with acting_only_if(handle.assert_may_act), keeping(handle):
             yield handle
@@ -184,8 +205,13 @@ class Trials(BringingUp):
             handle = self._jobs.take_over(job.id)
             with acting_only_if(handle.assert_may_act), keeping(handle):
                 return self._end(handle, protection, trial, read_cluster)
-        with self._job(protection, trial, asked_by) as handle:
+        with self._job(protection, trial, asked_by, self._networks_of(trial)) as handle:
             return self._end(handle, protection, trial, read_cluster)
+
+    def _networks_of(self, trial: Trial) -> Mapping[str, str]:
+        """Return which isolated networks a double was given, as its newest job says."""
+        job = self._jobs.newest_of(trial.uuid)
+        return dict(job.asked.get("networks", {})) if job is not None else {}
 
     def _end(self, handle: JobHandle, protection: Protection, trial: Trial, read_cluster: ReadCluster) -> Report:
         cluster = read_cluster()
@@ -249,8 +275,8 @@ class Trials(BringingUp):
         age = trial.begun_at - point.taken_at if point is not None else None
         started, answered = trial.times.get("started"), trial.times.get("answered")
         return Report(
-            protection.vm_name, protection.vm_uuid, trial.host, trial.point, age, trial.name, trial.uuid, NETWORK,
-            started, answered, up=True,
+            protection.vm_name, protection.vm_uuid, trial.host, trial.point, age, trial.name, trial.uuid,
+            shown(self._networks_of(trial)), started, answered, up=True,
         )  # fmt: skip
 
     def resume(self, job_id: int, _stop: clock.Event) -> MigrationReport:
@@ -278,6 +304,36 @@ class Trials(BringingUp):
     def clean_up(self, _job_id: int) -> Residue:
         """What such a job leaves, ``mudanza test-failover end`` takes away."""
         return Residue()
+
+
+def shown(networks: Mapping[str, str]) -> str:
+    """Return in words what a double's cards hang on: pure."""
+    if not networks:
+        return NETWORK
+    return f"isolated: {', '.join(f'{one} as {other}' for one, other in networks.items())}; others {NETWORK}"
+
+
+def refuse_shared(networks: Iterable[str], cluster: Cluster, host: str, doubles: Collection[str]) -> None:
+    """Raise BlockedError for a network that leads out of its host, or that somebody is on who is no double: pure."""
+    for name in dict.fromkeys(networks):
+        found = cluster.host(host).network(name)
+        if found is None or not found.active:
+            raise BlockedError(f"{host} has no active network {name!r}", remedy="make it there, without <forward>")
+        if found.forward is not None:
+            raise BlockedError(
+                f"network {name!r} at {host} leads out of it ({found.forward}): a double would be seen",
+                remedy="name one that is isolated: its definition has no <forward>",
+            )
+        others = [
+            vm.name
+            for vm in cluster.vms_on(host)
+            if vm.state.active and vm.uuid not in doubles and any(nic.source == name for nic in vm.nics)
+        ]
+        if others:
+            raise BlockedError(
+                f"network {name!r} at {host} has VMs on it that are no doubles: {', '.join(others)}",
+                remedy="make one that is for tests alone",
+            )
 
 
 def _refuse(protection: Protection) -> None:

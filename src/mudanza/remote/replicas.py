@@ -16,7 +16,9 @@ from mudanza.remote.asking import Asking, read
 if TYPE_CHECKING:
     from mudanza.operations.means import Say
     from mudanza.operations.protecting import Keeping, Protected
+    from mudanza.operations.recovery_plans import HowToRun
     from mudanza.operations.rescuing import Reprotected, Rescue
+    from mudanza.operations.site import Stopped
     from mudanza.protection.failover import Outcome
     from mudanza.protection.recovery import Recovered
     from mudanza.protection.trial import Report
@@ -73,11 +75,14 @@ class ThereOfReplicas(Asking):
 
         return read(Outcome, self._order(f"{_at(vm)}/failback", say, {"networks": dict(networks)}))
 
-    def begin_trial(self, vm: str, point: int | None, say: Say, *, digests: bool) -> Report:
+    def begin_trial(
+        self, vm: str, point: int | None, say: Say, *, digests: bool, networks: Mapping[str, str]
+    ) -> Report:
         """As ``operations.trying.begin``."""
         from mudanza.protection.trial import Report
 
-        return read(Report, self._order(f"{_at(vm)}/test-failover", say, {"point": point, "digests": digests}))
+        order = {"point": point, "digests": digests, "networks": dict(networks)}
+        return read(Report, self._order(f"{_at(vm)}/test-failover", say, order))
 
     def await_agent(self, vm: str, patience: float, over: clock.Event) -> bool:
         """As ``operations.trying.await_agent``."""
@@ -115,12 +120,28 @@ class ThereOfReplicas(Asking):
         order = {"name": name, "text": text, "planned": planned}
         return read(tuple[Finding, ...], self._ask("POST", "/recovery/checks", json=order))
 
-    def recover(self, name: str, say: Say, *, source_is_dead: bool, planned: bool) -> tuple[Recovered, ...]:
+    def recover(self, name: str, how: HowToRun, say: Say) -> tuple[Recovered, ...]:
         """As ``operations.recovery_plans.run``."""
         from mudanza.protection.recovery import Recovered
 
-        order = {"source_is_dead": source_is_dead, "planned": planned}
-        return read(tuple[Recovered, ...], self._order(f"{_plan(name)}/runs", say, order))
+        return read(tuple[Recovered, ...], self._order(f"{_plan(name)}/runs", say, plain(how)))
+
+    def start_site(self, name: str, say: Say, *, resume: bool) -> tuple[Recovered, ...]:
+        """As ``operations.recovery_plans.start``."""
+        from mudanza.protection.recovery import Recovered
+
+        return read(tuple[Recovered, ...], self._order(f"{_plan(name)}/starts", say, {"resume": resume}))
+
+    def stop_site(self, name: str, within: float | None, say: Say, *, resume: bool) -> tuple[Stopped, ...]:
+        """As ``operations.recovery_plans.stop``."""
+        from mudanza.operations.site import Stopped
+
+        order = {"within": within, "resume": resume}
+        return read(tuple[Stopped, ...], self._order(f"{_plan(name)}/stops", say, order))
+
+    def answer_recovery(self, run: str, word: str) -> str:
+        """As ``operations.recovery_plans.answer``."""
+        return self._said("POST", "/recovery/answers", json={"run": run, "answer": word})
 
 
 def _plan(name: str) -> str:

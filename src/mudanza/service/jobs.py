@@ -29,7 +29,7 @@ from mudanza.service.parameters import MOST_NUMBER, PROBLEMS, AtDesk, Key, Limit
 from mudanza.service.problems import NotAllowedError, NotReadyError
 from mudanza.service.sight import audited, find_host, find_job, find_vm, may_see_job
 
-OF_REPLICAS = ("protect", "failover", "test failover", "reprotect", "recovery")
+OF_REPLICAS = ("protect", "failover", "test failover", "reprotect", "recovery", "cold start", "site stop")
 """Kinds of jobs that are no moves."""
 LOOK_EVERY = 0.5
 """Seconds between two looks at a job that somebody watches."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from mudanza.model.protection import MOST_POINTS
 from mudanza.model.units import MIB
 from mudanza.operations.protecting import Keeping
+from mudanza.operations.recovery_plans import HowToRun
 from mudanza.operations.rescuing import Rescue
 from mudanza.service.orders import Name
 from mudanza.service.parameters import MOST_NUMBER
@@ -100,6 +101,10 @@ class TrialOrder(BaseModel):
 
     point: Point = None
     digests: Annotated[bool, Field(description="Compare what the replica's images hold, too.")] = False
+    networks: Annotated[
+        dict[Name, Name],
+        Field(max_length=100, description="A network or bridge, and an isolated network in its place."),
+    ] = {}
 
 
 MOST_PATIENCE = 30.0
@@ -135,11 +140,48 @@ class RecoveryCheckOrder(BaseModel):
 
 
 class RecoveryOrder(BaseModel):
-    """A plan for recovery that is to be carried out. Just one of both is true."""
+    """A plan for recovery that is to be carried out. Just one of these is true."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{"planned": True}]})
 
     source_is_dead: Annotated[
         bool, Field(description="Your word that the VMs' hosts are dead, or cut off for good.")
     ] = False
-    planned: Annotated[bool, Field(description="Their hosts live: nothing is lost.")] = False
+    planned: Annotated[bool, Field(description="The VMs' own hosts live: nothing is lost.")] = False
+    resume: Annotated[bool, Field(description="Its run goes on that has come to a stop.")] = False
+
+    def how(self) -> HowToRun:
+        """Return it as whoever carries it out knows it. Raises UsageError for what contradicts itself."""
+        found = HowToRun(**self.model_dump())
+        found.refuse_contradictory()
+        return found
+
+
+class SiteStartOrder(BaseModel):
+    """A plan whose VMs are to be started where they are."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{}]})
+
+    resume: Annotated[bool, Field(description="Its run goes on that has come to a stop.")] = False
+
+
+class SiteStopOrder(BaseModel):
+    """A plan whose VMs are to shut down."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{"within": 300}]})
+
+    within: Annotated[
+        float | None, Field(gt=0, le=86400, description="Seconds after which those that are on are named.")
+    ] = None
+    resume: Annotated[bool, Field(description="Its run goes on that has come to a stop.")] = False
+
+
+class AnswerOrder(BaseModel):
+    """An answer to the question that the run of a plan asks."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, json_schema_extra={"examples": [{"run": "7", "answer": "yes"}]}
+    )
+
+    run: Annotated[Name, Field(description="The number of its job, or the plan's name.")]
+    answer: Annotated[Literal["yes", "no"], Field(description="What is answered.")]

@@ -18,7 +18,14 @@ from mudanza.service.desk import Desk
 from mudanza.service.ordering import begun
 from mudanza.service.parameters import PROBLEMS, AtDesk, Key, OnceKey
 from mudanza.service.problems import NotThereError
-from mudanza.service.protection_orders import RecoveryCheckOrder, RecoveryOrder, RecoveryPlanOrder
+from mudanza.service.protection_orders import (
+    AnswerOrder,
+    RecoveryCheckOrder,
+    RecoveryOrder,
+    RecoveryPlanOrder,
+    SiteStartOrder,
+    SiteStopOrder,
+)
 from mudanza.service.sight import audited
 
 router = APIRouter(prefix="/api/v1", responses=PROBLEMS)
@@ -77,16 +84,58 @@ def run(
     409 where it is not possible. Sent again with the same Idempotency-Key, it is the same order.
     """
     refuse_limited(asker)
-    word = order.model_dump()
-    recovery_plans.refuse_contradictory(**word)
-    _find(desk, name)
+    how = order.how()
+    if not how.resume:
+        _find(desk, name)
 
     def work(means: Means, say: Say) -> Any:
-        return recovery_plans.run(means, name, asker.name, say, **word)
+        return recovery_plans.run(means, name, how, asker.name, say)
 
     return begun(
         desk, asker, ("failover plan", name, order.model_dump_json(exclude_defaults=True)), work, idempotency_key
     )
+
+
+@router.post("/recovery/plans/{name}/starts", status_code=202, tags=["recovery"])
+def start(
+    desk: AtDesk, asker: Protector, name: Key, order: SiteStartOrder, idempotency_key: OnceKey = None
+) -> JSONResponse:
+    """Have all VMs of a plan started where they are, group by group, once their hosts answer; return the order."""
+    refuse_limited(asker)
+    if not order.resume:
+        _find(desk, name)
+
+    def work(means: Means, say: Say) -> Any:
+        return recovery_plans.start(means, name, asker.name, say, resume=order.resume)
+
+    return begun(
+        desk, asker, ("recovery start", name, order.model_dump_json(exclude_defaults=True)), work, idempotency_key
+    )
+
+
+@router.post("/recovery/plans/{name}/stops", status_code=202, tags=["recovery"])
+def stop(
+    desk: AtDesk, asker: Protector, name: Key, order: SiteStopOrder, idempotency_key: OnceKey = None
+) -> JSONResponse:
+    """Have all VMs of a plan shut down, in the opposite order; return the order."""
+    refuse_limited(asker)
+    if not order.resume:
+        _find(desk, name)
+
+    def work(means: Means, say: Say) -> Any:
+        return recovery_plans.stop(means, name, order.within, asker.name, say, resume=order.resume)
+
+    return begun(
+        desk, asker, ("recovery stop", name, order.model_dump_json(exclude_defaults=True)), work, idempotency_key
+    )
+
+
+@router.post("/recovery/answers", tags=["recovery"])
+def answer(desk: AtDesk, asker: Protector, order: AnswerOrder) -> Mapping[str, list[str]]:
+    """Answer the question that the run of a plan asks now."""
+    refuse_limited(asker)
+    with desk.at_work() as means, audited(desk, asker, "recovery answer", f"{order.run} {order.answer}"):
+        return {"said": [recovery_plans.answer(means, order.run, order.answer, asker.name)]}
 
 
 def _find(desk: Desk, name: str) -> Kept:

@@ -85,7 +85,7 @@ def begin_trial(
     """
 
     def work(means: Means, uuid: str, _say: Say) -> Any:
-        return trying.begin(means, uuid, order.point, asker.name, digests=order.digests)
+        return trying.begin(means, uuid, order.point, asker.name, digests=order.digests, networks=order.networks)
 
     return _begun(desk, asker, key, ("test-failover", order), work, idempotency_key)
 

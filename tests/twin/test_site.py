@@ -1,0 +1,156 @@
+"""A whole site started and shut down by a plan, on simulated hosts: in order, by the newest copies, whoever dies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mudanza import clock
+from mudanza.cli.context import App
+from mudanza.hypervisor.twin.threads import Controller
+from mudanza.journal.fences import Fences
+from mudanza.journal.recovery_plans import RecoveryPlans
+from mudanza.model.fencing import By
+from mudanza.operations.recovering import Recovering
+from tests.program import Program
+from tests.twin.conftest import Ask
+from tests.twin.fleet import Fleet
+from tests.twin.scene import Scene
+
+PLAN = """
+[[group]]
+name = "apps"
+after = ["databases"]
+vms = ["web"]
+
+[[group]]
+name = "databases"
+vms = ["db"]
+wait = [{ time = "10ms" }]
+"""
+
+
+@pytest.fixture
+def site(the: Scene) -> Scene:
+    """A plan is kept of the scene's two VMs that run, both on h1."""
+    RecoveryPlans(the.engine).keep("site", PLAN, "ana")
+    return the
+
+
+def states(the: Scene) -> dict[str, bool]:
+    """Whether each VM of the plan runs, by name."""
+    return {name: bool(runs_on(the, name)) for name in ("db", "web")}
+
+
+def runs_on(the: Scene, name: str) -> list[str]:
+    return [
+        host.name
+        for host in the.twin.hosts.values()
+        for each in host.domains.values()
+        if each.name == name and each.qemu is not None
+    ]
+
+
+def all_off(the: Scene) -> None:
+    """The power is cut, and comes back: hosts start, and no guest does."""
+    for host in the.twin.hosts.values():
+        host.power_off()
+    for host in the.twin.hosts.values():
+        host.power_on()
+    the.twin.scheduler.advance(seconds=120.0)
+
+
+def test_it_shuts_down_in_the_opposite_order_and_starts_in_its_own(site: Scene, program: Program) -> None:
+    down = site.do(partial(program, "recovery", "stop", "site"))
+    assert down.returncode == 0, down.stderr
+    assert states(site) == {"db": False, "web": False}
+    assert down.stderr.index("group apps") < down.stderr.index("group databases")
+    again = site.do(partial(program, "recovery", "stop", "site", "--within", "1m"))
+    assert again.returncode == 0, "what is off is off"
+    all_off(site)
+    up = site.do(partial(program, "recovery", "start", "site", "-o", "json"))
+    assert up.returncode == 0, up.stderr
+    assert states(site) == {"db": True, "web": True}
+    assert up.stderr.index("db started on h1") < up.stderr.index("web started on h1")
+    assert [str(each) for each in site.twin.oracle.violations] == []
+
+
+def test_through_a_daemon_it_is_the_same(site: Scene, asked: Ask) -> None:
+    down = asked("recovery", "stop", "site", "--within", "5m")
+    assert (down.returncode, states(site)) == (0, {"db": False, "web": False}), down.stderr
+    up = asked("recovery", "start", "site")
+    assert (up.returncode, states(site)) == (0, {"db": True, "web": True}), up.stderr
+    assert "plan site: 2 VMs are up" in up.stderr
+    nothing = asked("recovery", "answer", "site", "yes")
+    assert (nothing.returncode, "is not under way" in nothing.stderr) == (2, True)
+    assert asked("recovery", "start", "site", "--resume").returncode == 2
+
+
+def test_a_host_that_may_run_it_stops_the_start_until_it_answers_or_is_proven_off(
+    site: Scene, program: Program, tmp_path: Path
+) -> None:
+    all_off(site)
+    site.twin.hosts["h3"].power_off()
+    program.config.write_text(program.config.read_text() + "[power]\nboot = 1\n[limits]\nconnect = 1\n")
+    stopped = site.do(partial(program, "recovery", "start", "site"))
+    assert stopped.returncode == 5, stopped.stderr
+    assert "h3 could not be asked, and may run it" in stopped.stderr
+    assert states(site) == {"db": False, "web": False}
+    fences = Fences(site.engine)
+    site.do(lambda: fences.ended(fences.begin("h3", By.PERSON, "ana"), "ana has said so", proven=True))
+    up = site.do(partial(program, "recovery", "start", "site", "--resume"))
+    assert (up.returncode, states(site)) == (0, {"db": True, "web": True}), up.stderr
+
+
+def begin(the: Scene, folder: Path, name: str, work: Callable[[Recovering], Any]) -> Controller:
+    """Start a controller that carries something out."""
+    settings, controller = folder / f"{name}.toml", Controller(name)
+    settings.write_text(f"database = {the.database!r}\n")
+
+    def working() -> None:
+        app = App(settings, debug=False)
+        with app.connections() as connections:
+            work(Recovering(app, connections, lambda _: None, "ana"))
+
+    the.twin.scheduler.start(working, name, controller)
+    return controller
+
+
+INSTANTS = ["before intend", "after intend", "before done", "after done"]
+
+
+@pytest.mark.parametrize("instant", [f"{each} start" for each in INSTANTS[:2]] + INSTANTS[2:] + ["before finish"])
+def test_a_start_whose_controller_dies_goes_on(site: Scene, tmp_path: Path, instant: str) -> None:
+    all_off(site)
+    first = begin(site, tmp_path, "first", lambda recovering: recovering.start("site", PLAN))
+    Fleet(site, tmp_path).advance_to(first, instant)
+    site.twin.kill(first)
+    site.twin.scheduler.advance(seconds=300.0)
+    [job] = site.jobs.unfinished()
+    heir = begin(site, tmp_path, "heir", lambda recovering: recovering.resume(job.id, clock.new_event()))
+    site.twin.scheduler.advance(seconds=300.0)
+    assert not heir.threads
+    assert states(site) == {"db": True, "web": True}
+    assert site.jobs.get(job.id).exit_code == 0
+    site.twin.catch_up()
+    assert [str(each) for each in site.twin.oracle.violations] == []
+
+
+@pytest.mark.parametrize(
+    "instant", [f"{each} shut group down" for each in INSTANTS[:2]] + INSTANTS[2:] + ["before finish"]
+)
+def test_a_shutdown_whose_controller_dies_goes_on(site: Scene, tmp_path: Path, instant: str) -> None:
+    first = begin(site, tmp_path, "first", lambda recovering: recovering.stop("site", PLAN, None))
+    Fleet(site, tmp_path).advance_to(first, instant)
+    site.twin.kill(first)
+    site.twin.scheduler.advance(seconds=300.0)
+    [job] = site.jobs.unfinished()
+    heir = begin(site, tmp_path, "heir", lambda recovering: recovering.resume(job.id, clock.new_event()))
+    site.twin.scheduler.advance(seconds=600.0)
+    assert not heir.threads
+    assert states(site) == {"db": False, "web": False}
+    assert site.jobs.get(job.id).exit_code == 0
