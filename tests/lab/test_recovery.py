@@ -69,21 +69,17 @@ before = [{{ script = "dns" }}, {{ ask = "Is the storage up?", limit = "2m" }}]
 wait = [{{ agent = "{guest.name}", limit = "2m" }}]
 
 [vm.{guest.name}]
-test_networks = {{ lan = "apart" }}
+test_networks = {{ lan = "lan" }}
 address = [{{ network = "lan", address = "{ELSEWHERE}/16" }}]
 limit = "3m"
 """)
     by_ssh("protect", guest.uuid, "--to", "h2", "--keep", "2")
     by_ssh("recovery", "import", str(plan))
-    assert "no active network 'apart'" in by_ssh("test-failover", "plan", "site", expect=3).err
-    virsh(
-        lab.cell("h2"), "net-create", "/dev/stdin", stdin="<network><name>apart</name><bridge name='apart0'/></network>"
-    )
-    try:
-        [tried] = by_ssh("test-failover", "plan", "site", "-o", "json").data["vms"]
-    finally:
-        virsh(lab.cell("h2"), "net-destroy", "apart")
-    assert (tried["as_before"], "lan as apart" in tried["network"], tried["answered_seconds"] > 0) == (True, True, True)
+    assert "leads out of it" in by_ssh("test-failover", "plan", "site", expect=3).err
+    plan.write_text(plan.read_text().replace('test_networks = { lan = "lan" }', ""))
+    by_ssh("recovery", "import", str(plan))
+    [tried] = by_ssh("test-failover", "plan", "site", "-o", "json").data["vms"]
+    assert (tried["as_before"], tried["answered_seconds"] > 0) == (True, True)
     by_ssh("failover", "plan", "check", "site", "--planned")
     run = by_ssh.start("failover", "plan", "site", "--planned", "-o", "json")
     await_true(lambda: by_ssh("recovery", "answer", "site", "yes", expect=None).code == 0, "it asks", 120)

@@ -7,12 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from mudanza.hypervisor.shell import HostShell
+from mudanza.journal.database import open_database
+from mudanza.journal.inventory import Inventory
+from mudanza.journal.protections import Protections
 from mudanza.lab import faults
 from mudanza.lab.domain import GuestSpec
 from mudanza.lab.guest import Guest, create_guest
 from mudanza.lab.host import HostFiles
 from mudanza.lab.lab import Lab
+from mudanza.model.errors import HypervisorError
 from mudanza.model.units import MIB
+from mudanza.protection.replica import Replica
 from tests.lab.command import Mudanza
 from tests.lab.conftest import REPLICAS, await_true, know_by_ssh
 
@@ -49,6 +55,15 @@ def guest(lab: Lab) -> Iterator[Guest]:
         lab.cell(host).run(["rm", "-rf", "--", REPLICAS, "/var/lib/mudanza"])
 
 
+def sweep_as(mudanza: Mudanza, guest: Guest) -> None:
+    """Delete all images of a replica, as a controller's round would that knows of none of them."""
+    [database] = mudanza.config.parent.glob("*.db")
+    engine = open_database(str(database))
+    protection = Protections(engine).of(guest.uuid)
+    with HostShell(Inventory(engine).host(protection.target)) as shell:
+        Replica(protection, shell).sweep(())
+
+
 def test_from_a_lost_site_with_its_controller_to_running_vms(
     lab: Lab, main: Mudanza, other: Mudanza, guest: Guest, tmp_path: Path
 ) -> None:
@@ -83,6 +98,8 @@ def test_from_a_lost_site_with_its_controller_to_running_vms(
         assert "carried on elsewhere" in main(*words, expect=3).err or "taken over" in main(*words, expect=3).err, words
     assert "carried on elsewhere" in main("standby", "show").err
     assert guest.states() == {"h1": "shut off", "h2": "running"}
+    with pytest.raises(HypervisorError, match="this controller is replaced"):
+        sweep_as(main, guest)  # as one does that looked a moment before it was replaced
     other("standby", "mark")
     first, last = guest.verify()
     assert first < last
