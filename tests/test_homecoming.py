@@ -52,8 +52,9 @@ def turned(store: Protections, **changes: object) -> Protection:
 
 def test_it_goes_on_in_images_beside_its_own_that_are_not_there_yet(store: Protections) -> None:
     vm = make.vm(disks=(make.disk(source="/r/vda.active-1.qcow2"), make.iso()))
-    images = apart_images(turned(store), vm)
-    assert images == {"vda": "/r/mudanza-1-4-vda.qcow2"}
+    protection = turned(store)
+    images = apart_images(protection, vm)
+    assert images == {"vda": f"/r/mudanza-{protection.journal[:12]}-1-4-vda.qcow2"}
 
 
 def test_libvirt_is_told_of_every_disk_so_that_it_makes_no_images_of_its_own() -> None:

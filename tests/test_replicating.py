@@ -18,7 +18,7 @@ from mudanza.journal.protections import Protections
 from mudanza.journal.schema import happening
 from mudanza.model.errors import BlockedError, MudanzaError
 from mudanza.model.host import HostEntry
-from mudanza.model.protection import Protection, ReplicaDisk, RestorePoint
+from mudanza.model.protection import Consistency, Protection, ReplicaDisk, RestorePoint
 from mudanza.operations import replicating
 from mudanza.operations.means import Means
 from mudanza.operations.replicating import Replicator
@@ -185,6 +185,31 @@ def test_a_replica_that_is_too_old_is_told_of_once(
     seen.turn()
     assert told_of(engine) == [("protection.rpo-broken", "db")]
     assert "was to be 60 s" in seen.said[0]
+
+
+def test_a_guest_that_is_not_frozen_is_told_of_once_until_it_is_again(
+    engine: Engine, store: Protections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[RestorePoint] = []
+
+    def sync(_means: Means, _connections: Any, protection: Protection, *_: Any, **__: Any) -> RestorePoint:
+        point = made.pop(0)
+        store.add_point(protection.id, point, "c")
+        return point
+
+    monkeypatch.setattr(replicating, "sync", sync)
+    bare = point_at(store, 1.0)
+    ways = [{"why_not": "no agent"}, {"why_not": "no agent"}, {}, {"consistency": Consistency.APPLICATION}]
+    made = [replace(bare, number=number, **way) for number, way in enumerate([*ways, ways[0]], start=1)]  # type: ignore[arg-type]
+    seen = Seen(engine)
+    number, told = store.of("u-1").id, []
+    while made:
+        store.change(number, tried_at=0.0)
+        seen.replicator._tried.clear()
+        assert seen.turn() == [0]
+        told.append(len(told_of(engine)))
+    assert told == [1, 1, 1, 1, 2]
+    assert told_of(engine)[0] == ("protection.not-frozen", "db")
 
 
 def point_at(store: Protections, ago: float, number: int = 1) -> RestorePoint:

@@ -112,6 +112,12 @@ def patient(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Muda
         lab.cell(host).run(["rm", "-rf", "--", REPLICAS])
 
 
+def replica_of(lab: Lab, uuid: str, host: str = "h2") -> str:
+    """Return the directory of a VM's replica at a host: the journal that keeps it is a part of its name."""
+    [found] = lab.cell(host).run(["sh", "-c", f"ls -d {REPLICAS}/{uuid}-*"]).stdout.split()
+    return found
+
+
 def know_by_ssh(lab: Lab, seat: Path) -> Mudanza:
     """Return the command with a database of its own, in that directory, in which hosts are reached by ssh."""
     config, database = seat / "config.toml", str(seat / "mudanza.db")

@@ -17,7 +17,7 @@ from mudanza.lab.guest_disk import read_ring
 from mudanza.lab.lab import Lab
 from mudanza.model.units import MIB
 from tests.lab.command import Mudanza
-from tests.lab.conftest import await_true
+from tests.lab.conftest import await_true, replica_of
 from tests.lab.domains import disk
 from tests.lab.kinds import block, loop_device
 from tests.lab.test_serve import serving
@@ -69,7 +69,8 @@ def images(lab: Lab, guest: Guest) -> list[str]:
 
 
 def directory(guest: Guest) -> str:
-    return f"{IMAGES}/mudanza-replicas/{guest.uuid}"
+    """Return where a guest's replica is at h2: the journal that keeps it is a part of the name."""
+    return replica_of(guest.lab, guest.uuid)
 
 
 def wish(lab: Lab, guest: Guest) -> str:

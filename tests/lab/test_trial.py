@@ -14,7 +14,7 @@ from mudanza.lab.guest_disk import read_ring
 from mudanza.lab.lab import Lab
 from mudanza.model.units import MIB
 from tests.lab.command import Mudanza
-from tests.lab.conftest import REPLICAS, await_true
+from tests.lab.conftest import await_true, replica_of
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
@@ -56,8 +56,8 @@ def test_a_double_runs_from_the_point_and_nothing_has_changed_by_it(
     for _ in range(2):
         by_ssh("protection", "sync", protected.uuid)
     assert (state(by_ssh, protected)["points"], state(by_ssh, protected)["test"]) == ([1, 2, 3], "tried-test-1")
-    own = f"{REPLICAS}/{protected.uuid}/test/vda.qcow2"
-    point = read_ring(lab.cell("h2"), f"{REPLICAS}/{protected.uuid}/vda.1.whole.qcow2", "qcow2")
+    own = f"{replica_of(lab, protected.uuid)}/test/vda.qcow2"
+    point = read_ring(lab.cell("h2"), f"{replica_of(lab, protected.uuid)}/vda.1.whole.qcow2", "qcow2")
     await_true(lambda: read_ring(lab.cell("h2"), own, "qcow2").last > point.last, "the double goes on from there", 120)
 
     ended = by_ssh("test-failover", "end", protected.uuid, "-o", "json").data
@@ -65,7 +65,7 @@ def test_a_double_runs_from_the_point_and_nothing_has_changed_by_it(
     looked_at = {each["what"] for each in ended["compared"]}
     assert looked_at == {"production", "protection", "point 1", "image vda.1.whole.qcow2"}
     assert doubles(lab) == []
-    assert "test" not in lab.cell("h2").run(["ls", f"{REPLICAS}/{protected.uuid}"]).stdout.split()
+    assert "test" not in lab.cell("h2").run(["ls", replica_of(lab, protected.uuid)]).stdout.split()
     protected.await_answer()
     by_ssh("protection", "verify", protected.uuid)
     assert state(by_ssh, protected)["points"] == [3, 4]
@@ -84,7 +84,7 @@ def test_what_a_killed_controller_leaves_is_found_and_removed_and_a_change_is_to
     running.send(signal.SIGKILL)
     running.abandon()
     assert state(by_ssh, protected)["test"] == "tried-test-1"
-    image = f"{REPLICAS}/{protected.uuid}/vda.1.whole.qcow2"
+    image = f"{replica_of(lab, protected.uuid)}/vda.1.whole.qcow2"
     kept = lab.cell("h2").run(["stat", "-c", "%y", image]).stdout.strip()
     size = int(lab.cell("h2").run(["stat", "-c", "%s", image]).stdout)
     change = f"printf changed. | dd of={image} bs=1 seek={size - 8} conv=notrunc status=none"

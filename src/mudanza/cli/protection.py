@@ -14,8 +14,8 @@ from mudanza.cli.errors import show_error
 from mudanza.cli.exit_codes import of_several
 from mudanza.cli.options import Output, VmName
 from mudanza.cli.output import Format, print_rows, say
-from mudanza.model.errors import BlockedError, MigrationFailedError
-from mudanza.model.protection import MOST_POINTS, Protection
+from mudanza.model.errors import BlockedError, MigrationFailedError, UsageError
+from mudanza.model.protection import MOST_EVERY, MOST_POINTS, Compress, Consistency, Protection, RestorePoint
 from mudanza.model.units import format_duration, format_size, parse_duration, parse_rate, parse_size
 
 if TYPE_CHECKING:
@@ -59,6 +59,15 @@ def protect(
     verify_every: Annotated[
         str | None, typer.Option(metavar="TIME", help="How often all of it is compared with the source, such as 1d.")
     ] = None,
+    freeze_every: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=MOST_EVERY, metavar="N", help="Every how many rounds the guest's agent freezes its file systems."
+        ),
+    ] = None,
+    compress: Annotated[
+        Compress, typer.Option(help="Compress what is sent: as it wins by what was measured, or always, or never.")
+    ] = Compress.AUTO,
 ) -> None:
     """Keep a replica of a running VM at another host, with points in time that it can come back to.
 
@@ -73,6 +82,7 @@ def protect(
         to, pool, parse_duration(every), keep, parse_size(scratch), group,
         bandwidth=None if bandwidth is None else parse_rate(bandwidth),
         verify_every=None if verify_every is None else parse_duration(verify_every),
+        freeze_every=freeze_every, compress=compress,
     )  # fmt: skip
     if app.there is not None:
         there, picture = app.there, app.picture()
@@ -81,7 +91,7 @@ def protect(
         for cost in [cost for each in found for cost in protecting.what_it_costs(each, to)]:
             say(cost)
         for made in [_first_round(there, each) for each in asked]:
-            said = protecting.in_words(made, made.points[-1].number)
+            said = protecting.in_words(made, made.points[-1])
             say(f"{said}; the daemon keeps it up to date")
         return
     for said in protecting.protect(app, vms, wanted, app.asked_by(), say):
@@ -131,6 +141,12 @@ def _row(protection: Protection, behind: int | None) -> dict[str, Any]:
         "behind_bytes": behind,
         "every_seconds": protection.every,
         "bandwidth": protection.bandwidth,
+        "freeze_every": protection.freeze_every,
+        "compress": str(protection.compress),
+        "sent_bytes": protection.newest.sent if protection.newest else None,
+        "application_points": [
+            point.number for point in protection.points if point.consistency is Consistency.APPLICATION
+        ],
         "verify_every_seconds": protection.verify_every,
         "verified_at": protection.verified_at,
         "epoch": protection.epoch,
@@ -145,6 +161,36 @@ def _row(protection: Protection, behind: int | None) -> dict[str, Any]:
 def unprotect(context: typer.Context, vm: VmName) -> None:
     """Protect a VM no more, and delete its replica with all restore points."""
     app_of(context).asked.unprotect(vm, say)
+
+
+@protection_app.command("points")
+def points(context: typer.Context, vm: VmName, output: Output = Format.TABLE) -> None:
+    """List a VM's restore points: how old they are, what they are like, and what the rounds have brought and sent."""
+    found = [each.protection for each in app_of(context).asked.protections()]
+    mine = [each for each in found if vm in (each.vm_uuid, each.vm_name)]
+    if len(mine) != 1:
+        why = "is not protected" if not mine else "is a name that several protected VMs have"
+        raise UsageError(f"VM {vm!r} {why}", remedy="see them: mudanza protections")
+    rows = [_point(mine[0], point) for point in mine[0].points]
+    columns = ("point", "age", "consistency", "brought", "sent", "firmware", "said")
+    print_rows(rows, output, columns=columns, empty="it has no restore point yet")
+
+
+def _point(protection: Protection, point: RestorePoint) -> dict[str, Any]:
+    return {
+        "point": point.number,
+        "age": format_duration(protection.read_at - point.taken_at),
+        "age_seconds": protection.read_at - point.taken_at,
+        "taken_at": point.taken_at,
+        "consistency": str(point.consistency),
+        "brought": format_size(point.carried),
+        "brought_bytes": point.carried,
+        "sent": "unknown" if point.sent is None else format_size(point.sent),
+        "sent_bytes": point.sent,
+        "firmware": point.firmware.file if point.firmware else "",
+        "instant": point.instant,
+        "said": point.why_not,
+    }
 
 
 @protection_app.command("sync")

@@ -260,6 +260,19 @@ class Domains:
         """
         return self._of(uuid, lambda domain: ask_agent(domain, command, timeout), timeout + JOB_TIMEOUT)
 
+    def freeze(self, uuid: str, *, timeout: float) -> int:
+        """Have the guest's agent freeze its file systems, so that nobody writes to them; return how many."""
+        return self._of(uuid, lambda domain: int(domain.fsFreeze()), timeout)
+
+    def thaw(self, uuid: str, *, timeout: float) -> int:
+        """Have the guest's agent thaw them; return how many were frozen."""
+        return self._of(uuid, lambda domain: int(domain.fsThaw()), timeout)
+
+    @staticmethod
+    def has_no_agent(error: HypervisorError) -> bool:
+        """Whether libvirt refused because the VM has no line to an agent of its guest."""
+        return error.code in (libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED, libvirt.VIR_ERR_OPERATION_UNSUPPORTED)
+
     def start_postcopy(self, uuid: str) -> None:
         """Have a running migration go on as post-copy: the guest runs at the target from now on."""
         self._of(uuid, lambda domain: domain.migrateStartPostCopy(0))

@@ -29,10 +29,14 @@ class Relay:
 
 
 @contextmanager
-def relay(sockets: Mapping[str, str]) -> Iterator[Relay]:
-    """Have sockets of one host be at another one, for as long as the logins last: path here → path there."""
+def relay(sockets: Mapping[str, str], *, compressed: bool = False) -> Iterator[Relay]:
+    """Have sockets of one host be at another one, for as long as the logins last: path here → path there.
+
+    ``compressed``: what goes through is compressed on both halves, if their sshd has no objections.
+    """
     with tempfile.TemporaryDirectory(prefix="mudanza-relay-", ignore_cleanup_errors=True) as place:
-        pull, push = list(_OPTIONS), list(_OPTIONS)
+        options = [*_OPTIONS, "-o", f"Compression={'yes' if compressed else 'no'}"]
+        pull, push = list(options), list(options)
         for number, (here, there) in enumerate(sockets.items()):
             middle = f"{place}/{number}"
             pull += ["-L", f"{middle}:{here}"]

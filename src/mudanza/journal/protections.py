@@ -14,7 +14,17 @@ from mudanza.journal.database import now, reading, transaction
 from mudanza.journal.schema import identity, protection, reign, restore_point, trial
 from mudanza.journal.secrets import without_secrets
 from mudanza.model.errors import BlockedError, UsageError
-from mudanza.model.protection import Protection, ReplicaDisk, RestorePoint, Standing, Trial
+from mudanza.model.protection import (
+    Carriage,
+    Compress,
+    Consistency,
+    FirmwareState,
+    Protection,
+    ReplicaDisk,
+    RestorePoint,
+    Standing,
+    Trial,
+)
 
 
 class Protections:
@@ -83,6 +93,8 @@ class Protections:
             for number, (point, checkpoint) in points.items():
                 about = {"taken_at": point.taken_at, "definition": without_secrets(point.definition)}
                 about |= {"disks": _disks(point.disks), "carried": point.carried, "instant": point.instant}
+                about |= {"consistency": point.consistency, "why_not": point.why_not, "sent": point.sent}
+                about["firmware"] = json.dumps(asdict(point.firmware)) if point.firmware is not None else ""
                 connection.execute(insert(restore_point).values(protection=number, number=point.number, **about))
                 connection.execute(update(protection).where(protection.c.id == number).values(checkpoint=checkpoint))
 
@@ -152,6 +164,10 @@ class Protections:
             values |= {"standing": Standing.ON, "checkpoint": "", "said": ""}
             connection.execute(update(protection).where(protection.c.id == number).values(**values))
 
+    def measured(self, number: int, carriage: Carriage) -> None:
+        """Write down what was measured of how a VM's data travel."""
+        self.change(number, carriage=json.dumps(asdict(carriage)))
+
     def find(self, vm_uuid: str) -> Protection | None:
         """Return a VM's protection; None: it is not protected."""
         with reading(self._engine) as connection:
@@ -180,6 +196,7 @@ def _point(number: int, point: int) -> ColumnElement[bool]:
 
 
 def _read(connection: Connection, condition: ColumnElement[bool]) -> tuple[Protection, ...]:
+    journal = str(connection.scalar(select(identity.c.journal)) or "")
     query = select(protection, now(connection).label("read_at")).where(condition).order_by(protection.c.vm_name)
     rows = connection.execute(query).all()
     points: dict[int, list[RestorePoint]] = {row.id: [] for row in rows}
@@ -187,7 +204,11 @@ def _read(connection: Connection, condition: ColumnElement[bool]) -> tuple[Prote
     chosen = restore_point.c.protection.in_(list(points))
     for each in connection.execute(select(restore_point).where(chosen).order_by(restore_point.c.number)):
         disks = {target: ReplicaDisk(**disk) for target, disk in json.loads(each.disks).items()}
-        point = RestorePoint(each.number, each.taken_at, disks, each.definition, each.carried, each.instant)
+        firmware = FirmwareState(**json.loads(each.firmware)) if each.firmware else None
+        point = RestorePoint(
+            each.number, each.taken_at, disks, each.definition, each.carried, each.instant,
+            Consistency(each.consistency), firmware, each.sent, each.why_not,
+        )  # fmt: skip
         if each.given_up:
             given_up[each.protection] = point
         else:
@@ -199,8 +220,10 @@ def _read(connection: Connection, condition: ColumnElement[bool]) -> tuple[Prote
         )
         for each in connection.execute(select(trial).where(trial.c.protection.in_(list(points))))
     }  # fmt: skip
-    journal = connection.scalar(select(identity.c.journal))
-    mine = {"journal": journal, "reign": connection.scalar(select(reign.c.number))}
+    mine = {
+        "journal": connection.scalar(select(identity.c.journal)),
+        "reign": connection.scalar(select(reign.c.number)),
+    }
     return tuple(
         Protection(
             **{
@@ -208,6 +231,8 @@ def _read(connection: Connection, condition: ColumnElement[bool]) -> tuple[Prote
                 **mine,
                 "standing": Standing(row.standing),
                 "seed": json.loads(row.seed),
+                "compress": Compress(row.compress),
+                "carriage": Carriage(**json.loads(row.carriage)),
                 "points": tuple(points[row.id]),
                 "given_up": given_up.get(row.id),
                 "trial": trials.get(row.id),

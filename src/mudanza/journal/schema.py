@@ -16,7 +16,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS = (*(f"{number:04}" for number in range(1, 21)), "0023")
+REVISIONS = tuple(f"{number:04}" for number in range(1, 23))
 """Every schema there was, the oldest first; ``migrations`` makes each one of the one before."""
 HEAD = REVISIONS[-1]
 
@@ -323,6 +323,9 @@ protection = Table(
     Column("bandwidth", BigInteger),  # bytes per second
     Column("verify_every", Float),
     Column("verified_at", Float),
+    Column("freeze_every", Integer),  # rounds
+    Column("compress", String, nullable=False, server_default=text("'auto'")),
+    Column("carriage", Text, nullable=False, server_default="{}"),  # JSON: what was measured of the way
 )
 # A row is written when the point is whole at the target; it is given up before anything of it is touched there.
 restore_point = Table(
@@ -336,6 +339,10 @@ restore_point = Table(
     Column("carried", BigInteger, nullable=False),
     Column("given_up", Boolean, nullable=False, default=False),  # its images go into those of the one after it
     Column("instant", String, nullable=False, server_default=text("''")),  # which points of a group have in common
+    Column("consistency", String, nullable=False, server_default=text("'crash'")),
+    Column("firmware", Text, nullable=False, server_default=text("''")),  # JSON: archive and digest; empty: none
+    Column("sent", BigInteger),  # bytes that left the source
+    Column("why_not", Text, nullable=False, server_default=text("''")),
 )
 # A test failover: it is written down before anything of it is made, and keeps the points that it stands on.
 trial = Table(

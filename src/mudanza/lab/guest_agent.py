@@ -15,6 +15,9 @@ from mudanza.lab.image import (
     INITTAB,
     SCRATCH,
     GuestImage,
+    kernel_package,
+    kernel_version,
+    modules_in_order,
     pack,
     run_step,
 )
@@ -23,9 +26,16 @@ PACKAGE = "qemu-guest-agent"
 PROGRAM = "usr/sbin/qemu-ga"
 PORT = "org.qemu.guest_agent.0"
 
+FILE_SYSTEM_MODULES = ("ext4",)
 START = f"""\
 #!/bin/busybox sh
 ln -s /bin /sbin  # where it looks for hwclock
+# A second disk has a file system, which the agent can freeze.
+if [ -b /dev/vdb ]; then
+    for module in /file-system/*; do insmod "$module"; done 2>/dev/null
+    mkdir -p /data
+    mount -t ext4 /dev/vdb /data 2>/dev/null || {{ mke2fs /dev/vdb >/dev/null && mount -t ext4 /dev/vdb /data; }}
+fi
 for port in /sys/class/virtio-ports/*; do
     [ "$(cat "$port/name")" = {PORT} ] || continue
     exec /{PROGRAM} -m virtio-serial -p "/dev/${{port##*/}}" -t /tmp -f /tmp/agent.pid
@@ -36,18 +46,19 @@ done
 def with_guest_agent(image: GuestImage) -> GuestImage:
     """Return the image with the agent in it, building that if it is not there yet. Raises LabError."""
     cache = image.initrd.parent.parent
-    content = hashlib.sha256((image.initrd.parent.name + START + INITTAB).encode()).hexdigest()[:16]
+    parts = (image.initrd.parent.name, START, INITTAB, *FILE_SYSTEM_MODULES)
+    content = hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
     home = cache / f"agent-{content}"
     with state.locked(cache, limit=BUILD_LIMIT):
         if not home.is_dir():
             with tempfile.TemporaryDirectory(dir=cache, prefix=SCRATCH) as scratch:
-                _build(image, Path(scratch)).rename(home)
+                _build(image, kernel_package(cache), Path(scratch)).rename(home)
     return GuestImage(kernel=home / image.kernel.name, initrd=home / image.initrd.name)
 
 
-def _build(image: GuestImage, scratch: Path) -> Path:
+def _build(image: GuestImage, kernel: Path, scratch: Path) -> Path:
     unpacked, root, result = scratch / "agent", scratch / "root", scratch / "result"
-    for directory in (root / "etc", result):
+    for directory in (root / "etc", root / "file-system", result):
         directory.mkdir(parents=True)
     download = ["apt-get", "-o", "APT::Sandbox::User=root", "download", PACKAGE]
     run_step(download, directory=scratch, limit=DOWNLOAD_LIMIT, remedy="check the network, then run: apt-get update")
@@ -57,6 +68,10 @@ def _build(image: GuestImage, scratch: Path) -> Path:
         place = root / (PROGRAM if file.is_relative_to(unpacked) else str(file).lstrip("/"))
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, place)
+    run_step(["dpkg", "-x", str(kernel), str(scratch / "kernel")])
+    modules = modules_in_order(scratch / "kernel", kernel_version(kernel), FILE_SYSTEM_MODULES)
+    for number, module in enumerate(modules):
+        shutil.copy(module, root / f"file-system/{number:02}-{module.name}")
     (root / "etc/inittab").write_text(f"{INITTAB}::once:/etc/guest-agent\n")
     (root / "etc/guest-agent").write_text(START)
     (root / "etc/guest-agent").chmod(0o755)

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,8 +94,8 @@ def guest_image(cache: Path = CACHE) -> GuestImage:
     cache.mkdir(parents=True, exist_ok=True)
     with state.locked(cache, limit=BUILD_LIMIT):
         _remove_leftovers(cache)
-        package = _kernel_package(cache)
-        home = cache / f"guest-{_kernel_version(package)}-{_content_hash(package)}"
+        package = kernel_package(cache)
+        home = cache / f"guest-{kernel_version(package)}-{_content_hash(package)}"
         if not home.is_dir():
             _require_programs()
             with tempfile.TemporaryDirectory(dir=cache, prefix=SCRATCH) as scratch:
@@ -145,7 +146,7 @@ def run_step(
         raise LabError(str(error), remedy=remedy) from error
 
 
-def _kernel_package(cache: Path) -> Path:
+def kernel_package(cache: Path) -> Path:
     """Return the newest kernel package in the cache, downloading one if there is none."""
     known = sorted(cache.glob("linux-image-*.deb"), key=lambda path: path.stat().st_mtime)
     if known:
@@ -175,7 +176,7 @@ def _real_package_name() -> str:
     return match[1]
 
 
-def _kernel_version(package: Path) -> str:
+def kernel_version(package: Path) -> str:
     return package.name.split("_")[0].removeprefix("linux-image-")
 
 
@@ -197,7 +198,7 @@ def _build(package: Path, scratch: Path) -> Path:
     for applet in run_step([busybox, "--list"]).split():  # an emulated CPU takes long to make them when it boots
         if applet != "busybox":
             (root / "bin" / applet).symlink_to("busybox")
-    for number, module in enumerate(_modules_in_order(unpacked, _kernel_version(package))):
+    for number, module in enumerate(modules_in_order(unpacked, kernel_version(package), MODULES)):
         shutil.copy(module, root / f"modules/{number:02}-{module.name}")
     run_step([*COMPILE, "-o", str(root / "agent"), *(str(source) for source in AGENT_SOURCES if source.suffix == ".c")])
     run_step([*COMPILE, "-o", str(root / "init"), str(INIT_SOURCE)])
@@ -210,11 +211,11 @@ def _build(package: Path, scratch: Path) -> Path:
     return result
 
 
-def _modules_in_order(unpacked: Path, version: str) -> list[Path]:
-    """Return the module files in an order that satisfies every dependency."""
+def modules_in_order(unpacked: Path, version: str, wanted: Sequence[str]) -> list[Path]:
+    """Return the files of kernel modules in an order that satisfies every dependency."""
     run_step(["depmod", "-b", str(unpacked), version])
     ordered: dict[Path, None] = {}
-    for name in MODULES:
+    for name in wanted:
         listing = run_step(["modprobe", "-d", str(unpacked), "-S", version, "--show-depends", name])
         for line in listing.splitlines():
             verb, _, path = line.strip().partition(" ")

@@ -24,6 +24,8 @@ class Kind(StrEnum):
     """One that was told to be down answers again."""
     RPO_BROKEN = "protection.rpo-broken"
     """A replica is older than it may be."""
+    NOT_FROZEN = "protection.not-frozen"
+    """A guest was to be frozen for a restore point, and its agent did not do so: the point is crash-consistent."""
     HOST_FENCED = "host.fenced"
     """A host that was taken for dead is proven off; VMs that are kept up are started elsewhere."""
     HOST_NOT_FENCED = "host.not-fenced"

@@ -6,8 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+MANY_OF_JOURNAL = 12
+"""Digits of a journal's id that names at hosts have: 48 bits of chance."""
 MOST_POINTS = 100
 """Restore points of one replica: QEMU opens all images below the one it reads."""
+MOST_EVERY = 10_000
+"""Rounds between two in which a guest's file systems are frozen."""
 
 
 class Standing(StrEnum):
@@ -19,6 +23,46 @@ class Standing(StrEnum):
     """It is to run where its replica is, by a live move, and nobody has written down yet what came of that."""
     FAILED_OVER = "failed over"
     """The VM was brought back at the replica's host; no rounds are made any more."""
+
+
+class Consistency(StrEnum):
+    """What the disks of a restore point are like."""
+
+    CRASH = "crash"
+    """As if the power had failed at that instant."""
+    APPLICATION = "application"
+    """The guest's own agent had frozen its file systems, and they were frozen at that instant."""
+
+
+class Compress(StrEnum):
+    """Whether what a round sends is compressed on its way."""
+
+    AUTO = "auto"
+    """As it wins: by what was measured in the round before."""
+    YES = "yes"
+    NO = "no"
+
+
+@dataclass(frozen=True, slots=True)
+class Carriage:
+    """What was measured of how a VM's data travel. Bytes per second; None: not known."""
+
+    rate: float | None = None
+    """What the way took at the least."""
+    ratio: float | None = None
+    """How many times smaller a sample of the data became when it was compressed."""
+    speed: float | None = None
+    """How much of it the source compressed."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirmwareState:
+    """A VM's UEFI variables and the state of its emulated TPM, as they are kept with a restore point."""
+
+    file: str
+    """The archive in the replica's directory, in which all points that have the same share one."""
+    digest: str
+    """Of what is in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +91,14 @@ class RestorePoint:
     """Bytes of the guest's disks that the round brought over."""
     instant: str = ""
     """What the points of one instant of a consistency group have in common; empty: it was made alone."""
+    consistency: Consistency = Consistency.CRASH
+    firmware: FirmwareState | None = None
+    """None: the VM had neither UEFI variables nor an emulated TPM, or it was made before these were kept."""
+    sent: int | None = None
+    """Bytes that left the source in that round by the login that the data go by, as its kernel counts them; None: it
+    does not tell."""
+    why_not: str = ""
+    """Why it is not application-consistent though that was asked for; empty otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +169,12 @@ class Protection:
     """Seconds after which a round compares all of the replica with the source; None: only when asked to."""
     verified_at: float | None = None
     """When that was done last, and all was the same."""
+    freeze_every: int | None = None
+    """Every how many rounds the guest's file systems are frozen for the instant; None: never."""
+    compress: Compress = Compress.AUTO
+    carriage: Carriage = field(default_factory=Carriage)
     journal: str = ""
-    """The id of the journal that has it."""
+    """The id of the journal that this is in: others may have protections of the same number."""
     reign: int = 0
     """How often that was taken over at another machine: a copy of an older reign does nothing to the replica."""
 
@@ -140,16 +196,31 @@ class Protection:
         since = self.verified_at if self.verified_at is not None else self.made_at
         return self.read_at - since >= self.verify_every
 
+    @property
+    def is_to_be_frozen(self) -> bool:
+        """Whether the round that comes next is to have the guest's file systems frozen. One that was to, and broke
+        off, is made up for by the next one."""
+        if self.freeze_every is None:
+            return False
+        last = self.newest.number if self.newest is not None else 0
+        return (self.rounds + 1) // self.freeze_every > last // self.freeze_every
+
     def point(self, number: int) -> RestorePoint | None:
         """Return the restore point of that number."""
         return next((each for each in self.points if each.number == number), None)
 
 
-def checkpoint_name(protection: int, number: int) -> str:
+def own_name(protection: Protection) -> str:
+    """Return a word that no other protection has, whichever journal it is in."""
+    return f"{protection.journal[:MANY_OF_JOURNAL]}-{protection.id}" if protection.journal else str(protection.id)
+
+
+def checkpoint_name(protection: Protection, number: int) -> str:
     """Return what libvirt calls the checkpoint of a round."""
-    return f"{checkpoint_prefix(protection)}{number}"
+    return f"mudanza-{own_name(protection)}-{number}"
 
 
-def checkpoint_prefix(protection: int) -> str:
-    """Return how the names of all checkpoints of a protection begin."""
-    return f"mudanza-{protection}-"
+def is_own_checkpoint(protection: Protection, name: str) -> bool:
+    """Whether a checkpoint is one of this protection. Until schema 22 they were called by its number alone."""
+    begin, _, number = name.rpartition("-")
+    return number.isdigit() and begin in (f"mudanza-{own_name(protection)}", f"mudanza-{protection.id}")

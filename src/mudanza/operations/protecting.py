@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from mudanza.journal.protections import Protections
 from mudanza.model.errors import BlockedError, UsageError
-from mudanza.model.protection import Protection, Standing
+from mudanza.model.protection import MANY_OF_JOURNAL, Compress, Protection, RestorePoint, Standing
 from mudanza.model.units import format_size
 from mudanza.operations import replicating
 from mudanza.operations.grouping import refuse_odd, sync_together
-from mudanza.protection.rounds import Rounds
+from mudanza.protection.rounds import Rounds, how_consistent
 
 if TYPE_CHECKING:
     from mudanza.hypervisor.connections import Connections
@@ -44,6 +44,10 @@ class Keeping:
     """Bytes per second that a round may send at the most."""
     verify_every: float | None = None
     """Seconds after which a round compares all of the replica with the source."""
+    freeze_every: int | None = None
+    """Every how many rounds the guest's file systems are frozen for the instant."""
+    compress: Compress = Compress.AUTO
+    """Whether what a round sends is compressed on its way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,8 @@ def begin(means: Means, connections: Connections, vm: str, wanted: Keeping, aske
         "scratch": wanted.scratch,
         "bandwidth": wanted.bandwidth,
         "verify_every": wanted.verify_every,
+        "freeze_every": wanted.freeze_every,
+        "compress": wanted.compress,
         "autostart": found.autostart or wishes_autostart(found.inactive_xml or found.xml),
         "made_by": asked_by,
         "group": wanted.group,
@@ -119,8 +125,10 @@ def replica_directory(means: Means, cluster: Cluster, to: str, pool: str, uuid: 
     found = host.pool(pool)
     if found is None or not found.active or not found.path or found.kind not in ("dir", "fs", "netfs"):
         raise UsageError(f"host {to} has no active pool {pool!r} of files", remedy="name another one with --pool")
+    # Another journal may keep a replica of this VM at the same host.
+    own = f"{uuid}-{means.jobs.journal[:MANY_OF_JOURNAL]}"
     with HostShell(entry) as there:
-        return unused_directory(there, f"{found.path.rstrip('/')}/{REPLICAS}/{uuid}")
+        return unused_directory(there, f"{found.path.rstrip('/')}/{REPLICAS}/{own}")
 
 
 def _refuse(connections: Connections, vm: Vm, to: str) -> None:
@@ -148,7 +156,7 @@ def protect(means: Means, vms: Sequence[str], wanted: Keeping, asked_by: str, sa
         points = sync_together(means, connections, wanted.group, asked_by)
         for each, found in made:
             _tell_what_starts(connections, each, found, say)
-    return tuple(in_words(each, points[each.vm_uuid].number) for each, _ in made)
+    return tuple(in_words(each, points[each.vm_uuid]) for each, _ in made)
 
 
 def _protect_one(means: Means, connections: Connections, vm: str, wanted: Keeping, asked_by: str, say: Say) -> str:
@@ -157,7 +165,7 @@ def _protect_one(means: Means, connections: Connections, vm: str, wanted: Keepin
         say(cost)
     point = Rounds(connections, means.jobs, Protections(means.database)).sync(made, found, asked_by)
     _tell_what_starts(connections, made, found, say)
-    return in_words(made, point.number)
+    return in_words(made, point)
 
 
 def what_it_costs(vm: Vm, to: str) -> list[str]:
@@ -190,9 +198,10 @@ def _tell_what_starts(connections: Connections, made: Protection, vm: Vm, say: S
             say("!   set ON_BOOT=ignore in its /etc/default/libvirt-guests (or /etc/sysconfig)")
 
 
-def in_words(protection: Protection, point: int) -> str:
+def in_words(protection: Protection, point: RestorePoint) -> str:
     """Return what is told of a protection once its first round is made."""
-    return f"{protection.vm_name} is protected: its replica is at {protection.target}, restore point {point}"
+    where = f"its replica is at {protection.target}, restore point {point.number}"
+    return f"{protection.vm_name} is protected: {where}{how_consistent(point)}"
 
 
 def one_round(means: Means, vm: str, asked_by: str, *, verify: bool) -> str:
@@ -201,7 +210,8 @@ def one_round(means: Means, vm: str, asked_by: str, *, verify: bool) -> str:
     with means.connections() as connections:
         point = replicating.sync(means, connections, protection, asked_by, verify=verify)
     same = ", and the replica is the same as the source, byte for byte" if verify else ""
-    return f"{protection.vm_name}: restore point {point.number}, {format_size(point.carried)} brought{same}"
+    brought = f"restore point {point.number}, {format_size(point.carried)} brought"
+    return f"{protection.vm_name}: {brought}{how_consistent(point)}{same}"
 
 
 def give_up(means: Means, vm: str, asked_by: str, say: Say) -> None:

@@ -13,12 +13,12 @@ from mudanza.journal.outbox import Outbox
 from mudanza.journal.protections import Protections
 from mudanza.model.errors import BlockedError, MudanzaError
 from mudanza.model.notice import Kind
-from mudanza.model.protection import Protection, RestorePoint, Standing
+from mudanza.model.protection import Consistency, Protection, RestorePoint, Standing
 from mudanza.model.units import format_duration, format_size
 from mudanza.operations.grouping import sync_together
 from mudanza.operations.means import Means, Say
 from mudanza.operations.reigning import refuse_replaced
-from mudanza.protection.rounds import Rounds
+from mudanza.protection.rounds import Rounds, how_consistent
 
 if TYPE_CHECKING:
     from mudanza.hypervisor.connections import Connections
@@ -93,6 +93,7 @@ class Replicator:
         """What rounds are made by; the last one is to the hosts that there are now."""
         self._tried: dict[int, float] = {}
         self._late: set[int] = set()
+        self._unfrozen: set[int] = set()
 
     def run(self, stop: clock.Event) -> None:
         """Make rounds until ``stop`` is set; those that are under way then are brought to their end."""
@@ -159,8 +160,24 @@ class Replicator:
         whose = f"group {protection.group}: " if protection.group else ""
         brought = f"restore point {point.number}, {format_size(point.carried)} brought"
         same = ", and all of the replica is the same as the source" if verify else ""
-        self._say(f"{whose}{protection.vm_name}: {brought}{same}")
+        self._say(f"{whose}{protection.vm_name}: {brought}{how_consistent(point)}{same}")
+        self._tell_unfrozen(members)
         return 0
+
+    def _tell_unfrozen(self, members: Sequence[Protection]) -> None:
+        """Tell once of a guest that was to be frozen and was not, until it is again."""
+        for each in [self._store.find(member.vm_uuid) for member in members]:
+            point = each.newest if each is not None else None
+            if each is None or point is None:
+                continue
+            if point.consistency is Consistency.APPLICATION:
+                self._unfrozen.discard(each.id)
+            elif point.why_not and each.id not in self._unfrozen:
+                self._unfrozen.add(each.id)
+                said = f"restore point {point.number} of {each.vm_name} is crash-consistent only: {point.why_not}"
+                about = {"vm": each.vm_name, "target": each.target, "point": point.number}
+                Outbox(self._means.database).write_down(Kind.NOT_FROZEN, each.vm_name, said, about)
+                self._say(f"! {said}")
 
     def _connections(self) -> Connections:
         """Return connections that last: to log in anew for each round takes longer than most rounds. Raises as

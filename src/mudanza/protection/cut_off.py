@@ -63,6 +63,8 @@ def double_of(
     devices = root.find("devices")
     if devices is not None:
         _cut_off(devices, uuid, networks or {})
+        for backend in devices.findall("tpm/backend"):
+            backend.attrib.pop("persistent_state", "")  # its state goes with it
     return etree.tostring(root, encoding="unicode")
 
 

@@ -21,6 +21,7 @@ from mudanza.protection import scripts
 from mudanza.protection.extents import Extent, joined
 from mudanza.protection.replica import Served
 from mudanza.protection.serving import Round, changed, is_counted
+from mudanza.protection.wire import Weighing
 
 BLOCK = 64 * KIB
 """Bytes of which each digest tells: a cluster of qcow2."""
@@ -68,6 +69,19 @@ def served_of(this: Round, disk: Disk) -> Served:
     return Served(disk.target, this.near, disk.capacity or 0, f"backup-{disk.target}")
 
 
+def weighing_of(this: Round, parts: Mapping[str, Share]) -> Weighing:
+    """Have it measured how a round's data travel, by the disk of which most has changed."""
+    found = Weighing(this.protection, this.here, compressed=this.compressed, verified=this.verify)
+    disk = max(this.disks, key=lambda disk: sum(length for _, length in parts[disk.target].extents))
+    found.begin(served_options(served_of(this, disk)), parts[disk.target].extents)
+    return found
+
+
+def served_options(served: Served) -> Mapping[str, str]:
+    """Return QEMU's options for a disk as the source serves it, to be read there."""
+    return {"driver": "nbd", "server.type": "unix", "server.path": served.socket, "export": served.disk}
+
+
 def older_copy(protection: Protection, disk: Disk) -> str:
     """Return the image at the target that is like a disk as it was: the newest point's, or one that the VM ran on there
     before; empty: there is none of that size. Its path may be within the replica's directory: pure."""
@@ -83,8 +97,7 @@ def _compared(handle: JobHandle, this: Round, served: Served, older: str, stop: 
     path = older if older.startswith("/") else f"{this.protection.directory}/{older}"
 
     def compare() -> tuple[Extent, ...]:
-        socket = {"server.type": "unix", "server.path": served.socket}
-        source = {"driver": "nbd", **socket, "export": served.disk}
+        source = served_options(served)
         image = {"driver": "qcow2", "file.driver": "file", "file.filename": path}
         # Shells of its own: after a failure, which only means that everything is brought, they are of no more use.
         with this.here.another() as here, this.there.another() as there:

@@ -33,6 +33,7 @@ from mudanza.model.migration import MigrationReport, Side
 from mudanza.model.protection import Protection, ReplicaDisk, RestorePoint, Standing
 from mudanza.model.vm import VmState
 from mudanza.preflight.mapping import DiskPlan
+from mudanza.protection import firmware
 from mudanza.protection.bringing_up import BringingUp, Refusals
 from mudanza.protection.replica import Replica
 
@@ -113,10 +114,12 @@ class Failover(BringingUp):
             replica = Replica(protection, there)
             for target, disk in disks.items():
                 replica.put_upon(point.disks[target].file, disk.file)
-        definition = running_on(protection, point, disks, nics)
-        definition = with_epoch(definition, epoch, autostart=protection.autostart)
-        domains = self._connections.domains(host)
-        handle.perform("define", {"host": host}, lambda: domains.define(definition))
+            definition = running_on(protection, point, disks, nics)
+            definition = with_epoch(definition, epoch, autostart=protection.autostart)
+            domains = self._connections.domains(host)
+            handle.perform("define", {"host": host}, lambda: domains.define(definition))
+            # Not before: a VM there that has its name would have its variables there, too.
+            firmware.put_in_place(handle, there, protection, point.firmware, definition)
         handle.perform("start", {"host": host}, lambda: domains.start(protection.vm_uuid))
 
     def _failed(self, handle: JobHandle, protection: Protection, error: MudanzaError) -> MudanzaError:

@@ -23,7 +23,7 @@ from mudanza.model.cluster import Cluster
 from mudanza.model.errors import HostUnreachableError, HypervisorError, MigrationFailedError, NeedsPersonError
 from mudanza.model.host import Host
 from mudanza.model.migration import Chain, MigrationOptions, MigrationReport, Mode
-from mudanza.model.protection import Protection, Standing
+from mudanza.model.protection import Protection, Standing, own_name
 from mudanza.model.vm import Vm, VmState
 from mudanza.protection.serving import protected_disks
 
@@ -38,7 +38,7 @@ def apart_images(protection: Protection, vm: Vm) -> Mapping[str, str]:
 
     Named by the round that was begun last, so that none of them is there yet. Raises BlockedError.
     """
-    name = f"mudanza-{protection.id}-{protection.rounds}"
+    name = f"mudanza-{own_name(protection)}-{protection.rounds}"
     return {
         disk.target: f"{posixpath.dirname(disk.source or '')}/{name}-{disk.target}.qcow2"
         for disk in protected_disks(vm)

@@ -14,7 +14,7 @@ from mudanza.hypervisor.connections import Connections
 from mudanza.journal.jobs import JobHandle
 from mudanza.journal.protections import Protections
 from mudanza.model.errors import HypervisorError
-from mudanza.model.protection import Protection, checkpoint_name, checkpoint_prefix
+from mudanza.model.protection import Protection, checkpoint_name, is_own_checkpoint
 from mudanza.model.vm import Disk, Vm
 from mudanza.protection.serving import is_counted, near_socket, scratch_of
 
@@ -74,7 +74,7 @@ class Instants:
         stale = [
             name
             for name in reversed(backups.checkpoints(vm.uuid))
-            if name.startswith(checkpoint_prefix(protection.id)) and name != protection.checkpoint
+            if is_own_checkpoint(protection, name) and name != protection.checkpoint
         ]
 
         def drop() -> bool:
@@ -87,4 +87,4 @@ class Instants:
 
 def checkpoint_of(protection: Protection, disks: Sequence[Disk], number: int) -> str:
     """Return the checkpoint of a round; empty: none of these disks can be in one."""
-    return checkpoint_name(protection.id, number) if any(map(is_counted, disks)) else ""
+    return checkpoint_name(protection, number) if any(map(is_counted, disks)) else ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mudanza import clock
 from mudanza.hypervisor.shell import HostShell
 from mudanza.model.errors import HypervisorError
-from mudanza.model.protection import Protection, ReplicaDisk, RestorePoint
+from mudanza.model.protection import Protection, ReplicaDisk, RestorePoint, own_name
 from mudanza.protection import scripts
 from mudanza.protection.extents import Extent, reads
 
@@ -78,7 +78,7 @@ class Replica:
 
     def sweep(self, wanted: Collection[str]) -> None:
         """Delete what rounds that broke off have left: every image but those wanted."""
-        names = {**self._directory, "protection": self._protection.id, "wanted": " ".join(sorted(wanted))}
+        names = {**self._directory, "protection": own_name(self._protection), "wanted": " ".join(sorted(wanted))}
         self._shell.run(scripts.SWEEP, {**names, "socket": self._socket}, what="clearing the replica's directory")
 
     def merge(self, older: str, newer: str, above: str) -> None:
@@ -116,8 +116,9 @@ class Replica:
 
 
 def files_of(points: Collection[RestorePoint]) -> frozenset[str]:
-    """Return the names of all images of these points."""
-    return frozenset(disk.file for point in points for disk in point.disks.values())
+    """Return the names of all files of these points in the replica's directory."""
+    images = {disk.file for point in points for disk in point.disks.values()}
+    return frozenset(images | {point.firmware.file for point in points if point.firmware is not None})
 
 
 def thinned(points: Sequence[RestorePoint], keep: int) -> tuple[Sequence[RestorePoint], Sequence[RestorePoint]]:

@@ -36,6 +36,7 @@ from mudanza.model.errors import (
 )
 from mudanza.model.migration import MigrationReport, Side, Sighting
 from mudanza.model.protection import (
+    Consistency,
     Protection,
     ReplicaDisk,
     RestorePoint,
@@ -43,7 +44,9 @@ from mudanza.model.protection import (
 )
 from mudanza.model.units import format_size
 from mudanza.model.vm import Disk, Vm, VmState
-from mudanza.protection.differences import Share, served_of, shares
+from mudanza.protection import firmware
+from mudanza.protection.differences import Share, served_of, shares, weighing_of
+from mudanza.protection.freezing import thaw_if_left
 from mudanza.protection.instants import Instants, checkpoint_of
 from mudanza.protection.replica import Replica, image_name
 from mudanza.protection.scratch import Watched
@@ -58,6 +61,7 @@ from mudanza.protection.serving import (
 )
 from mudanza.protection.thinning import thin
 from mudanza.protection.together import Alone, Company, go_on_if_left
+from mudanza.protection.wire import is_compressed, looked_at
 
 KIND = "protect"
 """What jobs of this room are called in the journal."""
@@ -71,7 +75,7 @@ class Rounds:
         self, connections: Connections, jobs: Jobs, protections: Protections, company: Company | None = None
     ) -> None:
         """``company``: beside whom rounds are made, of which this is one."""
-        self._company = company or Alone()
+        self._company = company or Alone(connections)
         self._connections = connections
         self._jobs = jobs
         self._protections = protections
@@ -115,7 +119,7 @@ class Rounds:
             except Refusals as error:
                 raise self._failed(handle, claim, protection, vm, error) from error
             warnings = claim.release()
-            said = f"point {point.number}: {format_size(point.carried)} brought from {vm.host}"
+            said = f"point {point.number}: {format_size(point.carried)} brought from {vm.host}{how_consistent(point)}"
             self._protections.change(protection.id, said="; ".join((said, *warnings)))
             handle.finish("done", said, 0, {"warnings": list(warnings)})
             return point
@@ -156,10 +160,11 @@ class Rounds:
     def _round(
         self, handle: JobHandle, protection: Protection, vm: Vm, disks: Sequence[Disk], verify: bool
     ) -> RestorePoint:
+        before = protection = looked_at(self._protections, protection, self._entries[vm.host], disks)
         number = self._protections.begin_round(protection.id)
-        far = new_far_socket(protection, number)
+        far, compressed = new_far_socket(protection, number), is_compressed(protection)
         with (
-            relay({near_socket(protection, number): far}) as halves,
+            relay({near_socket(protection, number): far}, compressed=compressed) as halves,
             HostShell(self._entries[vm.host], halves.pull) as here,
             HostShell(self._entries[protection.target], halves.push) as there,
         ):
@@ -173,12 +178,18 @@ class Rounds:
             budget = min(protection.scratch, *(free_beside(here, disk) // 2 for disk in disks))
             protection = self._protections.of(vm.uuid)
             taken_at = self._protections.instant()  # not after the instant, or the lag would be told too small
-            with self._company.instant(handle, vm):
+            last = protection.newest.firmware if protection.newest is not None else None
+            with self._company.instant(handle, before, vm, here) as quiet:
                 since = self._instants.begin(handle, protection, vm, disks, number)
+                copied = firmware.read(here, firmware.places_of(vm.xml), last)
             try:
+                state = firmware.keep(there, protection, number, copied, last)
                 with Watched(self._connections.backups(vm.host), vm.uuid, budget) as watched:
-                    this = Round(protection, vm, disks, number, since, here, there, far, verify=verify)
-                    point = replace(self._carry(handle, this, replica, watched), taken_at=taken_at)
+                    this = Round(
+                        protection, vm, disks, number, since, here, there, far, verify=verify, compressed=compressed
+                    )
+                    point = replace(self._carry(handle, this, replica, watched), taken_at=taken_at, firmware=state)
+                    point = replace(point, consistency=quiet.consistency, why_not=quiet.why_not)
             finally:
                 self._instants.end(handle, vm)
             self._company.keep(self._protections, protection.id, point, checkpoint_of(protection, disks, number))
@@ -197,6 +208,7 @@ class Rounds:
         def carry(parts: Mapping[str, Share]) -> RestorePoint:
             images: dict[str, ReplicaDisk] = {}
             carried = 0
+            weighing = weighing_of(this, parts)
             for disk in this.disks:
                 served, share = served_of(this, disk), parts[disk.target]
                 file = image_name(disk.target, this.number, whole=not share.below)
@@ -211,12 +223,19 @@ class Rounds:
                 if this.verify and (where := replica.compare(served, file, watched.stop)):
                     self._protections.change(this.protection.id, checkpoint="")  # the next round compares all of it
                     raise HypervisorError(this.there.host, f"disk {disk.target} of the replica differs: {where}")
-            return RestorePoint(this.number, 0.0, images, definition, carried)
+            sent, known = weighing.end(carried)
+            self._protections.measured(this.protection.id, known)
+            return RestorePoint(this.number, 0.0, images, definition, carried, sent=sent)
 
         intent = {"host": this.there.host, "point": this.number, "since": this.since, "verify": this.verify}
         try:
             parts = shares(handle, this, watched.stop)
-            return handle.perform("carry point", intent, lambda: carry(parts), lambda point: {"carried": point.carried})
+            return handle.perform(
+                "carry point",
+                intent,
+                lambda: carry(parts),
+                lambda point: {"carried": point.carried, "sent": point.sent},
+            )
         except MigrationFailedError as error:
             raise watched.failure(error) from error
 
@@ -271,6 +290,7 @@ class Rounds:
                 handle.perform("end backup", {"host": job.source}, lambda: backups.end(job.vm_uuid))
                 self._let_go(handle, job)
                 go_on_if_left(handle, self._connections.domains(job.source), job)
+                thaw_if_left(handle, self._connections.domains(job.source), job)
             except NeedsPersonError as error:
                 raise left_open(handle, error) from None
             except (HypervisorError, HostUnreachableError) as error:
@@ -337,6 +357,13 @@ class Rounds:
         if protection.autostart and vm.persistent and not domains.autostart(vm.uuid):
             handle.perform("rearm", {"host": vm.host}, lambda: domains.set_autostart(vm.uuid, True))
         domains.set_activation(vm.uuid, None)
+
+
+def how_consistent(point: RestorePoint) -> str:
+    """Return what is told of a point whose guest was to be frozen; empty where it was not to be: pure."""
+    if point.consistency is Consistency.APPLICATION:
+        return ", application-consistent"
+    return f", crash-consistent only: {point.why_not}" if point.why_not else ""
 
 
 def left_as(vm: Vm, seen: Sighting) -> str:

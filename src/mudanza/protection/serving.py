@@ -8,7 +8,7 @@ from secrets import token_hex
 
 from mudanza.hypervisor.shell import HostShell
 from mudanza.model.errors import BlockedError, HypervisorError
-from mudanza.model.protection import Protection
+from mudanza.model.protection import Protection, own_name
 from mudanza.model.units import KIB
 from mudanza.model.vm import Disk, Vm
 from mudanza.protection import scripts
@@ -34,6 +34,7 @@ class Round:
     far: str
     """The socket at which the target reads the disks."""
     verify: bool
+    compressed: bool = False
 
     @property
     def near(self) -> str:
@@ -68,13 +69,13 @@ def is_compared(disk: Disk) -> bool:
 
 def near_socket(protection: Protection, number: int) -> str:
     """Return the socket at which the source serves the disks of a round."""
-    return f"{SOURCE_SOCKETS}/mudanza-{protection.id}-{number}.sock"
+    return f"{SOURCE_SOCKETS}/mudanza-{own_name(protection)}-{number}.sock"
 
 
 def new_far_socket(protection: Protection, number: int) -> str:
     """Return a socket at which the target is to read them, that no round has had: sshd leaves it there, and binds none
     that is there. Those of earlier rounds are swept."""
-    return f"{TARGET_SOCKETS}/mudanza-{protection.id}-{number}-{token_hex(4)}.sock"
+    return f"{TARGET_SOCKETS}/mudanza-{own_name(protection)}-{number}-{token_hex(4)}.sock"
 
 
 def scratch_of(disk: Disk, number: int) -> str:
@@ -119,6 +120,11 @@ def starts_what_ran(shell: HostShell) -> bool:
     """Whether a host starts at boot what ran when it was shut down (libvirt-guests), whatever its autostart says."""
     answers = shell.run(scripts.GUESTS, what="asking what it starts when it boots")
     return ["guests", "yes", "start"] in answers
+
+
+def give_way(shell: HostShell) -> None:
+    """Have what goes by a login get of the host's CPUs what its guests leave of them, as far as the host lets us."""
+    shell.run(scripts.GIVE_WAY, what="giving way to guests")
 
 
 def assert_tools(shell: HostShell) -> None:

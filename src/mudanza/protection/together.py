@@ -25,6 +25,7 @@ from mudanza.model.migration import Side
 from mudanza.model.protection import Protection, RestorePoint
 from mudanza.model.vm import Vm, VmState
 from mudanza.protection import scripts
+from mudanza.protection.freezing import FREEZING, Quiet, frozen
 
 GETTING_READY = 600.0
 """Seconds until all members of a group must be ready for their instant: each may have points to thin before."""
@@ -36,7 +37,7 @@ CARRYING = 86400.0
 """Seconds until all members must have brought what is new; each of them gives up much sooner by itself."""
 LOOK_AGAIN = 1.0
 """Seconds between two looks whether the others are there; whoever comes tells at once."""
-READY, STANDING, KEPT, CARRIED = "ready", "standing still", "kept", "carried"
+READY, FROZEN, STANDING, KEPT, CARRIED = "ready", "frozen", "standing still", "kept", "carried"
 
 
 class FellOutError(MigrationFailedError):
@@ -46,8 +47,11 @@ class FellOutError(MigrationFailedError):
 class Company(Protocol):
     """Beside whom a round is made."""
 
-    def instant(self, handle: JobHandle, vm: Vm) -> AbstractContextManager[None]:
-        """Return what the instant is taken in."""
+    def instant(
+        self, handle: JobHandle, protection: Protection, vm: Vm, here: HostShell
+    ) -> AbstractContextManager[Quiet]:
+        """Return what the instant is taken in; ``protection``: as it was before this round; ``here``: a shell at the
+        VM's host."""
 
     def keep(self, store: Protections, number: int, point: RestorePoint, checkpoint: str) -> None:
         """Write a restore point down that is whole; see ``Protections.add_point``."""
@@ -56,9 +60,16 @@ class Company(Protocol):
 class Alone:
     """A round of one VM, whose guest need not stand still."""
 
-    def instant(self, _handle: JobHandle, _vm: Vm) -> AbstractContextManager[None]:
-        """Return nothing special."""
-        return nullcontext()
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    def instant(
+        self, handle: JobHandle, protection: Protection, vm: Vm, here: HostShell
+    ) -> AbstractContextManager[Quiet]:
+        """Return nothing special, or have the guest's file systems frozen."""
+        if not protection.is_to_be_frozen or not vm.state.active:
+            return nullcontext(Quiet())
+        return frozen(handle, self._connections.domains(vm.host), vm, here)
 
     def keep(self, store: Protections, number: int, point: RestorePoint, checkpoint: str) -> None:
         """Write it down."""
@@ -105,6 +116,7 @@ class Together:
         self._connections = connections
         self._entries = {entry.name: entry for entry in connections.entries}
         self._members = [member.id for member in members]
+        self._is_to_be_frozen = any(member.is_to_be_frozen for member in members)
         self._meeting = Meeting(len(members))
         self._instant = instant
         self._points: dict[int, tuple[RestorePoint, str]] = {}
@@ -119,16 +131,28 @@ class Together:
             raise
 
     @contextmanager
-    def instant(self, handle: JobHandle, vm: Vm) -> Iterator[None]:
-        """Have all guests stand still for as long as the block runs, and the others' as well."""
+    def instant(self, handle: JobHandle, _protection: Protection, vm: Vm, _here: HostShell) -> Iterator[Quiet]:
+        """Have all guests stand still for as long as the block runs, and the others' as well; before that, if it is
+        their turn, have the file systems of all of them frozen."""
         with HostShell(self._entries[vm.host]) as here:
             self._meeting.meet(READY, clock.monotonic() + GETTING_READY)
-            until = clock.monotonic() + STILL
-            with self._standing_still(handle, vm, here):
-                self._meeting.meet(STANDING, until)
-                yield
-                _assert_still(self._connections.domains(vm.host), vm)
-                self._meeting.meet(KEPT, until)
+            with self._frozen(handle, vm, here) as quiet:
+                until = clock.monotonic() + STILL
+                with self._standing_still(handle, vm, here):
+                    self._meeting.meet(STANDING, until)
+                    yield quiet
+                    _assert_still(self._connections.domains(vm.host), vm)
+                    self._meeting.meet(KEPT, until)
+
+    @contextmanager
+    def _frozen(self, handle: JobHandle, vm: Vm, here: HostShell) -> Iterator[Quiet]:
+        if not self._is_to_be_frozen:
+            yield Quiet()
+            return
+        until = clock.monotonic() + FREEZING + 5 * LOOK_AGAIN
+        with frozen(handle, self._connections.domains(vm.host), vm, here) as quiet:
+            self._meeting.meet(FROZEN, until)
+            yield quiet
 
     @contextmanager
     def _standing_still(self, handle: JobHandle, vm: Vm, here: HostShell) -> Iterator[None]:

@@ -28,6 +28,7 @@ from mudanza.model.errors import (
 )
 from mudanza.model.migration import MigrationReport, Side
 from mudanza.model.protection import Protection, RestorePoint, Standing, Trial
+from mudanza.protection import firmware
 from mudanza.protection.bringing_up import BringingUp, Refusals
 from mudanza.protection.cut_off import NETWORK, double_of
 from mudanza.protection.evidence import Compared, compared, looked_at
@@ -154,8 +155,11 @@ class Trials(BringingUp):
             double = Replica(_of_double(protection), there)
             for target, disk in point.disks.items():
                 double.put_upon(f"../{disk.file}", f"{target}.qcow2")
-        domains = self._connections.domains(host)
-        uuid = handle.perform("define", {"host": host}, lambda: domains.define(definition), lambda uuid: {"uuid": uuid})
+            domains = self._connections.domains(host)
+            define = lambda: domains.define(definition)  # noqa: E731
+            uuid = handle.perform("define", {"host": host}, define, lambda uuid: {"uuid": uuid})
+            # Copies, in places that are the double's alone.
+            firmware.put_in_place(handle, there, protection, point.firmware, definition)
         handle.perform("start", {"host": host}, lambda: domains.start(uuid))
 
     def _failed(

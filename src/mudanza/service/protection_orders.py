@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mudanza.model.protection import MOST_POINTS
+from mudanza.model.protection import MOST_EVERY, MOST_POINTS, Compress
 from mudanza.model.units import MIB
 from mudanza.operations.protecting import Keeping
 from mudanza.operations.recovery_plans import HowToRun
@@ -41,6 +41,13 @@ class ProtectOrder(BaseModel):
         float | None,
         Field(ge=1, le=366 * 86400, description="Seconds after which a round compares all of the replica."),
     ] = None
+    freeze_every: Annotated[
+        int | None,
+        Field(ge=1, le=MOST_EVERY, description="Every how many rounds the guest's agent freezes its file systems."),
+    ] = None
+    compress: Annotated[
+        Compress, Field(description="Compress what is sent: as it wins by what was measured, or always, or never.")
+    ] = Compress.AUTO
     group: Annotated[str, Field(max_length=100, description="VMs with which it shares its rounds.")] = ""
 
     def keeping(self) -> Keeping:

@@ -1,10 +1,10 @@
-"""Schema 23: where a copy of the journal is kept, and whether it has been taken over there."""
+"""Schema 22: where a copy of the journal is kept, and whether it has been taken over there."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0023"
-down_revision = "0020"
+revision = "0022"
+down_revision = "0021"
 
 
 def upgrade() -> None:
