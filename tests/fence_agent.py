@@ -16,9 +16,10 @@ if [ "$1" = -o ]; then
 <resource-agent name="fence_test"><parameters>
 <parameter name="action"/><parameter name="ip"/><parameter name="plug"/><parameter name="password"/>
 <parameter name="password_script"/></parameters>
-<actions><action name="off"/><action name="on"/><action name="status"/><action name="reboot"/></actions>
-</resource-agent>
+<actions><action name="off"/><action name="on"/><action name="status"/><action name="reboot"/>
 END
+    [ ! -e "$here/identify" ] || echo '<action name="identify"/>'
+    echo "</actions></resource-agent>"
     exit 0
 fi
 echo "arguments: $*" >>"$here/told"
@@ -31,6 +32,7 @@ while read -r line; do
         password=*) password=${{line#*=}} ;;
     esac
 done
+[ "$action" != identify ] || {{ cat "$here/identify"; exit 0; }}
 [ ! -e "$here/says" ] || echo "it was told $password"
 [ ! -e "$here/$plug.$action.hangs" ] || sleep 600
 exit "$(cat "$here/$plug.$action" 2>/dev/null || echo 1)"
@@ -56,6 +58,10 @@ class FakeAgent:
         """Have it exit with these codes for a plug."""
         (self.place / f"{plug}.off").write_text(str(off))
         (self.place / f"{plug}.status").write_text(str(status))
+
+    def identify(self, *lines: str) -> None:
+        """Have it tell so of the machine that it switches."""
+        (self.place / "identify").write_text("".join(f"{line}\n" for line in lines))
 
     def hang(self, plug: str, action: str) -> None:
         """Have it not come back."""

@@ -46,6 +46,7 @@ class Host:
     devices: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Name → level and mood, where these are told one by one."""
     proven_off: bool = False
+    proven_at: int = 0
     restarted: bool = False
     """Whether its VMs were started elsewhere."""
 
@@ -140,7 +141,7 @@ class World:
         proven = step.proven and not self.answers(host)
         self.tell(at, f"fence {host.name}: {'proven off' if proven else 'NOT PROVEN'}: {step.said}")
         if proven:
-            host.proven_off = True
+            host.proven_off, host.proven_at = True, at
             self.restart(at, host)
 
     def obey(self, host: Host, step: Command) -> Reply:
@@ -177,9 +178,10 @@ class World:
         """Do what a round does about VMs, and see that none runs twice."""
         answer = [host.name for host in self.hosts.values() if self.answers(host)]
         proven = [host.name for host in self.hosts.values() if host.proven_off]
+        proven_at = {host.name: host.proven_at for host in self.hosts.values() if host.proven_off}
         without_storage = [host.name for host in self.hosts.values() if host.loses_storage]
         there = [name for name in answer if not self.hosts[name].maintenance]
-        seen = Seen(answer, proven, there, list(self.hosts), without_storage)
+        seen = Seen(answer, proven, there, list(self.hosts), without_storage, proven_at)
         before = {vm.name: set(vm.running) for vm in self.vms.vms.values()}
         self.vms.round(at, seen, lambda words: self.tell(at, words))
         for vm in self.vms.vms.values():
@@ -202,7 +204,7 @@ class World:
         if self.answers(host):
             self.tell(at, f"{who} is not believed: {host.name} answers")
         else:
-            host.proven_off = True
+            host.proven_off, host.proven_at = True, at
 
 
 def _set(**values: bool) -> Callable[[World, Host], None]:
@@ -335,7 +337,7 @@ class Story:
             for _, what in (each for each in events if at - EVERY < each[0] <= at):
                 befall(world, what, at)
                 if what == WE_ARE_REPLACED:
-                    taken = {}
+                    taken, world.vms.listened = {}, {}
             decision = decide(taken, world.look(at), world.terms)
             taken = dict(decision.hosts)
             if decision.said != said:

@@ -355,7 +355,7 @@ def ready(mudanza: Program, agent: FakeAgent, tmp_path: Path, monkeypatch: pytes
     return mudanza
 
 
-BMC_WORDS = ("--agent", AGENT, "--option", "plug=a", "--secret", "password=bmc")
+BMC_WORDS = ("--agent", AGENT, "--option", "plug=a", "--secret", "password=bmc", "--unmatched")
 
 
 def test_devices_are_named_tested_and_used(ready: Program, agent: FakeAgent) -> None:
@@ -398,7 +398,7 @@ def test_a_host_without_a_device_takes_a_persons_word(ready: Program) -> None:
 
 def test_devices_go_round_by_export_and_import(ready: Program, agent: FakeAgent) -> None:
     ready("fence", "set", "h1", "bmc", *BMC_WORDS)
-    ready("fence", "set", "h1", "pdu", "--agent", AGENT, "--level", "2", "--option", "plug=b")
+    ready("fence", "set", "h1", "pdu", "--agent", AGENT, "--level", "2", "--option", "plug=b", "--unmatched")
     exported = ready("export").stdout
     assert "[hosts.h1.fence.bmc]" in exported
     assert "h2.fence" not in exported

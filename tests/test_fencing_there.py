@@ -32,7 +32,7 @@ __all__ = ["agent", "certificate", "ready"]
 
 Ask = Callable[..., Done]
 CLUSTER = make.cluster([make.host("h1"), make.host("h2")], [make.vm()])
-DEVICE = {"agent": AGENT, "options": {"plug": "a"}, "secrets": {"password": "bmc"}}
+DEVICE = {"agent": AGENT, "options": {"plug": "a"}, "secrets": {"password": "bmc"}, "unmatched": True}
 
 
 @pytest.fixture

@@ -71,7 +71,9 @@ def test_what_was_said_of_power_goes_round_by_export_and_import(mudanza: Program
     mudanza("import", "-", stdin=HOSTS)
     assert (
         "never switched off"
-        in mudanza("power", "set", "h1", "--watts", "95,150,190", "--mac", "52:54:00:AA:00:01", "--keep-on").stderr
+        in mudanza(
+            "power", "set", "h1", "--watts", "95,150,190", "--mac", "52:54:00:AA:00:01", "--keep-on", "--unmatched"
+        ).stderr
     )
     assert "nothing to change" in mudanza("power", "set", "h1", "--keep-on").stderr
     exported = mudanza("export").stdout

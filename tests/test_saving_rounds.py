@@ -140,7 +140,7 @@ class Scene:
         self.saving("off")
         mudanza("import", "-", stdin=HOSTS)
         for host in ("h1", "h2", "h3"):
-            mudanza("fence", "set", host, "bmc", "--agent", AGENT, "--option", f"plug={host}")
+            mudanza("fence", "set", host, "bmc", "--agent", AGENT, "--option", f"plug={host}", "--unmatched")
         self.where: dict[str, str] = {"db": "h1", "web": "h2"}
         patch.setattr(App, "read_cluster", lambda _self, _connections: self.cluster())
 

@@ -27,6 +27,7 @@ def happenings(names: list[str]) -> st.SearchStrategy[list[tuple[int, str]]]:
         st.sampled_from(sorted(EVENTS)),
     )
     ours = [*OF_US, *OF_THE_ROUTER, WE_ARE_REPLACED, "db is shut down", "db crashes", "web crashes", "db hangs"]
+    ours += ["web does nothing any more", "web answers again", "web stops its agent"]
     what = st.one_of(of_hosts, st.sampled_from(sorted(ours)))
     return st.lists(st.tuples(st.integers(0, 100), what), max_size=12)
 
@@ -51,7 +52,12 @@ def test_whatever_happens_no_vm_is_in_two_places(
         f"{what} of {name}: {value}" for name in names for what, value in (("agent", agent), ("power supplies", 2))
     ]
     if vms:
-        head += ["vm db: on h1, priority 1, restarts 2", "vm web: on h1", f"vm batch: on {names[-1]}, not kept"]
+        head += [
+            "vm db: on h1, priority 1, restarts 2",
+            "vm web: on h1, hang 30",
+            f"vm batch: on {names[-1]}, not kept",
+        ]
+        head += [f"vm own: on h1, replica {names[-1]}, rounds 20"] if len(names) > 1 else []
     lines = [f"{at:4} s - {what}" for at, what in sorted(events) if vms or not what.startswith(("db ", "web "))]
     world = Story("Anything", "\n".join(["Anything", "", *head, "", *lines, ""])).play()
     assert world.faults == []

@@ -123,7 +123,8 @@ def begun(mudanza: Program, host: str, wish: Wish, *, done: bool | None) -> None
 
 
 def device(mudanza: Program, host: str) -> None:
-    assert mudanza("fence", "set", host, "bmc", "--agent", AGENT, "--option", f"plug={host}").returncode == 0
+    words = ("--agent", AGENT, "--option", f"plug={host}", "--unmatched")
+    assert mudanza("fence", "set", host, "bmc", *words).returncode == 0
 
 
 def test_a_host_that_nothing_sees_off_is_not_switched_off(mudanza: Program, agent: FakeAgent, awake: set[str]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from mudanza.lab.guest import Guest, create_guest, virsh
 from mudanza.lab.lab import Lab
 from mudanza.model.units import MIB
 from tests.lab.command import Mudanza
-from tests.lab.conftest import await_true, know_by_ssh
+from tests.lab.conftest import REPLICAS, await_true, know_by_ssh
 from tests.lab.tiny import tiny
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
@@ -72,6 +74,22 @@ def test_an_agent_that_lies_proves_nothing(lab: Lab, fencing: Mudanza, moods: No
     assert lab.cell("h1").alive
 
 
+def test_the_machine_behind_a_device_is_the_host_it_is_said_to_be(lab: Lab, fencing: Mudanza, moods: None) -> None:
+    words = ("--agent", fence_agent.NAME, "--option", f"lab={lab.name}", "--option")
+    assert "UUID" in fencing("fence", "set", "h1", "power", *words, "plug=h1").err
+    assert "switches another machine" in fencing("fence", "set", "h1", "other", *words, "plug=h2", expect=3).err
+    fencing("fence", "set", "h1", "other", *words, "plug=h2", "--unmatched", expect=3)
+    fence_agent.fence_mood(lab, "h2", "dumb")
+    assert "cannot be told" in fencing("fence", "set", "h1", "other", *words, "plug=h2", expect=3).err
+    assert [row["machine"][:10] for row in fencing("fence", "test", "h1", "-o", "json").data] == ["the host's"]
+    fence_agent.fence_mood(lab, "h1", "strange")  # somebody has plugged it in elsewhere
+    assert "another machine than h1" in fencing("fence", "test", "h1", expect=3).err
+    assert "switch another machine" in fencing("fence", "off", "h1", "--yes", "--force", expect=5).err
+    assert lab.cell("h1").alive
+    fence_agent.fence_mood(lab, "h1", "honest")
+    fencing("fence", "test", "h1")
+
+
 def test_a_lost_hosts_vms_run_elsewhere_once(lab: Lab, fencing: Mudanza, tmp_path: Path) -> None:
     guests: list[Guest] = []
     plan = str(tmp_path / "plan.json")
@@ -120,6 +138,86 @@ def test_a_vm_whose_qemu_was_killed_is_started_again_where_it_was(lab: Lab, fenc
         fencing("ha", "run", "--once")
         assert "shut off (destroyed)" in state_of(lab, uuid), "it was shut down, and stays down"
         fencing("ha", "disable", "crasher")
+
+
+def test_a_guest_that_hangs_is_restarted_where_it_is_and_answers(lab: Lab, fencing: Mudanza, tmp_path: Path) -> None:
+    spec = GuestSpec("hanger", memory=128 * MIB, disk=32 * MIB, guest_agent=True)
+    guest = create_guest(lab, spec, "h1")
+    said = tmp_path / "said"
+    try:
+        await_true(lambda: agent_of(lab, guest, "guest-ping") is not None, "its agent answers")
+        fencing("ha", "enable", "hanger", "--on-hang", "restart", "--hang-after", "30s", "--answers", "agent")
+        with said.open("w") as told:
+            watching = subprocess.Popen(
+                fencing.argv("ha", "run"), env=fencing.environment, stdout=subprocess.DEVNULL, stderr=told
+            )
+        try:
+            await_true(lambda: "hanger on h1 is heard" in said.read_text(), "it is listened to", limit=120)
+            # Its kernel dies, and does not boot again by itself.
+            crash = "echo 0 >/proc/sys/kernel/panic; echo c >/proc/sysrq-trigger"
+            agent_of(lab, guest, "guest-exec", path="/bin/busybox", arg=["sh", "-c", crash])
+            await_true(lambda: agent_of(lab, guest, "guest-ping") is None, "it is silent")
+            await_true(lambda: "hanger runs on h1, started anew" in said.read_text(), "it is restarted", limit=300)
+            await_true(lambda: "hanger on h1 answers (agent)" in said.read_text(), "its agent answers", limit=120)
+        finally:
+            watching.send_signal(signal.SIGTERM)
+            watching.wait(60)
+        [row] = [row for row in fencing("ha", "restarts", "-o", "json").data if row["vm"] == "hanger"]
+        assert (row["source"], row["target"], row["answer"]) == ("h1", "h1", "agent")
+        assert row["answering"] > 0
+        guest.await_answer()
+        fencing("ha", "disable", "hanger")
+    finally:
+        guest.remove()
+
+
+def agent_of(lab: Lab, guest: Guest, command: str, **arguments: object) -> object:
+    """Return what the guest's agent answers; None: nothing."""
+    question = json.dumps({"execute": command, **({"arguments": arguments} if arguments else {})})
+    said = virsh(lab.cell("h1"), "qemu-agent-command", guest.uuid, question, "--timeout", "3", check=False)
+    return json.loads(said)["return"] if said.strip() else None
+
+
+def test_a_lost_hosts_vm_comes_up_from_its_replica_by_itself(lab: Lab, tmp_path: Path) -> None:
+    """Its disk dies with its host; what is lost is said, and the old copy does not start."""
+    mudanza = know_by_ssh(lab, tmp_path)
+    agents = fence_agent.install(lab)
+    with mudanza.config.open("a") as config:
+        config.write(f'[fencing]\nagents = ["{agents}"]\n')
+    words = ("--agent", fence_agent.NAME, "--option", f"lab={lab.name}", "--option", "plug=h1")
+    mudanza("fence", "set", "h1", "power", *words)
+    guest = create_guest(lab, GuestSpec("copied", memory=128 * MIB, disk=64 * MIB, disk_write_rate=MIB), "h1")
+    try:
+        assert "no replica" in mudanza("ha", "enable", "copied", "--from-replica", expect=3).err
+        virsh(lab.cell("h1"), "autostart", guest.uuid)
+        mudanza("protect", "copied", "--to", "h2")
+        mudanza("ha", "enable", "copied", "--from-replica", "--max-loss", "1ms")
+        mudanza("ha", "run", "--once")
+        faults.kill_host(lab, "h1")
+        mudanza("ha", "run", "--once")
+        assert "running" not in guest.states().values(), "without proof nothing is started"
+        mudanza("fence", "off", "h1", "--yes")
+        assert "would be lost" in mudanza("ha", "run", "--once").err
+        assert "running" not in guest.states().values()
+        mudanza("ha", "enable", "copied", "--from-replica", "--answers", "tcp:127.0.0.1:1")
+        told = mudanza("ha", "run", "--once").err
+        assert "copied runs on h2 from restore point 1 of its replica; at most" in told
+        guest.await_answer()
+        mudanza("ha", "run", "--once")
+        [row] = mudanza("ha", "restarts", "-o", "json").data
+        assert (row["source"], row["target"]) == ("h1", "h2")
+        assert row["starting"] >= 0
+        assert "are lost with h1" in mudanza("audit").out
+        faults.boot_host(lab, "h1")
+        mudanza("ha", "run", "--once")
+        assert guest.states() == {"h1": "shut off", "h2": "running"}, "the old copy does not start"
+        assert "has left by failover" in mudanza("doctor", expect=None).out
+    finally:
+        if not lab.cell("h1").alive:
+            faults.boot_host(lab, "h1")
+        guest.remove()
+        virsh(lab.cell("h1"), "vol-delete", "--pool", "default", GuestSpec("copied").volume, check=False)
+        lab.cell("h2").run(["rm", "-rf", "--", REPLICAS])
 
 
 def state_of(lab: Lab, uuid: str) -> str:

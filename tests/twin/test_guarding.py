@@ -27,6 +27,7 @@ from mudanza.journal.kept import KeptUps
 from mudanza.journal.schema import happening
 from mudanza.journal.sightings import Sightings
 from mudanza.model.fencing import Device, Order, Reply
+from mudanza.model.kept import Care, OnHang
 from mudanza.model.rules import Rules
 from mudanza.operations import cleaning
 from mudanza.operations.cleaning import stale
@@ -374,6 +375,54 @@ def test_one_that_stands_still_for_an_io_error_goes_on(world: World) -> None:
     settled(world)
     states = {name: there.domains[world.vms[name]].state for name in ("db", "web")}
     assert states == {"db": libvirt.VIR_DOMAIN_RUNNING, "web": libvirt.VIR_DOMAIN_PAUSED}
+    world.assert_sound()
+
+
+def hang(world: World, name: str) -> None:
+    """Have a guest's watchdog let it stand still."""
+    stopped(world, name, "suspend")
+    world.twin.hosts["h1"].domains[world.vms[name]].enter(libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_WATCHDOG)
+
+
+def test_one_that_hangs_is_reset_where_that_was_said(world: World) -> None:
+    care = Care(on_hang=OnHang.RESTART)
+    world.the.do(
+        lambda: KeptUps(world.the.engine).put(
+            world.vms["db"], "db", 1, 1, "ana", autostart=False, ran_on="h1", care=care
+        )
+    )
+    watched(world)
+    there = world.twin.hosts["h1"].domains
+    for name in ("db", "web"):
+        hang(world, name)
+    settled(world)
+    states = {name: (there[world.vms[name]].state, there[world.vms[name]].resets) for name in ("db", "web")}
+    assert states == {"db": (libvirt.VIR_DOMAIN_RUNNING, 1), "web": (libvirt.VIR_DOMAIN_PAUSED, 0)}
+    assert world.told() == ["vm.restarted"]
+    [job] = world.the.jobs.latest(9)
+    assert (job.kind, [step.name for step in job.steps]) == ("restart", ["reset", "go on"])
+    hang(world, "db")
+    settled(world, 200.0)
+    assert there[world.vms["db"]].resets == 1, "once a day, and no more"
+    assert any("not again" in words for words in world.crew.fleet.said)
+    world.assert_sound()
+
+
+def test_a_controller_that_dies_over_a_reset_is_followed_by_another(world: World) -> None:
+    care = Care(on_hang=OnHang.RESTART)
+    world.the.do(
+        lambda: KeptUps(world.the.engine).put(
+            world.vms["db"], "db", 1, 5, "ana", autostart=False, ran_on="h1", care=care
+        )
+    )
+    guard, _ = watched(world)
+    hang(world, "db")
+    world.crew.fleet.advance_to(guard, "after intend go on")
+    world.twin.kill(guard)
+    assert world.twin.hosts["h1"].domains[world.vms["db"]].resets == 1
+    world.guard("heir")
+    settled(world, 400.0)
+    assert world.twin.hosts["h1"].domains[world.vms["db"]].state == libvirt.VIR_DOMAIN_RUNNING
     world.assert_sound()
 
 

@@ -3,8 +3,8 @@ another controller finds the same: a host that is proven off, and VMs that ran t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from mudanza.model.cluster import Cluster
 from mudanza.model.kept import KeptUp, Past
@@ -15,12 +15,18 @@ TRY_AGAIN, MOST_PAUSE = 60.0, 3600.0
 """Seconds after which a VM that could not be started elsewhere is tried again: twice as many each time, to the most."""
 
 
+_Place = tuple[str, bool]
+"""A host, and whether VMs come up from replicas."""
+
+
 @dataclass(frozen=True, slots=True)
 class Due:
     """What is to be started elsewhere."""
 
     hosts: Mapping[str, tuple[str, ...]]
     """Host that is proven off → UUIDs of VMs."""
+    replicas: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The same of those that come up from their replicas, in the order in which they do."""
     told: tuple[str, ...] = ()
     """Who is not started, and why, in words."""
 
@@ -30,11 +36,13 @@ def due(
     cluster: Cluster,
     proven: Sequence[str],
     past: Mapping[str, Past],
+    replicated: Collection[str] = (),
 ) -> Due:
     """Return which VMs of which hosts are to be started elsewhere. One that was shut down on purpose stays down, and
-    one that a host which answers has is left alone, whatever it does there."""
+    one that a host which answers has is left alone, whatever it does there. ``replicated``: UUIDs of those that have
+    a replica; it is used only where somebody has said so."""
     there = {vm.uuid: vm for vm in sorted(cluster.vms, key=lambda vm: vm.state.active)}
-    hosts: dict[str, tuple[str, ...]] = {}
+    places: dict[_Place, tuple[str, ...]] = {}
     told = []
     for host in proven:
         for uuid in running_last_on(host, kept):
@@ -48,36 +56,50 @@ def due(
                 times = f"{before.within_a_day} times within a day"
                 told.append(f"{kept[uuid].name} was started elsewhere {times}: not again")
             elif before.ago is None or before.ago >= pause_after(before.failed):
-                hosts[host] = (*hosts.get(host, ()), uuid)
-    return Due(_without_waiting(hosts, kept, there, past, told), tuple(told))
+                place = host, kept[uuid].care.from_replica and uuid in replicated
+                places[place] = (*places.get(place, ()), uuid)
+    left = _without_waiting(places, kept, there, past, told)
+    hosts = {host: uuids for (host, replica), uuids in left.items() if not replica}
+    replicas = {
+        host: tuple(sorted(uuids, key=lambda uuid: _rank(uuid, kept)))
+        for (host, replica), uuids in left.items()
+        if replica
+    }
+    return Due(hosts, replicas, tuple(told))
+
+
+def loss_of(taken_at: float, off_at: float) -> float:
+    """Return how many seconds of a VM's work are lost at the most that comes up from a restore point. ``off_at``: when
+    its host was proven off: until then it may have written."""
+    return max(off_at - taken_at, 0.0)
 
 
 def _without_waiting(
-    hosts: Mapping[str, tuple[str, ...]],
+    places: Mapping[_Place, tuple[str, ...]],
     kept: Mapping[str, KeptUp],
     there: Mapping[str, Vm],
     past: Mapping[str, Past],
     told: list[str],
-) -> Mapping[str, tuple[str, ...]]:
-    """Return what is due without those that are to be started after others of other hosts, which are being started just
-    now; those of one host are put into order by its plan."""
-    of = {uuid: host for host, uuids in hosts.items() for uuid in uuids}
+) -> Mapping[_Place, tuple[str, ...]]:
+    """Return what is due without those that are to be started after others of other hosts, or in another way, which are
+    being started just now; those of one host are put into order by its plan."""
+    of = {uuid: place for place, uuids in places.items() for uuid in uuids}
     waiting: set[str] = set()
 
-    def is_coming(other: str, host: str) -> bool:
+    def is_coming(other: str, place: _Place) -> bool:
         if other in there and there[other].state.active:
             return False
-        return other in waiting or of.get(other, host) != host or past.get(other, Past()).under_way
+        return other in waiting or of.get(other, place) != place or past.get(other, Past()).under_way
 
     while True:  # whoever waits is coming still, and has others wait
         more = {
-            uuid: next((other for other in kept[uuid].after if is_coming(other, host)), None)
-            for uuid, host in of.items()
+            uuid: next((other for other in kept[uuid].after if is_coming(other, place)), None)
+            for uuid, place in of.items()
             if uuid not in waiting
         }
         if not any(more.values()):
             return {
-                host: left for host, uuids in hosts.items() if (left := tuple(u for u in uuids if u not in waiting))
+                place: left for place, uuids in places.items() if (left := tuple(u for u in uuids if u not in waiting))
             }
         for uuid, other in more.items():
             if other is not None:

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 from xml.etree import ElementTree
 
+from mudanza.availability import redfish
 from mudanza.journal.secrets import HIDDEN
-from mudanza.migration.command import MOST_FED, run
+from mudanza.migration.command import MOST_FED, Ended, run
 from mudanza.model.errors import UsageError
-from mudanza.model.fencing import Device, Order, Reply
+from mudanza.model.fencing import Device, Order, Power, Reply
 
 METADATA_LIMIT = 20.0
 """Seconds that an agent may take to describe itself."""
@@ -32,6 +34,9 @@ _SECRET = re.compile(r"passw|secret|token|api_?key|community")
 _NOT_SECRET = re.compile(r"_(script|file|path)$")
 _OURS = frozenset({"action", "option"})
 """What no device may say: which action is meant is said for each call."""
+_CODES = {Power.ON: 0, Power.OFF: 2, Power.UNKNOWN: 1}
+"""How agents end that are asked whether the power is on."""
+_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _NO_LINE = re.compile(r"[\r\n\0]")
 
 
@@ -76,10 +81,20 @@ class Agents:
     def check(self, device: Device) -> None:
         """Raise UsageError for a device that cannot be told what is meant: nothing is sent to it."""
         refuse_wrong(device, self.description(device.agent))
-        self._values(device)
+        values = {**device.options, **self.values(device)}
+        if device.agent == redfish.AGENT:
+            for needed in ("ip", "password"):
+                if needed not in values:
+                    raise UsageError(f"the fence device {device.name!r} needs {needed!r}: nobody could speak to it")
+            try:
+                self.redfish(device, values).__exit__(None, None, None)
+            except redfish.RedfishError as error:
+                raise UsageError(f"the fence device {device.name!r}: {error}") from error
 
     def description(self, agent: str) -> Description:
         """Return what an agent says of itself. Raises UsageError where there is no such agent."""
+        if agent == redfish.AGENT:
+            return Description(redfish.OPTIONS, redfish.ACTIONS)
         path = self._path(agent)
         try:
             ended = run([str(path), "-o", "metadata"], _environment(), METADATA_LIMIT, _idle, kept=MOST_METADATA)
@@ -94,15 +109,63 @@ class Agents:
 
         Raises UsageError where a secret or the agent is missing, and what ``turn`` raises: then the agent is ended.
         """
-        values = self._values(device)
+        if device.agent == redfish.AGENT:
+            return self._tell_redfish(device, order, turn)
         limit = self._settings.status if order is Order.STATUS else self._settings.off
-        path = self._path(device.agent)
         try:
-            ended = run([str(path)], _environment(), limit, turn, feed=lines_for(order, {**device.options, **values}))
+            ended = self._said(device, order.value, limit, turn)
         except OSError as error:
-            return Reply(device.name, order, None, f"{path} could not be run: {error.strerror}")
+            return Reply(device.name, order, None, f"{device.agent} could not be run: {error.strerror}")
         code = ended.code if ended.code is None or ended.code >= 0 else None
-        return Reply(device.name, order, code, _without(ended.said, values))
+        return Reply(device.name, order, code, _without(ended.said, self.values(device)))
+
+    def ask(self, device: Device, action: str) -> Ended:
+        """Ask a device's agent something by an action of its own that switches nothing; return all that it said. Raises
+        UsageError."""
+        try:
+            return self._said(device, action, self._settings.status)
+        except OSError as error:
+            return Ended(1, f"could not be run: {error.strerror}")
+
+    def _said(self, device: Device, action: str, limit: float, turn: Callable[[], None] = lambda: None) -> Ended:
+        feed = lines_for(action, {**device.options, **self.values(device)})
+        return run([str(self._path(device.agent))], _environment(), limit, turn, feed=feed)
+
+    def _tell_redfish(self, device: Device, order: Order, turn: Callable[[], None]) -> Reply:
+        """As ``tell``, with the exit codes that an agent would have."""
+        values = {**device.options, **self.values(device)}
+        try:
+            with self.redfish(device, values) as service:
+                if order is Order.STATUS:
+                    power = service.power()
+                    return Reply(device.name, order, _CODES[power], f"Status: {power.value}")
+                if order is Order.OFF:
+                    service.off(self._settings.off, turn)
+                else:
+                    service.on()
+        except redfish.RedfishError as error:
+            return Reply(device.name, order, 1, _without(str(error), self.values(device)))
+        return Reply(device.name, order, 0, f"Success: {order.value}")
+
+    def redfish(self, device: Device, values: Mapping[str, str]) -> redfish.Redfish:
+        """Return the Redfish service that a device is. ``values``: its options and secrets, by our names for them.
+        Raises RedfishError, and UsageError for an authority that is no file of the directory of secrets."""
+        name = values.get("ca")
+        if name is not None and not FILE.fullmatch(name):
+            raise UsageError(f"{device.shown}: {name!r} is no name of a file in the directory of secrets")
+        ca = Path(self._settings.secrets, name) if name is not None else None
+        return redfish.Redfish(values, ca, self._settings.status)
+
+    def program(self, name: str) -> str | None:
+        """Return where a program is that speaks to BMCs: beside the agents, or where this machine has its own."""
+        return shutil.which(name, path=":".join((*self._settings.agents, *_PATH.split(":"))))
+
+    def run(self, argv: Sequence[str], secrets: Mapping[str, str]) -> Ended:
+        """Run such a program. ``secrets``: what it gets by its environment."""
+        try:
+            return run(argv, {**_environment(), **secrets}, self._settings.status, _idle, kept=MOST_METADATA)
+        except OSError as error:
+            return Ended(1, f"could not be run: {error.strerror}")
 
     def _path(self, agent: str) -> Path:
         if not NAME.fullmatch(agent):
@@ -116,8 +179,8 @@ class Agents:
             remedy="Debian has them in fence-agents; other directories: fencing.agents of the settings",
         )
 
-    def _values(self, device: Device) -> dict[str, str]:
-        """Return the device's secrets, by option."""
+    def values(self, device: Device) -> dict[str, str]:
+        """Return a device's secrets, by option. Raises UsageError."""
         found = {}
         for option, name in device.secrets.items():
             path = Path(self._settings.secrets, name)
@@ -183,9 +246,9 @@ def read_description(agent: str, text: str) -> Description:
     return Description(parameters - {""}, actions - {""})
 
 
-def lines_for(order: Order, options: Mapping[str, str]) -> bytes:
+def lines_for(action: str, options: Mapping[str, str]) -> bytes:
     """Return what an agent gets as its input. Raises UsageError for what is no line."""
-    lines = [f"action={order.value}"]
+    lines = [f"action={action}"]
     for option, value in options.items():
         if _NO_LINE.search(option + value) or option in _OURS or "=" in option:
             raise UsageError(f"the option {option!r} of a fence device is not one line")
@@ -204,7 +267,7 @@ def _without(said: str, secrets: Mapping[str, str]) -> str:
 
 def _environment() -> Mapping[str, str]:
     """Return an environment in which nothing of the controller's own is."""
-    return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": os.environ.get("HOME", "/")}
+    return {"PATH": _PATH, "LC_ALL": "C.UTF-8", "HOME": os.environ.get("HOME", "/")}
 
 
 def _idle() -> None:

@@ -1,5 +1,5 @@
 """What became of VMs that are kept up, on hosts that live: one whose QEMU has crashed is started again where it is, one
-that stands still for an I/O error goes on once its storage does. Pure.
+that stands still for an I/O error goes on once its storage does, one that hangs is reset where that was said. Pure.
 
 It goes by where each one ran when it was seen last, which is forgotten when somebody shuts it down: see ``ran_on``.
 """
@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
 from mudanza.availability.deciding import pause_after
 from mudanza.model.cluster import Cluster
-from mudanza.model.kept import ON_PURPOSE, KeptUp, Past
+from mudanza.model.kept import ON_PURPOSE, KeptUp, OnHang, Past
 from mudanza.model.vm import Vm, VmState
 
 IO_ERROR = "I/O error"
-HANGS = {"watchdog": "hangs: its watchdog has it stand still", "crashed": "has crashed in itself, and stands still"}
+WATCHDOG = "watchdog"
+HANGS = {WATCHDOG: "hangs: its watchdog has it stand still", "crashed": "has crashed in itself, and stands still"}
 """Why libvirt says that a VM is paused → what is told of it; it is left as it is."""
+NOBODY: Mapping[str, str] = MappingProxyType({})
 AGAIN = 60.0
 """Seconds between two tries to have one go on that stands still for an I/O error."""
 
@@ -27,6 +30,8 @@ class Act(StrEnum):
 
     START = "start"
     GO_ON = "go on"
+    RESET = "reset"
+    """Its guest hangs: it starts anew within its QEMU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +44,17 @@ class Mend:
 
 
 def mends(
-    kept: Mapping[str, KeptUp], cluster: Cluster, past: Mapping[str, Past], tried: Mapping[str, float], at: float
+    kept: Mapping[str, KeptUp],
+    cluster: Cluster,
+    past: Mapping[str, Past],
+    tried: Mapping[str, float],
+    at: float,
+    hung: Mapping[str, str] = NOBODY,
 ) -> tuple[tuple[Mend, ...], tuple[str, ...]]:
     """Return what is to be done about which VMs now, and what is to be told.
 
-    ``tried``: when each one was last to go on, by UUID, by the clock of ``at``.
+    ``tried``: when each one was last to go on, by UUID, by the clock of ``at``; ``hung``: by UUID, why a guest is taken
+    to hang that runs.
     """
     found: list[Mend] = []
     told: list[str] = []
@@ -55,7 +66,9 @@ def mends(
             continue
         if len(running) == 1:
             [vm] = running
-            if vm.state is VmState.PAUSED and vm.reason in HANGS:
+            if why := _why_hung(vm, hung):
+                found += [mend for mend in [_of_one_that_hangs(vm, each, cluster, before, why, told)] if mend]
+            elif vm.state is VmState.PAUSED and vm.reason in HANGS:
                 told.append(f"{vm.name} on {vm.host} {HANGS[vm.reason]}")
             elif _stands_still(vm) and ((last := tried.get(uuid)) is None or at - last >= AGAIN):
                 found.append(Mend(vm, Act.GO_ON, "it stands still for an I/O error"))
@@ -66,6 +79,24 @@ def mends(
 
 def _stands_still(vm: Vm) -> bool:
     return vm.state is VmState.PAUSED and vm.reason == IO_ERROR
+
+
+def _why_hung(vm: Vm, hung: Mapping[str, str]) -> str:
+    """Return why a guest hangs; empty: it does not, or has crashed, which is kept for a look."""
+    if vm.state is VmState.PAUSED:
+        return HANGS[WATCHDOG] if vm.reason == WATCHDOG else ""
+    return f"hangs: {hung[vm.uuid]}" if vm.uuid in hung else ""
+
+
+def _of_one_that_hangs(vm: Vm, kept: KeptUp, cluster: Cluster, before: Past, why: str, told: list[str]) -> Mend | None:
+    said = f"{vm.name} on {vm.host} {why}"
+    if kept.care.on_hang is not OnHang.RESTART or cluster.host(vm.host).entry.maintenance:
+        told.append(said)
+    elif before.within_a_day >= kept.most:
+        told.append(f"{said}; it was started anew {before.within_a_day} times within a day: not again")
+    elif before.ago is None or before.ago >= pause_after(before.failed):
+        return Mend(vm, Act.RESET, f"it {why}")
+    return None
 
 
 def _of_one_that_is_off(vm: Vm, kept: KeptUp, cluster: Cluster, before: Past, told: list[str]) -> Mend | None:

@@ -12,6 +12,7 @@ from mudanza.journal.errors import JournalLostError
 from mudanza.journal.fences import Fences
 from mudanza.model.errors import UsageError
 from mudanza.model.fencing import Device
+from mudanza.model.machine import Verdict
 
 
 class Prober:
@@ -48,4 +49,12 @@ class Prober:
         except UsageError as error:
             return [(device, f"cannot be asked: {error}") for device in devices]
         lives = self._fencer.answers(host)  # it may have died since
-        return [(device, fault_of(power, said, answers=lives)) for device, power, said in standing(devices, replies)]
+        others = {
+            device.name: f"switches another machine: {found.said}"
+            for device, found in (self._fencer.match(host) if lives else ())
+            if found.verdict is Verdict.OTHER
+        }
+        return [
+            (device, fault_of(power, said, answers=lives) or others.get(device.name, ""))
+            for device, power, said in standing(devices, replies)
+        ]

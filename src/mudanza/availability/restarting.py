@@ -38,6 +38,7 @@ from mudanza.model.errors import (
 from mudanza.model.fencing import Fencing
 from mudanza.model.migration import MigrationReport, Side, Sighting
 from mudanza.model.protection import Standing
+from mudanza.model.vm import VmState
 
 LOST_LIMIT = 3.0
 """Seconds that a host which is proven off has to show that it lives after all."""
@@ -99,7 +100,7 @@ class Restart:
 
     def _settle_in_place(self, job: Job, handle: JobHandle, seen: Sighting, begun: float) -> MigrationReport:
         """Close the job of one that was to be started again where it was: whoever watches the hosts begins anew."""
-        if not seen.state.active:
+        if not seen.state.active or seen.state is VmState.PAUSED:  # one that hangs is reset, and goes on then
             self._give_up(job, handle, "its controller died before it was started")
         return self._done(job, handle, begun, f"runs on {job.target}, started anew there")
 

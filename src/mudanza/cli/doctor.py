@@ -36,7 +36,8 @@ def register(app: typer.Typer) -> None:
 def doctor(context: typer.Context, all_ways: EveryWay = False, output: Output = Format.TABLE) -> None:
     """Look at the whole installation, and say how to mend what is wrong. No VM is touched.
 
-    The settings and the journal, each host, and each way from one host to another, which a tiny guest that never runs
+    The settings and the journal, each host, what would show only when a host dies (copies of VMs, replicas, fence
+    devices, room that is kept), and each way from one host to another, which a tiny guest that never runs
     goes for a moment. Ends with 3 where something stands in the way of every move there.
     """
     app = app_of(context)
@@ -71,11 +72,12 @@ def _controller(app: App, show: _Show) -> Iterable[Examined]:
 def _hosts(app: App, show: _Show, *, every_way: bool) -> Iterable[Examined]:
     from mudanza.fleet.examining import examine_hosts, examine_ways, ways_of
     from mudanza.hypervisor.reading.cluster import read_cluster
+    from mudanza.operations.examining import examine_availability
 
     with app.connections() as connections:
         limit = app.loaded.settings.limits.read
         cluster = read_cluster(app.inventory.hosts(), timeout=limit, connections=connections)
-        found = examine_hosts(connections, cluster.hosts)
+        found = (*examine_hosts(connections, cluster.hosts), examine_availability(app, cluster))
         for each in found:
             show(each)
         ways = ways_of(cluster.hosts, every=every_way)

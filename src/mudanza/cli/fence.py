@@ -13,7 +13,8 @@ from mudanza.cli.context import app_of
 from mudanza.cli.options import Output, parse_map
 from mudanza.cli.output import Format, print_rows, say
 from mudanza.model.errors import BlockedError, UsageError
-from mudanza.model.fencing import Device, DeviceTest, Fencing, Power
+from mudanza.model.fencing import Device, DeviceTest, Fencing, Match, Power
+from mudanza.model.machine import Verdict
 from mudanza.model.units import format_duration
 
 fence_app = typer.Typer(no_args_is_help=True, help="Have hosts switched off, and prove it.")
@@ -43,10 +44,18 @@ def set_(
         list[str] | None,
         typer.Option("--secret", metavar="A=FILE", help="What it is told out of a file of fencing.secrets."),
     ] = None,
+    unmatched: Annotated[
+        bool, typer.Option("--unmatched", help="You have seen that it switches this host, where nothing can tell that.")
+    ] = False,
 ) -> None:
-    """Name something that switches a host's power. It is not spoken to; `mudanza fence test` does."""
+    """Name something that switches a host's power. Nothing is switched.
+
+    The machine behind it is compared with the host, by UUID or serial number: what switches another one is not taken,
+    and what cannot tell (a power strip) only with --unmatched, which is written down. `--agent redfish` speaks to a BMC
+    by Redfish itself.
+    """
     told = Device(device, agent, level, parse_map(option, "--option"), parse_map(secret, "--secret"))
-    say(app_of(context).asked.put_fence(host, told))
+    say(app_of(context).asked.put_fence(host, told, unmatched=unmatched))
 
 
 @fence_app.command("unset")
@@ -60,15 +69,17 @@ def unset(context: typer.Context, host: Host, device: DeviceName) -> None:
 def show(context: typer.Context, output: Output = Format.TABLE) -> None:
     """List what switches which host's power, and which hosts are proven off."""
     rows = [
-        _row(each.host, device, each.last, each.test_of(device))
+        _row(each.host, device, each.last, each.test_of(device), each.match_of(device))
         for each in app_of(context).asked.fences()
         for device in each.devices or (None,)
     ]
-    columns = ("host", "device", "level", "agent", "options", "tested", "proven off", "last")
+    columns = ("host", "device", "level", "agent", "options", "machine", "tested", "proven off", "last")
     print_rows(rows, output, columns=columns, empty="no host is known")
 
 
-def _row(host: str, device: Device | None, last: Fencing | None, test: DeviceTest | None) -> dict[str, Any]:
+def _row(
+    host: str, device: Device | None, last: Fencing | None, test: DeviceTest | None, match: Match | None
+) -> dict[str, Any]:
     options = [f"{key}={value}" for key, value in device.options.items()] if device else []
     secrets = [f"{key} from {name}" for key, name in device.secrets.items()] if device else []
     return {
@@ -77,6 +88,7 @@ def _row(host: str, device: Device | None, last: Fencing | None, test: DeviceTes
         "level": device.level if device else "",
         "agent": device.agent if device else "",
         "options": [*options, *secrets],
+        "machine": match.in_words if match is not None else "never compared" if device else "",
         "tested": f"{test.fault or 'answers'}, {format_duration(test.ago)} ago" if test is not None else "",
         "proven off": last is not None and last.holds,
         "last": _in_words(last) if last is not None else "",
@@ -95,16 +107,30 @@ def _in_words(last: Fencing) -> str:
 @fence_app.command("test")
 @audited
 def ask(context: typer.Context, host: Host, output: Output = Format.TABLE) -> None:
-    """Ask everything that switches a host's power whether it is on. Nothing is switched.
+    """Ask everything that switches a host's power whether it is on, and compare the machine behind it with the host.
+    Nothing is switched.
 
-    Exit code 3 where one of them does not say.
+    Exit code 3 where one of them does not say whether it is on, or switches another machine.
     """
     found = app_of(context).asked.ask_fences(host, say)
     rows = [
-        {"device": each.device.name, "agent": each.device.agent, "power": str(each.power), "said": each.said}
+        {
+            "device": each.device.name,
+            "agent": each.device.agent,
+            "power": str(each.power),
+            "machine": each.match.in_words if each.match is not None else "never compared",
+            "said": each.said,
+        }
         for each in found
     ]
-    print_rows(rows, output, columns=("device", "agent", "power", "said"))
+    print_rows(rows, output, columns=("device", "agent", "power", "machine", "said"))
+    others = [each for each in found if each.match is not None and each.match.verdict is Verdict.OTHER]
+    if others:
+        named = "; ".join(f"{each.device.shown}: {each.match.said}" for each in others if each.match is not None)
+        raise BlockedError(
+            f"another machine than {host} is switched by {named}",
+            remedy=f"look which one it is, and name the right one: mudanza fence set {host} …",
+        )
     silent = [each.device.shown for each in found if each.power is Power.UNKNOWN]
     if silent:
         raise BlockedError(

@@ -16,9 +16,12 @@ from mudanza.cli.fence import confirmed
 from mudanza.cli.options import Output, VmName
 from mudanza.cli.output import Format, console, print_data, print_rows, say
 from mudanza.model.errors import BlockedError
+from mudanza.model.kept import Care, OnHang
+from mudanza.model.units import format_duration, parse_duration
 
 if TYPE_CHECKING:
     from mudanza.model.kept import KeptUp
+    from mudanza.model.restarts import Restarted
     from mudanza.operations.guarding import Guard
 
 ha_app = typer.Typer(no_args_is_help=True, help="Watch hosts, and start VMs of one that dies elsewhere.")
@@ -40,12 +43,31 @@ def enable(
         list[str] | None,
         typer.Option("--after", metavar="OTHER", help="A VM that is started before it, and kept up; may be repeated."),
     ] = None,
+    from_replica: Annotated[
+        bool, typer.Option("--from-replica", help="Start it from its replica, where its host is lost with its disks.")
+    ] = False,
+    max_loss: Annotated[
+        str | None, typer.Option("--max-loss", metavar="TIME", help="Only if no more is lost then; such as 15m.")
+    ] = None,
+    on_hang: Annotated[
+        OnHang, typer.Option("--on-hang", help="What is done about a guest that hangs: tell it, or restart it.")
+    ] = OnHang.TELL,
+    hang_after: Annotated[
+        str, typer.Option("--hang-after", metavar="TIME", help="How long its agent must have been silent.")
+    ] = "120s",
+    answers: Annotated[
+        str,
+        typer.Option("--answers", metavar="PROBE", help="tcp:HOST:PORT, ping:HOST or agent: what shows it is there."),
+    ] = "",
 ) -> None:
     """Have a VM started elsewhere when its host dies, as long as it ran there; one that was shut down stays down.
 
-    Its autostart is switched off: a host that comes back must not start a VM that runs elsewhere by then.
+    Its autostart is switched off: a host that comes back must not start a VM that runs elsewhere by then. What is not
+    said is as usual, whatever was said before.
     """
-    app_of(context).asked.keep_up(vm, priority, max_restarts, say, after=after or ())
+    lost = parse_duration(max_loss) if max_loss is not None else None
+    care = Care(from_replica, lost, on_hang, parse_duration(hang_after), answers)
+    app_of(context).asked.keep_up(vm, priority, max_restarts, say, after=after or (), care=care)
 
 
 @ha_app.command("disable")
@@ -69,7 +91,7 @@ def status(context: typer.Context, output: Output = Format.TABLE) -> None:
         console().print()
         empty = "no VM is kept up; have one started elsewhere when its host dies: mudanza ha enable VM"
         names = {each.uuid: each.name for each in found.kept_up}
-        columns = ("vm", "priority", "after", "within a day", "by")
+        columns = ("vm", "priority", "after", "within a day", "besides", "by")
         print_rows([_row(each, names) for each in found.kept_up], output, columns=columns, empty=empty)
         say(found.said)
         for each in found.stale:
@@ -77,6 +99,35 @@ def status(context: typer.Context, output: Output = Format.TABLE) -> None:
                 f"! {each.host} has an old definition of {each.vm}, which runs on {each.runs_on}: "
                 f"mudanza ha clean {each.host}"
             )
+
+
+@ha_app.command("restarts")
+def restarts(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="So many, the newest.")] = 20,
+    output: Output = Format.TABLE,
+) -> None:
+    """List the newest restarts that were made by themselves, and what each took.
+
+    Until its host was taken for dead, until that was proven off, until the VM was started, until its guest answered.
+    """
+    found = app_of(context).asked.restarts(limit)
+    if output in (Format.JSON, Format.YAML):
+        print_data(found, output)
+        return
+    columns = ("job", "vm", "from", "to", "silent", "proven off", "started", "answers", "in all", "said")
+    print_rows([_restart(each) for each in found], output, columns=columns, empty="nothing was restarted")
+
+
+def _restart(each: Restarted) -> dict[str, Any]:
+    took = {
+        "silent": each.silent, "proven off": each.fencing, "started": each.starting, "answers": each.answering,
+        "in all": each.whole,
+    }  # fmt: skip
+    words = {name: format_duration(seconds) if seconds is not None else "" for name, seconds in took.items()}
+    return {
+        "job": each.job, "vm": each.vm, "from": each.source, "to": each.target, **words, "said": each.answer
+    }  # fmt: skip
 
 
 @ha_app.command("clean")
@@ -116,7 +167,8 @@ def clean(
 def _row(kept: KeptUp, names: Mapping[str, str]) -> dict[str, Any]:
     after = [names.get(uuid, uuid) for uuid in kept.after]
     return {
-        "vm": kept.name, "priority": kept.priority, "after": after, "within a day": kept.most, "by": kept.asked_by
+        "vm": kept.name, "priority": kept.priority, "after": after, "within a day": kept.most,
+        "besides": kept.care.in_words, "by": kept.asked_by,
     }  # fmt: skip
 
 

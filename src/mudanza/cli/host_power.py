@@ -25,6 +25,7 @@ from mudanza.model.watts import PowerModel
 
 if TYPE_CHECKING:
     from mudanza.journal.host_power import HostPowers
+    from mudanza.model.fencing import Match
     from mudanza.operations.emptying import Emptying
     from mudanza.operations.saving import Saver
     from mudanza.operations.switching import Switcher
@@ -55,19 +56,28 @@ def set_(
         bool | None,
         typer.Option("--keep-on/--may-be-off", help="Never switch it off: it serves storage, or something else."),
     ] = None,
+    unmatched: Annotated[
+        bool, typer.Option("--unmatched", help="You know that it is the host's address, where nothing can tell that.")
+    ] = False,
 ) -> None:
-    """Say what a host draws, how it is woken, and whether it has to stay on. What is left out stays as it is."""
-    from mudanza.operations.host_power import put
+    """Say what a host draws, how it is woken, and whether it has to stay on. What is left out stays as it is.
+
+    An address for Wake-on-LAN is compared with those of the host's network cards: another one is not taken.
+    """
+    from mudanza.operations.host_power import compare_mac, put
 
     app = app_of(context)
-    known = _powers(app).of(host)
+    known, card = _powers(app).of(host), None
     if watts is not None:
         known = replace(known, watts=_model(watts) if watts else None)
     if mac is not None:
         known = replace(known, mac=mac.lower() or None)
+        if known.mac is not None:
+            card = compare_mac(app, host, known.mac, unmatched=unmatched)
     if keep_on is not None:
         known = replace(known, keep_on=keep_on)
-    say(f"{host}: {_in_words(known)}" if put(app, host, known) else f"nothing to change: {_in_words(known)}")
+    changed = put(app, host, known, card, app.asked_by())
+    say(f"{host}: {_in_words(known)}" if changed else f"nothing to change: {_in_words(known)}")
 
 
 @power_app.command("off")
@@ -171,22 +181,27 @@ def _in_words(known: HostPower) -> str:
 @power_app.command("show")
 def show(context: typer.Context, output: Output = Format.TABLE) -> None:
     """List what is known of hosts' power, and which are off on purpose."""
+    from mudanza.journal.fences import WAKE, Fences
+
     app = app_of(context)
     known, last = _powers(app).all(), _powers(app).last()
+    wakes = {each.host: each for each in Fences(app.database).matches() if each.device == WAKE}
     rows = [
-        _row(entry.name, known.get(entry.name, HostPower()), last.get(entry.name)) for entry in app.inventory.hosts()
+        _row(entry.name, known.get(entry.name, HostPower()), last.get(entry.name), wakes.get(entry.name))
+        for entry in app.inventory.hosts()
     ]
-    columns = ("host", "is", "idle W", "peak W", "wake", "keep on", "last")
+    columns = ("host", "is", "idle W", "peak W", "wake", "card", "keep on", "last")
     print_rows(rows, output, columns=columns, empty="no host is known")
 
 
-def _row(host: str, known: HostPower, last: Switching | None) -> dict[str, Any]:
+def _row(host: str, known: HostPower, last: Switching | None, wake: Match | None) -> dict[str, Any]:
     return {
         "host": host,
         "is": str(last.standing) if last else "awake",
         "idle W": known.watts.idle if known.watts else None,
         "peak W": known.watts.peak if known.watts else None,
         "wake": known.mac,
+        "card": (wake.in_words if wake else "never compared") if known.mac else "",
         "keep on": known.keep_on,
         "last": _told(last) if last else "",
     }

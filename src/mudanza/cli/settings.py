@@ -311,6 +311,8 @@ class Availability(BaseModel):
     heartbeat: Annotated[str, Field(pattern="^(/.*[^/])?$")] = ""
     """A directory on storage that all hosts share, at the same place on each: hosts count up there, by which one lives
     that is cut from every network; empty: none."""
+    answer: Seconds = 600.0
+    """How long it is waited, once a VM was started anew, until its guest answers (`ha enable --answers`)."""
 
 
 RELIEF = 0.95

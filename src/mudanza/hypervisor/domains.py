@@ -136,6 +136,10 @@ class Domains:
         """Stop the vCPUs."""
         self._of(uuid, lambda domain: domain.suspend())
 
+    def reset(self, uuid: str) -> None:
+        """Have a guest start anew within its QEMU, as by a machine's reset button; one that is paused stays so."""
+        self._of(uuid, lambda domain: domain.reset(0), START_TIMEOUT)
+
     def resume(self, uuid: str) -> None:
         """Let the vCPUs run again."""
         self._of(uuid, lambda domain: domain.resume())

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Table, delete, func, insert, select, text
 
 from mudanza.journal.database import Database, now, open_database, transaction
 from mudanza.journal.schema import (
+    answered,
     audit,
     away,
     balance_round,
@@ -24,6 +25,7 @@ from mudanza.journal.schema import (
     duty,
     event,
     fence_device,
+    fence_match,
     fence_test,
     fencing,
     happening,
@@ -65,6 +67,7 @@ _TABLES = (
     job,
     step,
     event,
+    answered,
     plan,
     plan_move,
     away,
@@ -87,6 +90,7 @@ _TABLES = (
     reign,
     fence_device,
     fence_test,
+    fence_match,
     fencing,
     kept_up,
     host_power,

@@ -14,13 +14,16 @@ from sqlalchemy import ColumnElement, Connection, Engine, delete, insert, select
 from mudanza.journal.database import now, reading, transaction
 from mudanza.journal.duty import Duties, Duty, DutyHandle
 from mudanza.journal.happenings import write_down
-from mudanza.journal.schema import fence_device, fence_test, fencing
+from mudanza.journal.schema import fence_device, fence_match, fence_test, fencing
 from mudanza.journal.secrets import without_secrets
 from mudanza.model.errors import UsageError
-from mudanza.model.fencing import By, Device, DeviceTest, Fencing
+from mudanza.model.fencing import By, Device, DeviceTest, Fencing, Match
+from mudanza.model.machine import Comparison, Verdict
 from mudanza.model.notice import Kind
 
 SEEN_ALIVE = "the host was seen alive"
+WAKE = "(wake)"
+"""What stands for a host's address for Wake-on-LAN among the names of its devices, none of which can be so called."""
 
 
 class Fences:
@@ -42,17 +45,29 @@ class Fences:
         """Return a host's devices, by level and name."""
         return self.devices().get(host, ())
 
+    def own(self, host: str) -> tuple[Device, ...]:
+        """Return a host's devices without the levels of those that are known to switch another machine."""
+        devices = self.of(host)
+        others = {each.device for each in self.matches() if each.host == host and each.verdict is Verdict.OTHER}
+        levels = {device.level for device in devices if device.name in others}
+        return tuple(device for device in devices if device.level not in levels)
+
     def put(self, host: str, devices: Iterable[Device]) -> bool:
         """Have exactly these devices for a host; return whether there were others before."""
         wanted = tuple(sorted(devices, key=lambda device: (device.level, device.name)))
         names = [device.name for device in wanted]
         if len({*names}) != len(names):
             raise UsageError(f"two fence devices of {host} have one name: {', '.join(names)}")
-        if self.of(host) == wanted:
+        before = self.of(host)
+        if before == wanted:
             return False
         with transaction(self._engine) as connection:
             connection.execute(delete(fence_device).where(fence_device.c.host == host))
             connection.execute(delete(fence_test).where(fence_test.c.host == host))
+            # What was compared of a device is known as long as that is the same.
+            same = [device.name for device in wanted if device in before]
+            other = (fence_match.c.host == host) & fence_match.c.name.not_in([*same, WAKE])
+            connection.execute(delete(fence_match).where(other))
             for device in wanted:
                 connection.execute(insert(fence_device).values(host=host, **_values(device)))
         return True
@@ -80,9 +95,44 @@ class Fences:
             write_down(connection, kind, host, without_secrets(said), {"host": host, "device": device.name})
             return True
 
-    def begin(self, host: str, by: By, asked_by: str) -> int:
-        """Write down that somebody wants a host proven off, before anything is done; return its number."""
-        first = {"host": host, "by": by.value, "asked_by": asked_by, "proven": False, "said": "", "void_because": ""}
+    def matches(self) -> tuple[Match, ...]:
+        """Return of which devices it was compared whether they switch the hosts that they are said to."""
+        with reading(self._engine) as connection:
+            rows = connection.execute(select(fence_match).order_by(fence_match.c.host, fence_match.c.name)).all()
+        return tuple(Match(row.host, row.name, row.at, Verdict(row.verdict), row.said, row.asked_by) for row in rows)
+
+    def matched(self, host: str, device: str, found: Comparison, asked_by: str = "") -> None:
+        """Write down what was found out of a device. That nothing can be told takes nobody's word away, nor what was
+        found out before. ``asked_by``: whose word it is that it is the host all the same."""
+        mine = (fence_match.c.host == host) & (fence_match.c.name == device)
+        with transaction(self._engine) as connection:
+            if (
+                found.verdict is Verdict.UNKNOWN
+                and not asked_by
+                and connection.execute(select(fence_match).where(mine)).first()
+            ):
+                return
+            connection.execute(delete(fence_match).where(mine))
+            values = {"verdict": found.verdict.value, "said": without_secrets(found.said), "asked_by": asked_by}
+            connection.execute(insert(fence_match).values(host=host, name=device, at=now(connection), **values))
+
+    def unmatch(self, host: str, device: str) -> None:
+        """Forget what was found out of one."""
+        with transaction(self._engine) as connection:
+            connection.execute(delete(fence_match).where((fence_match.c.host == host) & (fence_match.c.name == device)))
+
+    def begin(self, host: str, by: By, asked_by: str, silent: float | None = None) -> int:
+        """Write down that somebody wants a host proven off, before anything is done; return its number. ``silent``:
+        seconds for which nothing of it had answered."""
+        first: dict[str, Any] = {
+            "host": host,
+            "by": by.value,
+            "asked_by": asked_by,
+            "proven": False,
+            "said": "",
+            "void_because": "",
+        }
+        first["silent"] = silent
         with transaction(self._engine) as connection:
             key = connection.execute(insert(fencing).values(**first, at=now(connection))).inserted_primary_key
         return int(key[0]) if key else 0

@@ -11,7 +11,18 @@ from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
 
 from mudanza.journal.database import now, reading, transaction
 from mudanza.journal.jobs import unfinished_at
-from mudanza.journal.schema import fence_device, fencing, host, host_power, measured_link, pair, rules, switching
+from mudanza.journal.schema import (
+    fence_device,
+    fence_match,
+    fence_test,
+    fencing,
+    host,
+    host_power,
+    measured_link,
+    pair,
+    rules,
+    switching,
+)
 from mudanza.model.errors import BlockedError, UsageError
 from mudanza.model.host import HostEntry
 from mudanza.model.link import MeasuredLink
@@ -83,7 +94,7 @@ class Inventory:
         with transaction(self._engine) as connection:
             _refuse_while_used(connection, name, "removed")
             _forget_pairs(connection, name)
-            for table in (fence_device, fencing, host_power, switching):
+            for table in (fence_device, fence_match, fence_test, fencing, host_power, switching):
                 connection.execute(delete(table).where(table.c.host == name))
             connection.execute(delete(host).where(host.c.name == name))
 

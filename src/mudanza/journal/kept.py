@@ -12,9 +12,10 @@ from sqlalchemy import Engine, delete, insert, select, update
 from mudanza.journal.database import now, reading, transaction
 from mudanza.journal.duty import Duty
 from mudanza.journal.protocol import RESTART
+from mudanza.journal.restarts import restarts
 from mudanza.journal.schema import job, kept_up, plan, plan_move
 from mudanza.model.cluster import Cluster
-from mudanza.model.kept import KeptUp, Past, ran_on
+from mudanza.model.kept import AS_USUAL, Care, KeptUp, OnHang, Past, ran_on
 
 AVAILABILITY = Duty("availability", "hosts are watched", "watches the hosts", "mudanza ha status")
 DAY = 86400.0
@@ -37,6 +38,7 @@ class KeptUps:
         autostart: bool,
         ran_on: str = "",
         after: Sequence[str] = (),
+        care: Care = AS_USUAL,
     ) -> None:
         """Have a VM kept up, or change how; whether its host started it by itself is kept as it was first said.
 
@@ -50,7 +52,8 @@ class KeptUps:
                 insert(kept_up).values(
                     vm_uuid=uuid, vm_name=name, priority=priority, most=most, asked_by=asked_by,
                     autostart=autostart if before is None else before.autostart, at=now(connection), ran_on=ran_on,
-                    after=json.dumps(list(after)),
+                    after=json.dumps(list(after)), from_replica=care.from_replica, max_loss=care.max_loss,
+                    on_hang=care.on_hang.value, hang_after=care.hang_after, answers=care.answers,
                 )
             )  # fmt: skip
 
@@ -69,6 +72,7 @@ class KeptUps:
                 row.at,
                 row.ran_on,
                 tuple(json.loads(row.after)),
+                Care(row.from_replica, row.max_loss, OnHang(row.on_hang), row.hang_after, row.answers),
             )
             for row in rows
         }
@@ -99,7 +103,7 @@ class KeptUps:
         found = {uuid: Past() for uuid in uuids}
         with reading(self._engine) as connection:
             instant = float(connection.scalar(select(now(connection))) or 0.0)
-            recent = job.c.ended_at.is_(None) | ((job.c.kind == RESTART) & (job.c.ended_at >= instant - DAY))
+            recent = job.c.ended_at.is_(None) | (restarts() & (job.c.ended_at >= instant - DAY))
             for row in connection.execute(select(job).where(recent).order_by(job.c.ended_at)):
                 if row.vm_uuid in found:
                     found[row.vm_uuid] = _with(found[row.vm_uuid], row.ended_at, row.exit_code, instant)

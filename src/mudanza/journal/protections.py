@@ -196,7 +196,6 @@ def _point(number: int, point: int) -> ColumnElement[bool]:
 
 
 def _read(connection: Connection, condition: ColumnElement[bool]) -> tuple[Protection, ...]:
-    journal = str(connection.scalar(select(identity.c.journal)) or "")
     query = select(protection, now(connection).label("read_at")).where(condition).order_by(protection.c.vm_name)
     rows = connection.execute(query).all()
     points: dict[int, list[RestorePoint]] = {row.id: [] for row in rows}

@@ -17,12 +17,14 @@ MOVES = frozenset({"live", "cold", "relocate"})
 """Kinds of jobs that bring a VM, or its disks, from one place to another."""
 RESTART = "restart"
 """The kind of a job that starts a VM elsewhere whose host is lost."""
+FAILOVER = "failover"
+"""The kind of a job that brings a VM up from its replica."""
 KINDS = MOVES | {
     QUEUED_MOVE,
     RESTART,
     "cpu",
     "protect",
-    "failover",
+    FAILOVER,
     "reprotect",
     "set apart",
     "test failover",
@@ -76,6 +78,7 @@ STEPS = frozenset(
         "rearm",
         "release claim",
         "release source",
+        "reset",
         "remember history",
         "retire copy",
         "run script",

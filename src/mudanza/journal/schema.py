@@ -13,10 +13,11 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
     text,
 )
 
-REVISIONS = tuple(f"{number:04}" for number in range(1, 23))
+REVISIONS = tuple(f"{number:04}" for number in range(1, 24))
 """Every schema there was, the oldest first; ``migrations`` makes each one of the one before."""
 HEAD = REVISIONS[-1]
 
@@ -427,6 +428,19 @@ kept_up = Table(
     # The host on which it ran when it was seen last; empty: it did not, or somebody has shut it down.
     Column("ran_on", String, nullable=False, server_default=text("''")),
     Column("after", Text, nullable=False, server_default="[]"),  # JSON: UUIDs of those that are started before it
+    Column("from_replica", Boolean, nullable=False, server_default=false()),
+    Column("max_loss", Float),  # seconds
+    Column("on_hang", String, nullable=False, server_default="tell"),
+    Column("hang_after", Float, nullable=False, server_default="120"),  # seconds
+    Column("answers", Text, nullable=False, server_default=""),  # a probe; empty: none
+)
+# When a VM's guest answered that was started anew; without a time: not within the time that was waited.
+answered = Table(
+    "answered",
+    metadata,
+    Column("job", Integer, ForeignKey("job.id", ondelete="CASCADE"), primary_key=True),
+    Column("at", Float),
+    Column("said", Text, nullable=False),
 )
 # What switches a host's power, or one of its power supplies.
 fence_device = Table(
@@ -448,6 +462,17 @@ fence_test = Table(
     Column("at", Float, nullable=False),
     Column("fault", Text, nullable=False),  # in words; empty: it answers as it should
 )
+# Whether what each of them switches is the host that it is said to be.
+fence_match = Table(
+    "fence_match",
+    metadata,
+    Column("host", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("verdict", String, nullable=False),
+    Column("said", Text, nullable=False),
+    Column("asked_by", String, nullable=False),  # whose word it is, where it cannot be told; empty: nobody's
+)
 # Each time that somebody wanted a host proven off; written before anything is ordered.
 fencing = Table(
     "fencing",
@@ -462,6 +487,7 @@ fencing = Table(
     Column("said", Text, nullable=False),  # one sentence
     Column("void_at", Float),  # since when it proves nothing any more
     Column("void_because", Text, nullable=False),
+    Column("silent", Float),  # seconds for which nothing of it had answered
 )
 # What the operator said of a host's power.
 host_power = Table(

@@ -11,6 +11,7 @@ import sys
 import time
 from enum import StrEnum
 from pathlib import Path
+from uuid import NAMESPACE_DNS, uuid5
 
 from mudanza.lab import layout
 from mudanza.lab.lab import Lab
@@ -32,6 +33,7 @@ _METADATA = f"""<?xml version="1.0" ?>
 </parameters>
 <actions>
   <action name="on"/><action name="off"/><action name="reboot"/><action name="status"/><action name="metadata"/>
+  <action name="identify"/>
 </actions>
 </resource-agent>
 """
@@ -45,6 +47,10 @@ class Mood(StrEnum):
     """It says that it has switched off, and that it is off, and has done nothing."""
     IDLE = "idle"
     """It says that it has switched off, has done nothing, and tells the truth when it is asked."""
+    STRANGE = "strange"
+    """It tells of another machine than its host."""
+    DUMB = "dumb"
+    """It does not tell which machine it switches."""
     HANGING = "hanging"
     FAILING = "failing"
 
@@ -61,7 +67,7 @@ def install(lab: Lab) -> Path:
 
 
 def fence_mood(lab: Lab, host: str, mood: str) -> None:
-    """Have a host's fence agent be honest, lying, idle, hanging or failing from now on."""
+    """Have a host's fence agent be honest, lying, idle, strange, dumb, hanging or failing from now on."""
     _mood_file(install(lab), host).write_text(Mood(mood))
 
 
@@ -84,15 +90,28 @@ def _obey(lab: Lab, host: str, action: str, mood: Mood) -> int:
     if mood is Mood.FAILING:
         sys.stderr.write("Failed: Unable to connect/login to fencing device\n")
         return UNKNOWN
+    if action == "identify":
+        return _identify(lab, host, mood)
     if action == "status":
         is_off = mood is Mood.LYING or not lab.cell(host).alive
         sys.stdout.write(f"Status: {'OFF' if is_off else 'ON'}\n")
         return OFF if is_off else ON
-    if mood is Mood.HONEST and action in ("off", "reboot") and lab.cell(host).alive:
+    able = mood in (Mood.HONEST, Mood.STRANGE, Mood.DUMB)
+    if able and action in ("off", "reboot") and lab.cell(host).alive:
         lab.stop_host(host)
-    if mood is Mood.HONEST and action in ("on", "reboot") and not lab.cell(host).alive:
+    if able and action in ("on", "reboot") and not lab.cell(host).alive:
         lab.boot_host(host)
     sys.stdout.write(f"Success: {action}\n")
+    return 0
+
+
+def _identify(lab: Lab, host: str, mood: Mood) -> int:
+    """Tell which machine is switched, by the UUID that its libvirt goes by: the hosts of a lab share all else."""
+    if mood is Mood.DUMB:
+        sys.stderr.write("Failed: Unrecognised action 'identify'\n")
+        return UNKNOWN
+    uuid = str(uuid5(NAMESPACE_DNS, host)) if mood is Mood.STRANGE else lab.host_uuid(host)
+    sys.stdout.write(f"uuid={uuid}\n")
     return 0
 
 

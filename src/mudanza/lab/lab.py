@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from mudanza.lab import construction, host, layout, network, requirements, state
+from mudanza.lab import construction, host, layout, libvirt_config, network, requirements, state
 from mudanza.lab.cell import Cell
 from mudanza.lab.network import PortBytes
 from mudanza.lab.process import LabError
@@ -143,6 +143,11 @@ class Lab:
     def cell(self, name: str) -> Cell:
         """Return a host, ``client``, ``controller`` or ``switch``; it may be dead. Raises UsageError if unknown."""
         return _cell(self._state(), name)
+
+    def host_uuid(self, name: str) -> str:
+        """Return the UUID that a host's libvirt goes by; it may be dead. Raises UsageError if it is unknown."""
+        self._require_host(name)
+        return libvirt_config.host_uuid(host.HostFiles(self.directory, name).root / "etc/libvirt")
 
     def uri(self, host_name: str, via: Via | str = Via.UNIX) -> str:
         """Return a libvirt URI for a host: ``unix`` from outside the namespaces, the others from inside the lab."""

@@ -68,6 +68,12 @@ def write(directory: Path, host: str, address: str, host_uuid: UUID, *, tls: boo
         _define(directory / "qemu/networks", name, net)
 
 
+def host_uuid(directory: Path) -> str:
+    """Return the UUID that a host with this /etc/libvirt goes by."""
+    line = next(each for each in (directory / "libvirtd.conf").read_text().splitlines() if each.startswith("host_uuid"))
+    return line.partition("=")[2].strip().strip('"')
+
+
 def _define(directory: Path, name: str, definition: etree._Element) -> None:
     """Write a definition, marked for autostart, the way libvirt does itself."""
     etree.SubElement(definition, "name").text = name

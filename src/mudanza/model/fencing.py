@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
+from mudanza.model.machine import Verdict
+
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -94,6 +96,31 @@ class DeviceTest:
 
 
 @dataclass(frozen=True, slots=True)
+class Match:
+    """Whether what a device switches is the host that it is said to be."""
+
+    host: str
+    device: str
+    at: float
+    """When that was found out, by the database's clock: seconds since the epoch."""
+    verdict: Verdict
+    said: str
+    """By what it is known, or why not."""
+    asked_by: str = ""
+    """Whose word it is that it is the host, where nothing tells; empty: nobody's."""
+
+    @property
+    def in_words(self) -> str:
+        """What is known, in words."""
+        match self.verdict:
+            case Verdict.SAME:
+                return f"the host's: {self.said}"
+            case Verdict.OTHER:
+                return f"ANOTHER MACHINE: {self.said}"
+        return f"not compared, by {self.asked_by}: {self.said}" if self.asked_by else f"not compared: {self.said}"
+
+
+@dataclass(frozen=True, slots=True)
 class Fencing:
     """One time that somebody wanted a host proven off. Times in seconds since the epoch, by the database's clock."""
 
@@ -110,6 +137,8 @@ class Fencing:
     void_at: float | None
     """Since when it proves nothing any more."""
     void_because: str
+    silent: float | None = None
+    """Seconds for which nothing of the host had answered when it was taken for dead; None: somebody asked for it."""
 
     @property
     def holds(self) -> bool:

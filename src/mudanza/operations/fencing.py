@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mudanza.model.errors import BlockedError, HostUnreachableError, UsageError
-from mudanza.model.fencing import Device, DeviceTest, Fencing, Power
+from mudanza.model.fencing import Device, DeviceTest, Fencing, Match, Power
+from mudanza.model.machine import Machine, Verdict
 
 if TYPE_CHECKING:
     from mudanza.availability.fence_agents import Agents, Settings
@@ -24,6 +25,12 @@ class Fenced:
     last: Fencing | None
     tests: tuple[DeviceTest, ...] = ()
     """What its devices said when they were last asked on schedule."""
+    matches: tuple[Match, ...] = ()
+    """Of which devices it was compared whether they switch this host."""
+
+    def match_of(self, device: Device | None) -> Match | None:
+        """Return what is known of one of them; None: it was never compared."""
+        return next((each for each in self.matches if device is not None and each.device == device.name), None)
 
     def test_of(self, device: Device | None) -> DeviceTest | None:
         """Return what one of them said; None: it was not asked yet."""
@@ -37,6 +44,8 @@ class Answer:
     device: Device
     power: Power
     said: str
+    match: Match | None = None
+    """Whether it switches this host, as far as that is known."""
 
 
 def agents_of(settings: Settings) -> Agents:
@@ -50,7 +59,16 @@ def fencer_of(means: Means, agents: Agents, say: Say) -> Fencer:
     """Return who proves hosts off."""
     from mudanza.availability.fencer import Fencer
 
-    return Fencer(means.database, agents, lambda host: answers(means, host), say)
+    return Fencer(means.database, agents, lambda host: answers(means, host), say, lambda host: machine_of(means, host))
+
+
+def machine_of(means: Means, host: str) -> Machine:
+    """Return what a host says of itself. Raises UsageError, HostUnreachableError, HypervisorError."""
+    from mudanza.hypervisor.reading.machine import read_machine
+
+    means.inventory.host(host)
+    with means.connections() as connections:
+        return read_machine(connections.get(host))
 
 
 def answers(means: Means, host: str) -> bool:
@@ -94,23 +112,46 @@ def listed(means: Means) -> tuple[Fenced, ...]:
     from mudanza.journal.fences import Fences
 
     there = Fences(means.database)
-    devices, last, tests = there.devices(), there.last(), there.tests()
+    devices, last, tests, matches = there.devices(), there.last(), there.tests(), there.matches()
 
     def of(host: str) -> Fenced:
         own = tuple(each for each in tests if each.host == host)
-        return Fenced(host, devices.get(host, ()), last.get(host), own)
+        compared = tuple(each for each in matches if each.host == host)
+        return Fenced(host, devices.get(host, ()), last.get(host), own, compared)
 
     return tuple(of(entry.name) for entry in means.inventory.hosts())
 
 
-def put(means: Means, host: str, device: Device) -> str:
-    """Have a device switch a host's power, in place of one of its name; return what is to be told. It is not spoken to.
-    Raises UsageError for one that its agent would not understand."""
+def put(means: Means, host: str, device: Device, asked_by: str, *, unmatched: bool = False) -> str:
+    """Have a device switch a host's power, in place of one of its name; return what is to be told. Nothing is switched,
+    and the machine behind it is compared with the host. ``unmatched``: take whoever asks by their word where nothing
+    can tell.
+
+    Raises UsageError for one that its agent would not understand; BlockedError where it switches another machine, or
+    nobody can tell.
+    """
+    from mudanza.availability.matching import matched
     from mudanza.journal.fences import Fences
 
-    others = [each for each in Fences(means.database).of(host) if each.name != device.name]
-    put_devices(means, agents_of(means.fencing), host, [*others, device])
-    return f"{device.shown} switches {host}; try whether it answers: mudanza fence test {host}"
+    fences, agents = Fences(means.database), agents_of(means.fencing)
+    means.inventory.host(host)
+    agents.check(device)
+    found = matched(agents, lambda name: machine_of(means, name), host, device)
+    if found.verdict is Verdict.OTHER:
+        raise BlockedError(
+            f"{device.shown} switches another machine than {host}: {found.said}; it was not taken",
+            remedy="look which one it is; where only libvirt's host_uuid is another one, have dmidecode on the host",
+        )
+    if found.verdict is Verdict.UNKNOWN and not unmatched:
+        raise BlockedError(
+            f"whether {device.shown} switches {host} cannot be told: {found.said}; it was not taken",
+            remedy="if you have seen that it does: --unmatched",
+        )
+    others = [each for each in fences.of(host) if each.name != device.name]
+    put_devices(means, agents, host, [*others, device])
+    fences.matched(host, device.name, found, asked_by if found.verdict is Verdict.UNKNOWN else "")
+    by = f"compared: {found.said}" if found.verdict is Verdict.SAME else f"by your word: {found.said}"
+    return f"{device.shown} switches {host} ({by}); try whether it answers: mudanza fence test {host}"
 
 
 def drop(means: Means, host: str, device: str) -> str:
@@ -127,13 +168,17 @@ def drop(means: Means, host: str, device: str) -> str:
 
 
 def ask(means: Means, host: str, say: Say) -> tuple[Answer, ...]:
-    """Ask each of a host's devices whether the power is on; nothing is switched. Raises UsageError."""
+    """Ask each of a host's devices whether the power is on, and compare the machine behind it with the host; nothing is
+    switched. Raises UsageError."""
     from mudanza.availability.fencing import standing
     from mudanza.journal.fences import Fences
 
     means.inventory.host(host)
-    replies = fencer_of(means, agents_of(means.fencing), say).test(host)
-    return tuple(Answer(*each) for each in standing(Fences(means.database).of(host), replies))
+    fencer, fences = fencer_of(means, agents_of(means.fencing), say), Fences(means.database)
+    replies = fencer.test(host)
+    fencer.match(host)
+    known = {each.device: each for each in fences.matches() if each.host == host}
+    return tuple(Answer(*each, known.get(each[0].name)) for each in standing(fences.of(host), replies))
 
 
 def switch_off(means: Means, host: str, asked_by: str, say: Say, *, force: bool) -> Fencing:

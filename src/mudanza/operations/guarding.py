@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from mudanza import clock
+from mudanza.availability.answering import Answering
 from mudanza.availability.deciding import due, in_groups, running_last_on
 from mudanza.availability.heartbeats import Heartbeats
+from mudanza.availability.listening import Ears, Guest
 from mudanza.availability.mending import Act as MendAct
 from mudanza.availability.mending import mends
 from mudanza.availability.observing import Observer
@@ -29,21 +31,25 @@ from mudanza.journal.identity import journal_id
 from mudanza.journal.kept import AVAILABILITY, KeptUps
 from mudanza.journal.outbox import Outbox
 from mudanza.journal.plans import Plans
+from mudanza.journal.restarts import Restarts
 from mudanza.journal.sightings import Sightings
 from mudanza.model.carrying import RunPolicy
 from mudanza.model.errors import BlockedError, MudanzaError, NeedsPersonError, UsageError
 from mudanza.model.host_power import away
+from mudanza.model.kept import OnHang
 from mudanza.model.notice import Kind
 from mudanza.model.plan import Goal
 from mudanza.model.units import format_duration
 from mudanza.operations.mending import mend
 from mudanza.operations.planning import Wanted, propose
 from mudanza.operations.reigning import refuse_replaced
+from mudanza.operations.reviving import Reviver
 
 if TYPE_CHECKING:
     from mudanza.availability.fencer import Fencer
     from mudanza.model.cluster import Cluster
     from mudanza.model.host import HostEntry
+    from mudanza.model.kept import KeptUp
     from mudanza.operations.means import Means, Say
 
 STAND_BY = 5.0
@@ -69,6 +75,8 @@ class Settings(Protocol):
     def restart_libvirt(self) -> bool: ...
     @property
     def heartbeat(self) -> str: ...
+    @property
+    def answer(self) -> float: ...
 
 
 @dataclass
@@ -111,6 +119,9 @@ class Guard:
         self._taken: Mapping[str, Taken] = {}
         self._eyes: _Eyes | None = None
         self._remembered: float | None = None
+        self._ears = Ears(say)
+        self._answering = Answering(Restarts(means.database), settings.answer, say)
+        self._reviver = Reviver(means, asked_by, say, self._once)
         self._gone_on: dict[str, float] = {}
         self._took: dict[str, str] = {}
         """By host, how long it took until it was proven off, in words."""
@@ -183,6 +194,8 @@ class Guard:
         for act, host in decision.acts:
             self._act(act, host, handle)
         self._restart(handle)
+        if self._eyes is not None:
+            self._answering.turn(self._eyes.connections)
         self._prober.turn(alive)
         return decision
 
@@ -226,12 +239,14 @@ class Guard:
         """Bring VMs back where they are that have stopped by themselves."""
         assert self._eyes is not None
         kept, at = self._kept.all(), clock.monotonic()
-        wanted, told = mends(kept, cluster, self._kept.past(kept), self._gone_on, at)
+        wanted, told = mends(kept, cluster, self._kept.past(kept), self._gone_on, at, self._ears.hung())
         for word in told:
             self._once(f"! {word}")
         for each in wanted:
             if each.act is MendAct.GO_ON:
                 self._gone_on[each.vm.uuid] = at
+            if each.act is MendAct.RESET:
+                self._ears.forget(each.vm.uuid)
             try:
                 with handle.kept():
                     mend(self._means, self._eyes.connections, each, self._asked_by, self._say)
@@ -239,6 +254,7 @@ class Guard:
                 raise
             except MudanzaError as error:
                 self._once(f"! {error}")
+        self._ears.turn(self._eyes.connections, _listened_to(kept, cluster))
         handle.keep()
 
     def _act(self, act: Act, host: str, handle: DutyHandle) -> None:
@@ -262,7 +278,7 @@ class Guard:
             return
         begun, silent_since = clock.monotonic(), self._taken[host].since
         try:
-            proof = self._fencer.off(host, self._asked_by)
+            proof = self._fencer.off(host, self._asked_by, clock.monotonic() - silent_since)
         except (NeedsPersonError, UsageError) as error:
             if host not in self._unproven:
                 self._tell(Kind.HOST_NOT_FENCED, host, str(error))
@@ -292,7 +308,7 @@ class Guard:
             return
         entries, connections = self._eyes.entries, self._eyes.connections
         cluster = read_cluster(entries, timeout=self._means.limits.read, connections=connections)
-        found = due(kept, cluster, sorted(proven), self._kept.past(kept))
+        found = due(kept, cluster, sorted(proven), self._kept.past(kept), self._reviver.replicated())
         for word in found.told:
             self._once(f"! {word}")
         for host, uuids in found.hosts.items():
@@ -302,6 +318,11 @@ class Guard:
                 raise
             except MudanzaError as error:
                 self._say(f"! VMs of {host} are not started elsewhere: {error}")
+        for host, uuids in found.replicas.items():
+            for uuid in uuids:
+                with handle.kept():
+                    self._reviver.revive(connections, host, kept[uuid])
+                handle.keep()
 
     def _put_down(self, host: str, uuids: Sequence[str], handle: DutyHandle) -> None:
         plan = propose(self._means, Wanted(Goal.EVACUATE, host)).plan
@@ -325,3 +346,12 @@ class Guard:
         if words not in self._told_besides:
             self._say(words)
         self._told_besides.add(words)
+
+
+def _listened_to(kept: Mapping[str, KeptUp], cluster: Cluster) -> list[Guest]:
+    """Return the guests that are restarted where they are if they hang, and run."""
+    return [
+        Guest(vm.uuid, vm.name, vm.host, kept[vm.uuid].care.hang_after)
+        for vm in cluster.vms
+        if vm.uuid in kept and kept[vm.uuid].care.on_hang is OnHang.RESTART and vm.state.active
+    ]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mudanza.model.cluster import Cluster
 from mudanza.model.errors import MudanzaError
+from mudanza.model.kept import AS_USUAL, Care
 from mudanza.model.migration import Standing
 from mudanza.model.vm import Vm
 from mudanza.operations import (
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from mudanza.model.host import HostEntry
     from mudanza.model.load import Measured
     from mudanza.model.migration import MigrationOptions
+    from mudanza.model.restarts import Restarted
     from mudanza.model.rules import Rule, Rules
     from mudanza.operations.checking import Check
     from mudanza.operations.fencing import Answer, Fenced
@@ -252,9 +254,9 @@ class Here(HereOfPlans):
         """Return what switches which host's power; see ``fencing.listed``."""
         return fencing.listed(self._means)
 
-    def put_fence(self, host: str, device: Device) -> str:
+    def put_fence(self, host: str, device: Device, *, unmatched: bool = False) -> str:
         """Name a fence device; see ``fencing.put``."""
-        return fencing.put(self._means, host, device)
+        return fencing.put(self._means, host, device, self._asked_by, unmatched=unmatched)
 
     def drop_fence(self, host: str, device: str) -> str:
         """Forget one; see ``fencing.drop``."""
@@ -272,11 +274,13 @@ class Here(HereOfPlans):
         """Take a person's word that a host is off; see ``fencing.confirm``."""
         return fencing.confirm(self._means, host, self._asked_by, say)
 
-    def keep_up(self, vm: str, priority: int, most: int, say: Say, *, after: Sequence[str] = ()) -> None:
+    def keep_up(
+        self, vm: str, priority: int, most: int, say: Say, *, after: Sequence[str] = (), care: Care = AS_USUAL
+    ) -> None:
         """Have a VM started elsewhere when its host dies; see ``keeping_up.keep_up``."""
         from mudanza.operations import keeping_up
 
-        keeping_up.keep_up(self._means, vm, priority, most, self._asked_by, say, after=after)
+        keeping_up.keep_up(self._means, vm, priority, most, self._asked_by, say, after=after, care=care)
 
     def let_down(self, vm: str) -> str:
         """Keep a VM up no more; see ``keeping_up.let_down``."""
@@ -289,6 +293,12 @@ class Here(HereOfPlans):
         from mudanza.operations import keeping_up
 
         return keeping_up.look(self._means, self._asked_by, say)
+
+    def restarts(self, limit: int) -> tuple[Restarted, ...]:
+        """Return what restarts took; see ``keeping_up.restarts``."""
+        from mudanza.operations import keeping_up
+
+        return keeping_up.restarts(self._means, limit)
 
     def add_host(self, entry: HostEntry, *, force: bool) -> str:
         """Add a host; see ``hosts.add``."""

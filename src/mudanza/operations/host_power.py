@@ -5,13 +5,16 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from mudanza.model.errors import BlockedError, MudanzaError
 from mudanza.model.host_power import HostPower
+from mudanza.model.machine import Comparison, Verdict
 from mudanza.model.plan import Goal, Plan
+from mudanza.model.watts import PowerModel
 
 if TYPE_CHECKING:
     from mudanza.model.cluster import Cluster
@@ -20,12 +23,54 @@ if TYPE_CHECKING:
 LOCAL = ("localhost", "127.0.0.1", "::1", "")
 
 
-def put(means: Means, host: str, wanted: HostPower) -> bool:
-    """Keep exactly this of a host's power; return whether it was something else before. Raises UsageError."""
+def put(means: Means, host: str, wanted: HostPower, card: Comparison | None = None, asked_by: str = "") -> bool:
+    """Keep exactly this of a host's power; return whether it was something else before. ``card``: whether its address
+    for Wake-on-LAN is the host's, where that was compared; ``asked_by``: whose word counts where nothing tells. Raises
+    UsageError."""
+    from mudanza.journal.fences import WAKE, Fences
     from mudanza.journal.host_power import HostPowers
 
     means.inventory.host(host)
-    return HostPowers(means.database).put(host, wanted)
+    there, fences = HostPowers(means.database), Fences(means.database)
+    if there.of(host).mac != wanted.mac:
+        fences.unmatch(host, WAKE)
+    changed = there.put(host, wanted)
+    if card is not None:
+        fences.matched(host, WAKE, card, asked_by if card.verdict is Verdict.UNKNOWN else "")
+    return changed
+
+
+def compare_mac(means: Means, host: str, mac: str, *, unmatched: bool) -> Comparison:
+    """Return whether an address for Wake-on-LAN is one of a host's network cards. ``unmatched``: take whoever asks by
+    their word where that cannot be told.
+
+    Raises UsageError; BlockedError where it is none of its cards, or nobody can tell.
+    """
+    found = _card_of(means, host, mac)
+    if found.verdict is Verdict.OTHER:
+        raise BlockedError(f"{mac} does not wake {host}: {found.said}", remedy="see its cards, on the host: ip link")
+    if found.verdict is Verdict.UNKNOWN and not unmatched:
+        raise BlockedError(
+            f"whether {mac} is a network card of {host} cannot be told: {found.said}; it was not taken",
+            remedy="if you know that it is: --unmatched",
+        )
+    return found
+
+
+def _card_of(means: Means, host: str, mac: str) -> Comparison:
+    from mudanza.hypervisor.reading.machine import read_macs
+
+    means.inventory.host(host)
+    try:
+        with means.connections() as connections:
+            cards = read_macs(connections.get(host))
+    except MudanzaError as error:
+        return Comparison(Verdict.UNKNOWN, f"the host cannot be asked: {error}")
+    if cards is None:
+        return Comparison(Verdict.UNKNOWN, "its libvirt does not tell of network cards")
+    if mac in cards:
+        return Comparison(Verdict.SAME, f"{mac} is one of its network cards")
+    return Comparison(Verdict.OTHER, f"its network cards are {', '.join(sorted(cards)) or 'none'}")
 
 
 def put_all(means: Means, wanted: Mapping[str, HostPower]) -> tuple[str, ...]:
@@ -80,5 +125,31 @@ def with_savings(means: Means, plan: Plan, cluster: Cluster, tariff: Tariff) -> 
         return plan
     known = HostPowers(means.database).all()
     models = {name: power.watts for name, power in known.items() if power.watts is not None}
-    found = estimate(plan.outlooks, models, needed_hosts(means, cluster))
-    return replace(plan, notes=(*plan.notes, *in_words(found, tariff.price, tariff.currency)))
+    measured, notes = measured_watts(means, [each.host for each in plan.outlooks])
+    # Of one of which nobody has said it, it is taken for what it draws whatever it does.
+    flat = {host: PowerModel((watts, watts)) for host, watts in measured.items() if host not in models}
+    found = estimate(plan.outlooks, {**flat, **models}, needed_hosts(means, cluster), measured)
+    return replace(plan, notes=(*plan.notes, *notes, *in_words(found, tariff.price, tariff.currency)))
+
+
+def measured_watts(means: Means, hosts: Iterable[str]) -> tuple[Mapping[str, float], tuple[str, ...]]:
+    """Return what hosts draw now whose BMCs measure it and speak Redfish, and what is to be said of the others that do
+    speak it."""
+    from mudanza.availability.measuring import MEASURING, speaks_redfish, watts_of
+    from mudanza.hypervisor.bounded import for_each
+    from mudanza.journal.fences import Fences
+    from mudanza.operations.fencing import agents_of
+
+    devices, agents = Fences(means.database).devices(), agents_of(means.fencing)
+    able = [(host, each) for host in hosts for each in devices.get(host, ()) if speaks_redfish(each)]
+    if not able:
+        return {}, ()
+    asked = for_each(lambda each: watts_of(agents, each[1]), able, workers=len(able), timeout=MEASURING)
+    found, notes = dict[str, float](), list[str]()
+    for (host, device), answer in zip(able, asked, strict=True):
+        if isinstance(answer, float):
+            found[host] = answer
+        else:
+            why = "does not measure" if answer is None else f"does not say ({answer})"
+            notes.append(f"power: {device.shown} of {host} {why} what it draws")
+    return found, tuple(notes)

@@ -10,14 +10,18 @@ from mudanza.availability.deciding import leads_back
 from mudanza.availability.watching import Standing
 from mudanza.journal.fences import Fences
 from mudanza.journal.kept import KeptUps
+from mudanza.journal.protections import Protections
+from mudanza.journal.restarts import Restarts
 from mudanza.model.errors import BlockedError, UsageError
-from mudanza.model.kept import KeptUp
+from mudanza.model.kept import AS_USUAL, Care, KeptUp, OnHang
 from mudanza.operations.cleaning import stale
 from mudanza.operations.fencing import agents_of, fencer_of
 from mudanza.operations.guarding import Guard
 
 if TYPE_CHECKING:
     from mudanza.model.cluster import Cluster
+    from mudanza.model.protection import Protection
+    from mudanza.model.restarts import Restarted
     from mudanza.model.vm import Vm
     from mudanza.operations.means import Means, Say
 
@@ -42,33 +46,77 @@ class Availability:
 
 
 def keep_up(
-    means: Means, vm: str, priority: int, most: int, asked_by: str, say: Say, *, after: Sequence[str] = ()
+    means: Means,
+    vm: str,
+    priority: int,
+    most: int,
+    asked_by: str,
+    say: Say,
+    *,
+    after: Sequence[str] = (),
+    care: Care = AS_USUAL,
 ) -> None:
     """Have a VM started elsewhere when its host dies, or change how; tell what is to be known of it.
 
     ``after``: VMs that are started before it, by their names or UUIDs. Raises UsageError, and BlockedError for one that
-    is transient.
+    is transient, or is to come up from a replica that it does not have.
     """
+    care.refuse_wrong()
     with means.connections() as connections:
         cluster = means.read_cluster(connections)
-        found = cluster.find(vm)
+        try:
+            found = cluster.find(vm)
+        except UsageError:
+            if not _change_unseen(means, vm, (priority, most), asked_by, after, care):
+                raise
+            say(f"{vm} is seen nowhere now; how it is kept up is changed")
+            return
         if not found.persistent:
             raise BlockedError(f"VM {found.name!r} is transient: nobody could define it elsewhere")
+        protection = Protections(means.database).find(found.uuid)
+        if care.from_replica and protection is None:
+            raise BlockedError(
+                f"VM {found.name!r} has no replica that it could be started from",
+                remedy=f"first: mudanza protect {found.name} --to HOST",
+            )
         kept = KeptUps(means.database)
         ran_on = found.host if found.state.active else ""
-        before = _started_before(kept.all(), found, after)
+        before = _started_before(kept.all(), found.uuid, found.name, after)
         kept.put(
-            found.uuid, found.name, priority, most, asked_by, autostart=found.autostart, ran_on=ran_on, after=before
-        )
+            found.uuid, found.name, priority, most, asked_by, autostart=found.autostart, ran_on=ran_on, after=before,
+            care=care,
+        )  # fmt: skip
         if found.autostart:
             connections.domains(found.host).set_autostart(found.uuid, False)
-        _warn_of_own_disks(means, cluster, found, say)
+        if protection is None:
+            _warn_of_own_disks(means, cluster, found, say)
+        else:
+            _tell_of_replica(protection, care, say)
+        if care.on_hang is OnHang.RESTART and not found.guest_agent:
+            say(f"! {found.name} has no channel for a guest agent: only its watchdog device tells that it hangs")
     if not Fences(means.database).of(found.host):
         say(f"! {found.host} has no fence device: without proof that it is off nothing is started (mudanza fence set)")
     say(f"{found.name} is started elsewhere when its host dies (mudanza serve watches, and so does mudanza ha run)")
 
 
-def _started_before(kept: Mapping[str, KeptUp], vm: Vm, names: Sequence[str]) -> tuple[str, ...]:
+def _change_unseen(
+    means: Means, vm: str, numbers: tuple[int, int], asked_by: str, after: Sequence[str], care: Care
+) -> bool:
+    """Change how a VM is kept up that no host lists, for its own is lost; return whether it is kept up."""
+    store = KeptUps(means.database)
+    kept = store.all()
+    known = [each for each in kept.values() if vm in (each.uuid, each.name)]
+    if len(known) != 1:
+        return False
+    [one] = known
+    before = _started_before(kept, one.uuid, one.name, after)
+    store.put(
+        one.uuid, one.name, *numbers, asked_by, autostart=one.autostart, ran_on=one.ran_on, after=before, care=care
+    )
+    return True
+
+
+def _started_before(kept: Mapping[str, KeptUp], uuid: str, vm: str, names: Sequence[str]) -> tuple[str, ...]:
     """Return the UUIDs of those that a VM is started after. Raises UsageError where that cannot be."""
     found = []
     for name in names:
@@ -79,8 +127,8 @@ def _started_before(kept: Mapping[str, KeptUp], vm: Vm, names: Sequence[str]) ->
                 remedy=f"keep it up first: mudanza ha enable {name}",
             )
         found += known
-    if leads_back(vm.uuid, found, kept):
-        raise UsageError(f"VM {vm.name!r} would be started after itself: {', '.join(names)} are started after it")
+    if leads_back(uuid, found, kept):
+        raise UsageError(f"VM {vm!r} would be started after itself: {', '.join(names)} are started after it")
     return tuple(found)
 
 
@@ -95,6 +143,20 @@ def _warn_of_own_disks(means: Means, cluster: Cluster, vm: Vm, say: Say) -> None
         say(
             f"! {', '.join(own)} of {vm.name} are taken to lie on {vm.host} itself, and lost with it then: protect it, "
             "or say which pools are shared (shared_pools, docs/planning.md)"
+        )
+
+
+def _tell_of_replica(protection: Protection, care: Care, say: Say) -> None:
+    """Say what becomes of a VM that has a replica."""
+    name, lag = protection.vm_name, protection.lag
+    if not care.from_replica:
+        at = protection.target
+        say(f"! {name} has a replica at {at}, and is not started elsewhere by itself without --from-replica")
+    elif lag is None:
+        say(f"! {name} has no restore point yet")
+    elif care.max_loss is not None and care.max_loss < protection.every:
+        say(
+            f"! {name} may lose {care.max_loss:g} s, and its replica is brought up to date every {protection.every:g} s"
         )
 
 
@@ -125,6 +187,11 @@ def look(means: Means, asked_by: str, say: Say) -> Availability:
         copies = stale(means, means.read_cluster(connections))
     old = tuple(OldDefinition(each.vm.name, each.vm.host, each.runs_on) for each in copies)
     return Availability(decision.said, hosts, tuple(KeptUps(means.database).all().values()), old)
+
+
+def restarts(means: Means, limit: int) -> tuple[Restarted, ...]:
+    """Return the newest restarts that were made by themselves, the newest first, and what they took."""
+    return Restarts(means.database).latest(limit)
 
 
 def guard_of(means: Means, asked_by: str, say: Say) -> Guard:

@@ -49,7 +49,6 @@ def start_one(means: Means, connections: Connections, vm: Vm, say: Say) -> None:
 def refuse_elsewhere(means: Means, connections: Connections, vm: Vm) -> None:
     """Raise BlockedError where a VM that is off may run elsewhere, or come to: another host has it, or cannot be asked
     and is not proven off; another controller works on it; it is an old copy."""
-    from mudanza.journal.fences import Fences
     from mudanza.migration.vm_claim import in_the_way
 
     if (claim := in_the_way(means.jobs, vm.claims)) is not None:
@@ -58,8 +57,15 @@ def refuse_elsewhere(means: Means, connections: Connections, vm: Vm) -> None:
             remedy="wait until that job has ended; if its controller is gone for good: mudanza rebuild",
         )
     _refuse_stale(means, vm)
-    others = [entry.name for entry in means.inventory.hosts() if entry.name != vm.host]
-    sides = {host: _side(means, connections, host, vm.uuid) for host in others}
+    refuse_copies(means, connections, vm.uuid, vm.name, vm.host)
+
+
+def refuse_copies(means: Means, connections: Connections, uuid: str, name: str, target: str) -> None:
+    """Raise BlockedError where any other host than ``target`` has a VM, or cannot be asked and is not proven off."""
+    from mudanza.journal.fences import Fences
+
+    others = [entry.name for entry in means.inventory.hosts() if entry.name != target]
+    sides = {host: _side(means, connections, host, uuid) for host in others}
     proven = Fences(means.database).proofs() if Side.UNSEEN in sides.values() else {}
     doubts = [
         f"{host} {_DOUBTS[side]}"
@@ -68,7 +74,7 @@ def refuse_elsewhere(means: Means, connections: Connections, vm: Vm) -> None:
     ]
     if doubts:
         raise BlockedError(
-            f"VM {vm.name!r} was not started on {vm.host}: {', '.join(doubts)}",
+            f"VM {name!r} was not started on {target}: {', '.join(doubts)}",
             remedy="look where it is: mudanza vms; two running copies would destroy its disks",
         )
 

@@ -192,10 +192,10 @@ class Switcher:
     def _devices(self, host: str) -> tuple[Device, ...]:
         from mudanza.journal.fences import Fences
 
-        devices = Fences(self._means.database).of(host)
+        devices = Fences(self._means.database).own(host)
         if not devices:
             raise UsageError(
-                f"host {host} has no fence device: nothing could see it off",
+                f"host {host} has no fence device that switches it: nothing could see it off",
                 remedy=f"name one: mudanza fence set {host} bmc --agent fence_ipmilan …",
             )
         return devices
@@ -204,7 +204,7 @@ class Switcher:
         """Return the devices that can switch a host on. Raises UsageError where there is none, nor Wake-on-LAN."""
         from mudanza.journal.fences import Fences
 
-        devices = Fences(self._means.database).of(host)
+        devices = Fences(self._means.database).own(host)
         able = tuple(each for each in devices if Order.ON.value in self._agents.description(each.agent).actions)
         if not able and not self._powers.of(host).mac:
             raise UsageError(

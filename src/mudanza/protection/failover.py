@@ -6,7 +6,7 @@ another epoch, is written down before anything of it is started.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NoReturn
@@ -53,31 +53,55 @@ class Outcome:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The host that a VM is lost with, where that is proven and nobody gives their word."""
+
+    host: str
+    fencing: int
+    """The number of what proves it."""
+    said: str
+    """What is lost, in words."""
+    prove: Callable[[], None]
+    """Looks once more whether all still holds. Raises BlockedError where it does not."""
+
+
 class Failover(BringingUp):
     """Brings protected VMs up at their replicas' hosts."""
 
     def from_point(
-        self, protection: Protection, cluster: Cluster, number: int | None, nics: Mapping[str, str], asked_by: str
+        self,
+        protection: Protection,
+        cluster: Cluster,
+        number: int | None,
+        nics: Mapping[str, str],
+        asked_by: str,
+        lost: Lost | None = None,
     ) -> Outcome:
         """Start a VM whose host is dead, by the word of the person who asks, from a restore point (None: the newest).
 
-        ``nics``: a card's MAC address → what it hangs on there, where that is another one. Raises BlockedError where
+        ``nics``: a card's MAC address → what it hangs on there, where that is another one. ``lost``: what proves that
+        its host is dead, where that is no person's word. Raises BlockedError where
         it runs, or there is no such point, nothing being touched; MigrationFailedError where it could not be started:
         it is protected as before.
         """
         begun = clock.monotonic()
         point = chosen_point(protection, number)
         self._refuse(protection, cluster)
-        asked = {"protection": protection.id, "point": point.number}
+        asked = {"protection": protection.id, "point": point.number} | ({"lost": lost.said} if lost else {})
+        source = lost.host if lost is not None else ""
         handle = self._jobs.begin(
-            NewJob(KIND, protection.vm_uuid, protection.vm_name, "", protection.target, asked, asked_by)
+            NewJob(KIND, protection.vm_uuid, protection.vm_name, source, protection.target, asked, asked_by)
         )
         with acting_only_if(handle.assert_may_act), keeping(handle):
+            if lost is not None:
+                handle.note("prove", {"host": lost.host}, {"fencing": lost.fencing, "lost": lost.said})
             try:
-                self._bring_up(handle, protection, point, nics)
-            except Refusals as error:
+                self._bring_up(handle, protection, point, nics, lost)
+            except (*Refusals, BlockedError) as error:
                 raise self._failed(handle, protection, error) from error
             told = f"runs on {protection.target} from restore point {point.number}, under epoch {protection.epoch + 1}"
+            told += f"; {lost.said}" if lost is not None else ""
             self._protections.change(protection.id, said=told)
             handle.finish("done", told, 0)
         age = protection.read_at - point.taken_at
@@ -101,9 +125,16 @@ class Failover(BringingUp):
                 )
 
     def _bring_up(
-        self, handle: JobHandle, protection: Protection, point: RestorePoint, nics: Mapping[str, str]
+        self,
+        handle: JobHandle,
+        protection: Protection,
+        point: RestorePoint,
+        nics: Mapping[str, str],
+        lost: Lost | None,
     ) -> None:
         host, epoch = protection.target, protection.epoch + 1
+        prove = lost.prove if lost is not None else _nothing
+        prove()
         handle.perform(
             "activate",
             {"host": host, "point": point.number, "epoch": epoch},
@@ -120,6 +151,7 @@ class Failover(BringingUp):
             handle.perform("define", {"host": host}, lambda: domains.define(definition))
             # Not before: a VM there that has its name would have its variables there, too.
             firmware.put_in_place(handle, there, protection, point.firmware, definition)
+        prove()
         handle.perform("start", {"host": host}, lambda: domains.start(protection.vm_uuid))
 
     def _failed(self, handle: JobHandle, protection: Protection, error: MudanzaError) -> MudanzaError:
@@ -174,6 +206,10 @@ class Failover(BringingUp):
     def clean_up(self, _job_id: int) -> Residue:
         """What such a job leaves is the VM's, or deleted by the next round."""
         return Residue()
+
+
+def _nothing() -> None:
+    """A person has given their word."""
 
 
 def chosen_point(protection: Protection, number: int | None) -> RestorePoint:

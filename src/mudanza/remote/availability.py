@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from mudanza.model.fencing import Device, Fencing
+from mudanza.model.kept import AS_USUAL, Care
 from mudanza.model.plain import plain
+from mudanza.model.restarts import Restarted
 from mudanza.operations.fencing import Answer, Fenced
 from mudanza.remote.asking import Asking, read
 
@@ -27,9 +29,9 @@ class ThereOfAvailability(Asking):
         """As ``operations.fencing.listed``."""
         return read(tuple[Fenced, ...], self._ask("GET", "/fences"))
 
-    def put_fence(self, host: str, device: Device) -> str:
+    def put_fence(self, host: str, device: Device, *, unmatched: bool = False) -> str:
         """As ``operations.fencing.put``."""
-        told = {name: value for name, value in plain(device).items() if name != "name"}
+        told = {name: value for name, value in plain(device).items() if name != "name"} | {"unmatched": unmatched}
         return self._said("PUT", f"{_host(host)}/fences/{quote(device.name, safe='')}", json=told)
 
     def drop_fence(self, host: str, device: str) -> str:
@@ -48,9 +50,11 @@ class ThereOfAvailability(Asking):
         """As ``operations.fencing.confirm``."""
         return read(Fencing, self._ask("POST", f"{_host(host)}/fence/confirm", json={"seen_off": True}))
 
-    def keep_up(self, vm: str, priority: int, most: int, say: Say, *, after: Sequence[str] = ()) -> None:
+    def keep_up(
+        self, vm: str, priority: int, most: int, say: Say, *, after: Sequence[str] = (), care: Care = AS_USUAL
+    ) -> None:
         """As ``operations.keeping_up.keep_up``."""
-        order = {"priority": priority, "max_restarts": most, "after": list(after)}
+        order = {"priority": priority, "max_restarts": most, "after": list(after), **plain(care)}
         for each in self._said("PUT", _kept(vm), json=order).splitlines():
             say(each)
 
@@ -63,6 +67,10 @@ class ThereOfAvailability(Asking):
         from mudanza.operations.keeping_up import Availability
 
         return read(Availability, self._ask("GET", "/availability"))
+
+    def restarts(self, limit: int) -> tuple[Restarted, ...]:
+        """As ``operations.keeping_up.restarts``."""
+        return read(tuple[Restarted, ...], self._ask("GET", "/availability/restarts", params={"limit": limit}))
 
 
 def _host(name: str) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
 
 from mudanza.journal.fences import Fences
@@ -58,11 +58,12 @@ def fences(desk: AtDesk, asker: Fencer) -> list[Any]:
 @router.put("/hosts/{name}/fences/{device}", tags=["availability"])
 def put_fence(desk: AtDesk, asker: Admin, name: Key, device: Key, order: DeviceOrder) -> Mapping[str, list[str]]:
     """Name something that switches a host's power, in place of one of that name; for admins, as what an agent is told
-    may name programs and files of the daemon's machine. It is not spoken to."""
+    may name programs and files of the daemon's machine. Nothing is switched; 409 where it switches another machine than
+    the host, or where that cannot be told, unless with ``unmatched``."""
     _refuse_hidden(desk, asker, name)
     words = order.model_dump_json(exclude_defaults=True)
     with desk.at_work() as means, audited(desk, asker, "fence set", name, device, words):
-        return {"said": [fencing.put(means, name, order.device(device))]}
+        return {"said": [fencing.put(means, name, order.device(device), asker.name, unmatched=order.unmatched)]}
 
 
 @router.delete("/hosts/{name}/fences/{device}", tags=["availability"])
@@ -132,6 +133,17 @@ def look(desk: AtDesk, asker: Reader) -> Any:
         return plain(keeping_up.look(means, asker.name, said.append))
 
 
+@router.get("/availability/restarts", tags=["availability"])
+def restarts(
+    desk: AtDesk, asker: Reader, limit: Annotated[int, Query(ge=1, le=1000, description="So many, the newest.")] = 20
+) -> list[Any]:
+    """Return the newest restarts that were made by themselves, and what each took: until its host was taken for dead,
+    proven off, the VM started, its guest answering."""
+    refuse_limited(asker)
+    with desk.at_work() as means:
+        return [plain(each) for each in keeping_up.restarts(means, limit)]
+
+
 @router.put("/vms/{key}/availability", tags=["availability"])
 def keep_up(desk: AtDesk, asker: Protector, key: Key, order: KeepUpOrder) -> Mapping[str, list[str]]:
     """Have a VM started elsewhere when its host dies, or change how; its host starts it no more by itself."""
@@ -144,9 +156,8 @@ def keep_up(desk: AtDesk, asker: Protector, key: Key, order: KeepUpOrder) -> Map
     vm = find_vm(desk, asker, key)
     words = order.model_dump_json(exclude_defaults=True)
     with desk.at_work() as means, audited(desk, asker, "ha enable", vm.uuid, words):
-        keeping_up.keep_up(
-            means, vm.uuid, order.priority, order.max_restarts, asker.name, said.append, after=order.after
-        )
+        numbers = (order.priority, order.max_restarts)
+        keeping_up.keep_up(means, vm.uuid, *numbers, asker.name, said.append, after=order.after, care=order.care())
     return {"said": said}
 
 

@@ -71,6 +71,8 @@ class Domain:
     completed: dict[str, int] = field(default_factory=dict)
     snapshots: list[Record] = field(default_factory=list)
     checkpoints: list[Record] = field(default_factory=list)
+    resets: int = 0
+    """How often its guest was reset."""
     owner: Line | None = None
     """Whose end is its end too (AUTODESTROY)."""
 

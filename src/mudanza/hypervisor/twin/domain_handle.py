@@ -138,6 +138,9 @@ class DomainHandle:
     def resume(self) -> int:
         return self._order("resume", lambda domain: domain.host.resume(_active(domain)))
 
+    def reset(self, _flags: int = 0) -> int:
+        return self._order("reset", lambda domain: _reset(_active(domain)))
+
     def undefine(self) -> int:
         return self.undefineFlags(0)
 
@@ -307,6 +310,11 @@ class RecordHandle:
 
         self._line.order("delete record", delete)
         return 0
+
+
+def _reset(domain: Domain) -> Any:
+    yield from domain.host.lock(domain)
+    domain.resets += 1
 
 
 def describe(domain: Domain, flags: int = 0) -> str:

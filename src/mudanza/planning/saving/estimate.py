@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from mudanza.model.plan import HostOutlook
 from mudanza.model.watts import PowerModel, kilowatt_hours
 
 DAY = 86400.0
+NOTHING: Mapping[str, float] = MappingProxyType({})
 YEAR_DAYS = 365
 
 
@@ -29,21 +31,34 @@ class Estimate:
     """Hosts that are empty after the plan and have to stay on → why."""
     unknown: tuple[str, ...]
     """Hosts of which nobody has said what they draw."""
+    measured: Mapping[str, float] = field(default_factory=dict)
+    """Hosts whose draw was measured just now. Watts."""
+    modelled: float = 0.0
+    """What the same hosts should draw, by what was said of them."""
 
 
-def estimate(outlooks: Sequence[HostOutlook], models: Mapping[str, PowerModel], needed: Mapping[str, str]) -> Estimate:
-    """Return what a plan's hosts draw. ``needed``: hosts that are not switched off, and why."""
-    now, idle_off, after = [], [], []
+def estimate(
+    outlooks: Sequence[HostOutlook],
+    models: Mapping[str, PowerModel],
+    needed: Mapping[str, str],
+    measured: Mapping[str, float] = NOTHING,
+) -> Estimate:
+    """Return what a plan's hosts draw. ``needed``: hosts that are not switched off, and why. ``measured``: watts that
+    hosts were just now found to draw: by as much as a host draws more or less than it was said to, it will."""
+    now, idle_off, after, modelled = [], [], [], 0.0
     for each in outlooks:
         model = models.get(each.host)
         if model is None:
             continue
-        before = model.at(each.before.cpus / max(each.cpus_total, 1))
+        said = model.at(each.before.cpus / max(each.cpus_total, 1))
+        before = measured.get(each.host, said)
+        modelled += said if each.host in measured else 0.0
         now.append(before)
         if each.before.vms or each.host in needed:
             idle_off.append(before)
         if each.after.vms or each.host in needed:
-            after.append(model.at(each.after.cpus / max(each.cpus_total, 1)))
+            drawn = model.at(each.after.cpus / max(each.cpus_total, 1))
+            after.append(drawn * before / said if said else drawn)
     empty = [each.host for each in outlooks if not each.after.vms]
     return Estimate(
         sum(now),
@@ -53,6 +68,8 @@ def estimate(outlooks: Sequence[HostOutlook], models: Mapping[str, PowerModel], 
         tuple(host for host in empty if host not in needed),
         {host: needed[host] for host in empty if host in needed},
         tuple(each.host for each in outlooks if each.host not in models),
+        {each.host: measured[each.host] for each in outlooks if each.host in measured and each.host in models},
+        modelled,
     )
 
 
@@ -64,6 +81,9 @@ def in_words(found: Estimate, price: float, currency: str) -> Iterator[str]:
     if not found.now:
         return
     yield f"power: hosts draw {found.now:.0f} W now"
+    if found.measured:
+        each = ", ".join(f"{host} {watts:.0f} W" for host, watts in found.measured.items())
+        yield f"power: measured of them: {each}; by what was said it would be {found.modelled:.0f} W"
     if found.empty_now:
         names = ", ".join(found.empty_now)
         yield f"power: without the plan {names} could be off: {_saved(found.now - found.idle_off, price, currency)}"

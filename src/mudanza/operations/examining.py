@@ -1,0 +1,58 @@
+"""What is wrong with availability, as ``mudanza doctor`` asks for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mudanza.availability.health import State, of_availability
+from mudanza.fleet.health import Examined
+from mudanza.journal.fences import WAKE, Fences
+from mudanza.journal.kept import KeptUps
+from mudanza.journal.protections import Protections
+from mudanza.operations.cleaning import stale
+
+if TYPE_CHECKING:
+    from mudanza.model.cluster import Cluster
+    from mudanza.operations.means import Means
+
+
+def examine_availability(means: Means, cluster: Cluster) -> Examined:
+    """Look at what would show only when a host dies. Raises JournalLostError."""
+    database = means.database
+    fences, kept = Fences(database), KeptUps(database).all()
+    protections, devices = Protections(database).all(), fences.devices()
+    state = State(
+        cluster,
+        kept,
+        protections,
+        devices,
+        fences.tests(),
+        [each for each in fences.matches() if each.device != WAKE],
+        stale(means, cluster),
+        _shortages(means, cluster),
+        _moving(means, cluster),
+        means.fencing.test_every,
+    )
+    said = f"{len(kept)} VMs kept up, {len(protections)} protected, {sum(map(len, devices.values()))} fence devices"
+    return Examined("availability", said, of_availability(state))
+
+
+def _moving(means: Means, cluster: Cluster) -> frozenset[str]:
+    """Return the UUIDs of VMs that are listed twice because a job has them."""
+    seen, twice = set[str](), set[str]()
+    for vm in cluster.vms:
+        (twice if vm.uuid in seen else seen).add(vm.uuid)
+    return frozenset(uuid for uuid in twice if means.jobs.unfinished_of(uuid) is not None)
+
+
+def _shortages(means: Means, cluster: Cluster) -> tuple[str, ...]:
+    """Return who would find no room after which failure, where room is to be kept."""
+    rules = means.inventory.rules()
+    if not (rules.survive_hosts or rules.survive_zones):
+        return ()
+    from mudanza.planning.board import Board
+    from mudanza.planning.building import build
+    from mudanza.planning.reserve import reserve_in_words, reserve_of
+
+    reserve = reserve_of(Board(build(cluster, rules)))
+    return tuple(reserve_in_words(reserve)) if reserve is not None else ()
