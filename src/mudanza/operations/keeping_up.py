@@ -66,7 +66,7 @@ def keep_up(
         cluster = means.read_cluster(connections)
         try:
             found = cluster.find(vm)
-        except UsageError:
+        except BlockedError:  # those who may list it do not answer
             if not _change_unseen(means, vm, (priority, most), asked_by, after, care):
                 raise
             say(f"{vm} is seen nowhere now; how it is kept up is changed")
