@@ -125,7 +125,7 @@ def test_what_keeps_one_from_beginning_ends_all_and_is_told(notes: Notes, beside
 
     all_of_them = Processes(part(notes, "front"), [Part("worker", fail)], beside.said.append, lambda: None)
     with pytest.raises(UsageError, match="the certificate cannot be used") as failed:
-        beside.run(all_of_them, lambda: _wait(beside))
+        beside.run(all_of_them, lambda: clock.sleep(0.5))
     assert failed.value.remedy == "name another one"
     assert notes.lines[-1] == "front ends"
 
@@ -253,7 +253,3 @@ def test_ctrl_c_in_a_terminal_which_all_of_them_get_is_told_once(daemon: subproc
         os.kill(pid, signal.SIGINT)
     assert daemon.wait(ENOUGH) == 0
     assert "cancelling" not in (tmp_path / "said").read_text()
-
-
-def _wait(beside: Beside) -> None:
-    beside.stop.wait(ENOUGH)

@@ -8,6 +8,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +132,11 @@ def _sqlite(path: Path) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _write_lock_first(connection: Connection) -> None:
-        # A read that turns into a write may fail as "locked" in the middle; taking the lock first cannot.
-        only_reads = connection.get_execution_options().get(_ONLY_READS, False)
-        connection.exec_driver_sql("BEGIN" if only_reads else "BEGIN IMMEDIATE")
+        if connection.get_execution_options().get(_ONLY_READS, False):
+            # Takes no lock, so nothing can come of it; by way of SQLAlchemy it takes longer than most of what is read.
+            connection.connection.cursor().execute("BEGIN")
+        else:  # a read that turns into a write may fail as "locked" in the middle; taking the lock first cannot
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
 
@@ -177,12 +180,15 @@ def _turn_to_write(engine: Database) -> Iterator[None]:
 def reading(engine: Database) -> Iterator[Connection]:
     """Look at the database as it is at one instant, beside whoever writes: nobody waits for anybody. Nothing may be
     written in it. Raises JournalLostError where it does not answer."""
-    if engine.dialect.name == "postgresql":
-        reader = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-    else:
-        reader = engine.execution_options(**{_ONLY_READS: True})
-    with transaction(reader) as connection:
+    with transaction(_reader_of(engine)) as connection:
         yield connection
+
+
+@lru_cache(64)
+def _reader_of(engine: Database) -> Engine:
+    if engine.dialect.name == "postgresql":
+        return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    return engine.execution_options(**{_ONLY_READS: True})
 
 
 def has_no_room(error: Exception, database: str) -> bool:

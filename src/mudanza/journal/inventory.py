@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
+from sqlalchemy import Connection, Engine, delete, insert, select, update
 
 from mudanza.journal.database import now, reading, transaction
 from mudanza.journal.jobs import unfinished_at
@@ -39,7 +39,9 @@ class Inventory:
     def hosts(self) -> tuple[HostEntry, ...]:
         """Return all hosts, by name."""
         with reading(self._engine) as connection:
-            return tuple(_entry(row) for row in connection.execute(select(host).order_by(host.c.name)))
+            found = connection.execute(select(host).order_by(host.c.name))
+            names = tuple(found.keys())
+            return tuple(_entry(dict(zip(names, row, strict=True))) for row in found)
 
     def host(self, name: str) -> HostEntry:
         """Return one host. Raises UsageError when it is not known."""
@@ -66,7 +68,7 @@ class Inventory:
         """
         changed = []
         with transaction(self._engine) as connection:
-            known = {row.name: _entry(row) for row in connection.execute(select(host))}
+            known = {row["name"]: _entry(row) for row in connection.execute(select(host)).mappings()}
             for entry in entries:
                 before = known.get(entry.name)
                 if before == entry:
@@ -169,6 +171,5 @@ def _values(entry: HostEntry) -> dict[str, Any]:
     return {**asdict(entry), "tags": json.dumps(entry.tags)}
 
 
-def _entry(row: Row[Any]) -> HostEntry:
-    fields = dict(row._mapping)
+def _entry(fields: Mapping[str, Any]) -> HostEntry:
     return HostEntry(**{**fields, "tags": tuple(json.loads(fields["tags"]))})

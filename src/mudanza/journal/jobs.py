@@ -355,12 +355,14 @@ def _jobs(
 ) -> tuple[Job, ...]:
     has_begun = exists().where(step.c.job == job.c.id).label("has_begun")
     query = select(job, has_begun, now(connection).label("read_at")).where(*conditions)
-    rows = connection.execute(query.order_by(job.c.id.desc()).limit(limit)).all()
-    numbers = [row.id for row in rows]
+    found = connection.execute(query.order_by(job.c.id.desc()).limit(limit))
+    names = tuple(found.keys())
+    rows = [dict(zip(names, row, strict=True)) for row in found]
     if brief:
         return tuple(_job(row, (), ()) for row in rows)
+    numbers = [row["id"] for row in rows]
     steps, events = _of_jobs(connection, step, step.c.n, numbers), _of_jobs(connection, event, event.c.id, numbers)
-    return tuple(_job(row, steps[row.id], events[row.id]) for row in rows)
+    return tuple(_job(row, steps[row["id"]], events[row["id"]]) for row in rows)
 
 
 def _of_jobs(
@@ -379,8 +381,7 @@ def _portions(numbers: Sequence[int]) -> Iterable[Sequence[int]]:
     return (numbers[at : at + 500] for at in range(0, len(numbers), 500))
 
 
-def _job(row: Row[Any], steps: Iterable[Row[Any]], events: Iterable[Row[Any]]) -> Job:
-    fields = dict(row._mapping)
+def _job(fields: dict[str, Any], steps: Iterable[Row[Any]], events: Iterable[Row[Any]]) -> Job:
     fields.pop("busy")
     runs = fields["ended_at"] is None and fields["state"] != QUEUED
     return Job(
