@@ -68,7 +68,7 @@ class Inventory:
         """
         changed = []
         with transaction(self._engine) as connection:
-            known = {row["name"]: _entry(row) for row in connection.execute(select(host)).mappings()}
+            known = {row.name: _entry(row._asdict()) for row in connection.execute(select(host))}
             for entry in entries:
                 before = known.get(entry.name)
                 if before == entry:

@@ -71,7 +71,8 @@ def _packed(
 
 
 def _changes(before: Any, after: Any) -> dict[str, Any]:
-    names, values = _reader_of(type(after))
+    kind: Any = type(after)
+    names, values = _reader_of(kind)
     found = {
         name: new
         for name, old, new in zip(names, values(before), values(after), strict=True)
