@@ -311,21 +311,6 @@ done
 {_COMPRESSED}
 head -c "$noise" /dev/urandom | base64 -w 65536 | sed 's/^/@ noise /'
 """
-# What this login does, and what is begun by it, gets of the CPUs what nobody else there wants. Sessions share them
-# among each other, and only within one by what is nice.
-GIVE_WAY = """
-who=$PPID
-for _ in 1 2 3 4; do
-  case $(cat "/proc/$who/comm" 2>/dev/null) in sshd*) break ;; esac
-  who=$(awk '{ print $4 }' "/proc/$who/stat" 2>/dev/null) || exit 0
-done
-case $(cat "/proc/$who/comm" 2>/dev/null) in sshd*) ;; *) who= ;; esac
-for each in $$ $who; do
-  renice -n 19 -p "$each"
-  echo 19 >"/proc/$each/autogroup"
-done >/dev/null 2>&1
-exit 0
-"""
 FREE = """
 free=$(df -Pk -- "$(dirname -- "$disk")" | awk 'END { print $4 }') || exit 1
 echo "@ free $free"

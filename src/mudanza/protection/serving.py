@@ -122,11 +122,6 @@ def starts_what_ran(shell: HostShell) -> bool:
     return ["guests", "yes", "start"] in answers
 
 
-def give_way(shell: HostShell) -> None:
-    """Have what goes by a login get of the host's CPUs what its guests leave of them, as far as the host lets us."""
-    shell.run(scripts.GIVE_WAY, what="giving way to guests")
-
-
 def assert_tools(shell: HostShell) -> None:
     """Raise HypervisorError where a host lacks what replication needs, or it is not root who logs in."""
     answers = shell.run(scripts.TOOLS, what="looking for QEMU's tools")
