@@ -321,6 +321,8 @@ def test_what_was_kept_is_in_place_again_and_what_has_not_changed_is_not_brought
         firmware.put_in_place(handle, here, to, state, "<domain/>")
         assert Path(target.variables).read_bytes() == before
         assert sorted(each.name for each in Path(target.tpm).iterdir()) == ["tpm2-00.permall"]
+        on_the_way = (tmp_path / "target", tmp_path / "target/swtpm", tmp_path / "target/swtpm/u")
+        assert all(each.stat().st_mode & 0o011 == 0o011 for each in on_the_way), "swtpm and QEMU get through"
         Path(target.variables).write_bytes(b"stale")
         (Path(target.tpm) / "stale").touch()
 

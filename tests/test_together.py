@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,12 +13,17 @@ import pytest
 
 from mudanza import clock
 from mudanza.hypervisor.connections import Connections
+from mudanza.hypervisor.shell import HostShell
 from mudanza.journal.database import open_database
+from mudanza.journal.jobs import JobHandle
 from mudanza.journal.protections import Protections
 from mudanza.model.errors import BlockedError, HypervisorError, MigrationFailedError, UsageError
 from mudanza.model.protection import Protection, Standing
+from mudanza.model.vm import Vm
 from mudanza.operations.grouping import members_of, refuse_odd
 from mudanza.operations.replicating import _by_group
+from mudanza.protection import together as module
+from mudanza.protection.freezing import Quiet
 from mudanza.protection.together import FellOutError, Meeting, Together, common_points
 from tests.test_protection import VALUES, point
 
@@ -59,6 +65,43 @@ def test_whoever_is_not_there_in_time_is_waited_for_no_more() -> None:
         meeting.meet("kept", clock.monotonic())
     with pytest.raises(FellOutError, match="in time"):
         meeting.meet("kept", clock.monotonic() + LONG)  # who comes late, falls out, too
+
+
+@pytest.mark.parametrize("freeze_every", [None, 1])
+def test_all_are_frozen_before_any_stands_still_and_none_goes_on_before_all_are_kept(
+    store: Protections, monkeypatch: pytest.MonkeyPatch, freeze_every: int | None
+) -> None:
+    seen: list[tuple[str, str]] = []
+
+    @contextmanager
+    def noted(before: str, after: str, name: str) -> Iterator[Quiet]:
+        seen.append((before, name))
+        yield Quiet()
+        seen.append((after, name))
+
+    monkeypatch.setattr(module, "frozen", lambda _handle, _domains, vm, _here: noted("frozen", "thawed", vm.name))
+    monkeypatch.setattr(module, "HostShell", lambda _: nullcontext())
+    monkeypatch.setattr(module, "_assert_still", lambda *_: None)
+    still = lambda _self, _handle, vm, _here: noted("still", "goes on", vm.name)  # noqa: E731
+    monkeypatch.setattr(Together, "_standing_still", still)
+    members = [member(store, "web"), member(store, "db")]
+    store.change(members[0].id, freeze_every=freeze_every)
+    hosts = SimpleNamespace(entries=[SimpleNamespace(name="h1")], domains=lambda _: None)
+    together = Together(cast("Connections", hosts), store.group("shop"), "i-1")
+
+    def one(name: str) -> None:
+        vm = cast("Vm", SimpleNamespace(name=name, host="h1"))
+        with together.instant(cast("JobHandle", None), members[0], vm, cast("HostShell", None)):
+            seen.append(("kept", name))
+
+    assert outcomes([lambda name=name: one(name) for name in ("web", "db")]) == [None, None]  # type: ignore[misc]
+    stages = [what for what, _ in seen]
+    wanted = ["frozen"] * 2 if freeze_every else []
+    assert stages[: len(wanted) + 4] == [*wanted, *["still"] * 2, *["kept"] * 2]
+    assert stages.count("thawed") == len(wanted)
+    for name in ("web", "db"):
+        ends = [what for what, who in seen if who == name][-2:]
+        assert ends == (["goes on", "thawed"] if freeze_every else ["kept", "goes on"])
 
 
 def test_where_one_falls_out_all_do_and_no_point_is_written_down(store: Protections) -> None:
