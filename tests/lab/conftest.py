@@ -62,6 +62,8 @@ SECONDS = {
     "test_check.py": 60,
     "test_trial.py": 60,
     "test_failback.py": 90,
+    "test_recovery.py": 120,
+    "test_standby.py": 130,
 }
 """About how long the longest files take where another lab is beside them, on two cores."""
 

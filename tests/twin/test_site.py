@@ -106,6 +106,34 @@ def test_a_host_that_may_run_it_stops_the_start_until_it_answers_or_is_proven_of
     assert (up.returncode, states(site)) == (0, {"db": True, "web": True}), up.stderr
 
 
+def uuid_of(the: Scene, name: str) -> str:
+    [found] = [each.uuid for each in the.twin.hosts["h1"].domains.values() if each.name == name]
+    return found
+
+
+def test_one_that_does_not_go_off_stops_it_and_what_it_stands_on_stays(site: Scene, program: Program) -> None:
+    h1 = site.twin.hosts["h1"]
+    h1.stubborn.add(uuid_of(site, "web"))
+    program.config.write_text(program.config.read_text() + "[limits]\nshutdown = 15\n")
+    stopped = site.do(partial(program, "recovery", "stop", "site"))
+    assert (stopped.returncode, "not off: web" in stopped.stderr) == (5, True), stopped.stderr
+    assert states(site) == {"db": True, "web": True}
+    h1.stubborn.clear()
+    again = site.do(partial(program, "recovery", "stop", "site", "--resume"))
+    assert (again.returncode, states(site)) == (0, {"db": False, "web": False}), again.stderr
+
+
+def test_within_a_bound_the_next_ones_turn_comes_and_what_is_on_is_named(site: Scene, program: Program) -> None:
+    site.twin.hosts["h1"].stubborn.add(uuid_of(site, "web"))
+    begun = site.twin.scheduler.now
+    late = site.do(partial(program, "recovery", "stop", "site", "--within", "60s"))
+    assert site.twin.scheduler.now - begun < 70, "the first group had its share of it, and no more"
+    assert (late.returncode, "not off within 1 min 0 s: web" in late.stderr) == (4, True), late.stderr
+    assert states(site) == {"db": False, "web": True}, "nobody was cut off"
+    [job] = site.jobs.latest(1)
+    assert (job.exit_code, job.report["on"]) == (4, ["web"])
+
+
 def begin(the: Scene, folder: Path, name: str, work: Callable[[Recovering], Any]) -> Controller:
     """Start a controller that carries something out."""
     settings, controller = folder / f"{name}.toml", Controller(name)
