@@ -10,7 +10,7 @@ from random import Random
 import pytest
 from lxml import etree
 
-from mudanza.cli.cluster_cpu import _in_need, _show
+from mudanza.cli.cluster_cpu import _show
 from mudanza.cli.context import App
 from mudanza.cli.finishers import finisher_of
 from mudanza.cli.output import Format
@@ -27,6 +27,7 @@ from mudanza.model.cpu import CpuSurvey
 from mudanza.model.errors import BlockedError, MigrationFailedError, NeedsPersonError
 from mudanza.model.migration import MigrationOptions, Side, Sighting
 from mudanza.model.vm import VmState
+from mudanza.operations.cpus import _in_need
 from mudanza.operations.power import _has_left
 from mudanza.planning.compatibility import standing_against
 from mudanza.preflight.checklist import check

@@ -13,6 +13,7 @@ from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.snapshots import apart_xml
 from mudanza.hypervisor.xml.activation import epoch_of
 from mudanza.journal.database import open_database
+from mudanza.journal.job import Job
 from mudanza.journal.protections import Protections
 from mudanza.migration.live.order import order_of
 from mudanza.migration.live.plan import below
@@ -22,7 +23,7 @@ from mudanza.model.cluster import Cluster
 from mudanza.model.errors import BlockedError
 from mudanza.model.protection import Protection, Standing
 from mudanza.model.vm import Backing, Vm, VmState
-from mudanza.operations.coming_home import settle
+from mudanza.operations.coming_home import settle, way_is_over
 from mudanza.operations.means import Means
 from mudanza.preflight.cargo import cargo_of
 from mudanza.preflight.mapping import resolve
@@ -153,3 +154,17 @@ def test_a_live_way_home_that_nobody_saw_the_end_of_is_settled_by_what_the_hosts
     gone = settle(means, nobody, store, "db")
     assert (gone.standing, gone.epoch) == (Standing.FAILED_OVER, 2)
     assert settle(means, nobody, store, "db").standing is Standing.FAILED_OVER, "that is all there is to be said"
+
+
+def test_a_way_home_is_over_once_the_job_that_was_it_has_ended(store: Protections) -> None:
+    protection = turned(store, standing=Standing.GOING_HOME, epoch=2)
+
+    def over(ended_at: float | None, epoch: int | None, protection: Protection = protection) -> bool:
+        return way_is_over(protection, cast("Job", SimpleNamespace(ended_at=ended_at, asked={"epoch": epoch})))
+
+    assert over(7.0, 2)
+    assert not over(None, 2), "it goes on"
+    assert not over(7.0, 1), "of an earlier try"
+    assert not over(7.0, None), "of something else: this way is about to begin"
+    assert not over(7.0, 2, replace(protection, standing=Standing.ON))
+    assert not way_is_over(protection, None)

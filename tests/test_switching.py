@@ -148,7 +148,7 @@ def test_a_host_with_vms_is_not_shut_down(
     hosts = tuple(make.host(name) for name in ("h1", "h2"))
     busy = Cluster(hosts, (make.vm(name="web", host="h1", state=VmState.RUNNING),))
     monkeypatch.setattr(App, "read_cluster", lambda _self, _connections: busy)
-    monkeypatch.setattr("mudanza.cli.host_power._emptied", lambda _app, _wanted, _carried: True)
+    monkeypatch.setattr("mudanza.operations.host_off._emptied", lambda *_: True)
     monkeypatch.setattr("mudanza.operations.switching.off", lambda *_words, **_more: (_Nothing(), None))
     done = mudanza("power", "off", "h1", "--force")
     assert (done.returncode, "not empty: web" in done.stderr) == (3, True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,12 +16,12 @@ from mudanza.model.errors import BlockedError, MigrationFailedError, UsageError
 from mudanza.service import under_way
 from mudanza.service.problems import NotReadyError, NotThereError, TooManyError
 from mudanza.service.under_way import MOST, Order, State, UnderWay
+from tests.timekeeping import set_clock
 
 ANA, EVA = Asker("ana", frozenset({Scope.FAILOVER})), Asker("eva", frozenset({Scope.FAILOVER}))
 ADMIN = Asker("root", frozenset({Scope.ADMIN}))
 AWAIT = 30.0
 """Seconds that a thread may take to do what it has to do anyway."""
-Say = Callable[[str], None]
 
 
 @pytest.fixture
@@ -44,11 +43,11 @@ class Held:
         self.go, self.begun = threading.Event(), 0
         self.order = orders.begin(audit, ANA, command, self.work, key)
 
-    def work(self, say: Say) -> dict[str, int]:
+    def work(self, order: Order) -> dict[str, int]:
         self.begun += 1
-        say("one")
+        order.say("one")
         self.go.wait(AWAIT)
-        say("two")
+        order.say("two")
         return {"point": 7}
 
     def end(self, orders: UnderWay, audit: Audit) -> Order:
@@ -86,8 +85,8 @@ def test_it_is_told_what_is_said_and_what_came_of_it(orders: UnderWay, audit: Au
 
 
 def test_what_fails_at_once_is_known_at_once(orders: UnderWay, audit: Audit) -> None:
-    def fail(say: Say) -> None:
-        say("on the way")
+    def fail(order: Order) -> None:
+        order.say("on the way")
         raise BlockedError("it lives", remedy="shut it down")
 
     found = orders.begin(audit, ANA, ("failover",), fail, None)
@@ -104,7 +103,7 @@ def test_what_fails_at_once_is_known_at_once(orders: UnderWay, audit: Audit) -> 
 def test_what_nobody_expected_is_told_without_its_words_and_logged(
     orders: UnderWay, audit: Audit, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(_say: Say) -> None:
+    def fail(_order: Order) -> None:
         raise ZeroDivisionError("secret of the inside")
 
     found = ended(orders, audit, orders.begin(audit, ANA, ("failover",), fail, None).number)
@@ -138,7 +137,7 @@ def test_another_daemon_knows_what_came_of_it(audit: Audit, at_once: None) -> No
     held.end(here, audit)
     assert there.find(audit, ANA, held.order.number).state is State.ENDED
 
-    def fail(_say: Say) -> None:
+    def fail(_order: Order) -> None:
         raise MigrationFailedError("it could not be started")
 
     failed = ended(here, audit, here.begin(audit, ANA, ("failover",), fail, None).number)
@@ -181,8 +180,44 @@ def test_a_daemon_that_ends_waits_for_what_was_begun_and_begins_nothing_more(
     with pytest.raises(NotReadyError):
         Held(orders, audit)
     assert len(audit.since(None)) == 1
-    held.end(orders, audit)
+    held.end(orders, audit).told()
     assert orders.wound_up()
+
+
+def test_one_that_heeds_it_begins_nothing_more(orders: UnderWay, audit: Audit, at_once: None) -> None:
+    def work(order: Order) -> str:
+        while not (order.stop_by or order.leaving):
+            threading.Event().wait(0.01)
+        return order.stop_by or "left"
+
+    first = orders.begin(audit, ANA, ("rolling",), work, None, may_stop=True)
+    first.stop("eva")
+    first.stop("ana")
+    assert ended(orders, audit, first.number).result == "eva"
+    with pytest.raises(BlockedError, match="is ended"):
+        first.stop("ana")
+    second = orders.begin(audit, ANA, ("rolling",), work, None, may_stop=True)
+    assert second.told()["may_stop"] is True
+    orders.wound_up()
+    assert ended(orders, audit, second.number).result == "left"
+
+
+def test_one_that_does_not_heed_it_is_not_stopped(orders: UnderWay, audit: Audit, at_once: None) -> None:
+    held = Held(orders, audit)
+    with pytest.raises(BlockedError, match="brought to its end in any case"):
+        held.order.stop("eva")
+    assert (held.order.stop_by, held.order.told()["may_stop"]) == ("", False)
+    held.end(orders, audit)
+    with pytest.raises(BlockedError, match="is left"):
+        Order(7, ("rolling",), "ana", State.LEFT, may_stop=True).stop("eva")
+
+
+def test_what_says_too_much_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(under_way, "MOST_SAID", 3)
+    order = Order(7, ("rolling",), "ana")
+    for n in range(9):
+        order.say(str(n))
+    assert order.said == ["0", "1", "… and more, which is left out"]
 
 
 def test_what_has_ended_long_ago_is_forgotten_but_by_the_audit(
@@ -190,7 +225,7 @@ def test_what_has_ended_long_ago_is_forgotten_but_by_the_audit(
 ) -> None:
     monkeypatch.setattr(under_way, "REMEMBERED", 2)
     numbers = [
-        ended(orders, audit, orders.begin(audit, ANA, ("x",), lambda say: 1, None).number).number for _ in range(4)
+        ended(orders, audit, orders.begin(audit, ANA, ("x",), lambda _: 1, None).number).number for _ in range(4)
     ]
     results: list[Any] = [orders.find(audit, ANA, number).result for number in numbers]
     assert results == [None, None, 1, 1]
@@ -216,3 +251,17 @@ def test_an_audit_row_is_found_by_its_number(audit: Audit) -> None:
     assert other is not None
     assert other.exit_code is None
     assert audit.get(99) is None
+
+
+def test_a_daemon_that_ends_lets_whoever_follows_an_order_hear_of_its_end(orders: UnderWay, audit: Audit) -> None:
+    with set_clock() as time:
+        told = orders.begin(audit, ANA, ("x",), lambda _: 1, None)
+        ended(orders, audit, told.number)
+        assert not orders.wound_up(), "nobody has looked yet"
+        assert told.told()["state"] == "ended"
+        assert orders.wound_up()
+        untold = UnderWay()
+        ended(untold, audit, untold.begin(audit, ANA, ("x",), lambda _: 1, None).number)
+        assert not untold.wound_up()
+        time.pass_time(under_way.TOLD_WITHIN + 0.1)
+        assert untold.wound_up(), "and does not wait for ever"

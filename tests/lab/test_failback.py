@@ -18,11 +18,14 @@ from mudanza.lab.watch import Watch
 from mudanza.model.units import MIB
 from tests.lab.command import Mudanza
 from tests.lab.conftest import await_true
+from tests.lab.test_serve import serving
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
 IMAGES = "/var/lib/libvirt/images"
 MEMORY = 128 * MIB
+LIMIT = 300.0
+"""Seconds that a daemon started anew, and what it takes up, may take."""
 FILLED = 24 * MIB
 """What the guest writes to its disk behind the ring, before it is protected."""
 
@@ -158,3 +161,34 @@ def test_a_way_home_that_is_barred_one_whose_controller_dies_and_one_with_the_gu
     assert guest.stats()["boot"] == boot + 1
     guest.verify()
     assert state(by_ssh, guest)["epoch"] == 3
+
+
+def test_home_live_by_a_daemon_that_is_killed_over_it(lab: Lab, by_ssh: Mudanza, guest: Guest, tmp_path: Path) -> None:
+    by_ssh("protect", guest.uuid, "--to", "h2", "--keep", "2")
+    by_ssh("failover", guest.uuid, "--planned")
+    by_ssh("reprotect", guest.uuid)
+    guest.await_answer()
+    boot, place = guest.stats()["boot"], tmp_path / "mudanza.sock"
+    known = set(moves(by_ssh, "transferring")) | set(moves(by_ssh, "done"))
+    lab.set_uplink("h1", 4 * MIB)  # there is time to look
+    try:
+        with serving(by_ssh, place) as (daemon, _):
+            way_home = by_ssh.start("--server", str(place), "failback", guest.uuid)
+            await_true(lambda: bool({*moves(by_ssh, "transferring")} - known), "it moves", limit=120)
+            daemon.send(signal.SIGKILL)
+            daemon.end(-signal.SIGKILL)
+    finally:
+        lab.set_uplink("h1", None)
+    with serving(by_ssh, place) as (daemon, _):
+        home = way_home.end(0, limit=LIMIT)  # it has waited for the next one
+        assert "runs on h1 again, and did so all the while" in home.err
+        assert guest.states() == {"h1": "running", "h2": "shut off"}
+        assert guest.stats()["boot"] == boot
+        settled = "where it went is written down unasked"
+        await_true(lambda: state(by_ssh, guest)["state"] == "failed over", settled, limit=LIMIT)
+        daemon.send(signal.SIGTERM)
+        daemon.end(0)
+    guest.verify()
+    by_ssh("reprotect", guest.uuid)
+    by_ssh("protection", "verify", guest.uuid)
+    by_ssh("unprotect", guest.uuid)

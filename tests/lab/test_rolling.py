@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from mudanza.lab.guest import Guest, create_guest
 from mudanza.lab.lab import Lab
 from mudanza.model.units import MIB
 from tests.lab.command import Mudanza
-from tests.lab.conftest import know_by_ssh
+from tests.lab.conftest import await_true, know_by_ssh
+from tests.lab.test_serve import serving
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
@@ -97,3 +99,32 @@ def test_a_host_that_starts_anew_is_waited_for(lab: Lab, seat: Mudanza, guests: 
     faults.boot_host(lab, host)
     assert running.end(limit=LIMIT).events[-1]["state"] == "done"
     at_home(lab, guests)
+
+
+def test_a_daemon_has_it_roll_and_the_next_one_goes_on(
+    lab: Lab, seat: Mudanza, guests: list[Guest], tmp_path: Path
+) -> None:
+    place = tmp_path / "mudanza.sock"
+    through, hosts = ("--server", str(place), "rolling"), lab.hosts[:2]
+    cell = lab.cell(hosts[0])
+    held = "touch /run/begun; until [ -e /run/go ]; do sleep 0.2; done; echo gone on"
+    lab.cell(hosts[1]).run(["touch", "/run/go"])
+    with serving(seat, place) as (daemon, _):
+        rolling = seat.start(*through, "--hosts", ",".join(hosts), "--command", held)
+        await_true(lambda: cell.run(["test", "-e", "/run/begun"], check=False).returncode == 0, "it runs", limit=LIMIT)
+        daemon.send(signal.SIGTERM)
+        left = rolling.end(5, limit=LIMIT)
+        daemon.end(0)
+    assert f"is left at {hosts[0]}, which runs the command, and its command goes on there" in left.err
+    number = left.err.partition("mudanza rolling --resume ")[2].split()[0]
+    cell.run(["touch", "/run/go"])
+    with serving(seat, place) as (daemon, _):
+        done = seat(*through, "--resume", number, limit=LIMIT)
+        assert f"{hosts[0]} | gone on" in done.err
+        assert f"rolling maintenance {number} is done: 2 hosts are done" in done.err
+        daemon.send(signal.SIGTERM)
+        daemon.end(0)
+    assert [lap["output"] for lap in seat("rolling", "show", number, "-o", "json").data["laps"]] == ["gone on\n"] * 2
+    at_home(lab, guests)
+    for host in hosts:
+        lab.cell(host).run(["rm", "-f", "/run/begun", "/run/go"])

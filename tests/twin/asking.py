@@ -69,6 +69,7 @@ class Passing(InProcess):
 
     def __init__(self, the: Scene, desk: Desk, watcher: Watcher) -> None:
         super().__init__(api_of(desk))
+        self.desk = desk
         self.watcher = watcher
         self._the = the
         self._log = StringIO()
@@ -110,7 +111,7 @@ def answered_in(the: Scene) -> Iterator[None]:
     """Have the simulation answer requests, which else the server's own pool of threads does."""
 
     async def in_the_scene(work: Callable[..., Any], *given: Any, **named: Any) -> Any:
-        return the.do(partial(work, *given, **named), "daemon", points=5)
+        return the.do(partial(work, *given, **named), "daemon", points=5, beside=True)
 
     with (
         patch("fastapi.routing.run_in_threadpool", in_the_scene),

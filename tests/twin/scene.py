@@ -133,21 +133,23 @@ class Scene:
             domain.create()
         line.close()
 
-    def do(self, work: Callable[[], Any], name: str = "stranger", *, points: int = 200) -> Any:
+    def do(self, work: Callable[[], Any], name: str = "stranger", *, points: int = 200, beside: bool = False) -> Any:
         """Have somebody do something at once, and return what comes of it. ``points``: how long others may go on, at
-        the most, when it is done."""
+        the most, when it is done; ``beside``: what it has begun besides goes on, and is not waited for."""
         found: list[Any] = []
         failures: list[BaseException] = []
+        ended: list[bool] = []
 
         def doing() -> None:
             try:
                 found.append(work())
             except Exception as error:
                 failures.append(error)
+            ended.append(True)
 
         controller = Controller(name)
         self.twin.scheduler.start(doing, name, controller)
-        while controller.threads:
+        while controller.threads and not (beside and ended):
             if not self.twin.scheduler.advance(points=points):
                 break
         if failures:

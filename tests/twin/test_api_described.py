@@ -34,7 +34,7 @@ CHECKS: list[Any] = [
     response_schema_conformance,
     negative_data_rejection,
 ]
-LISTS = ("/api/v1/vms",)
+LISTS = ("/api/v1/vms", "/api/v1/cpus")
 """Where a query may name one thing several times: there a single word is no mistake, though it is called one."""
 WORDS = api_of(cast(Desk, SimpleNamespace(version="1.2.3"))).openapi()
 DESCRIBED = schemathesis.openapi.from_dict(WORDS)

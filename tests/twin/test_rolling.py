@@ -10,9 +10,9 @@ from random import Random
 import pytest
 
 from mudanza import clock
+from mudanza.cli.carrying import CarriedHere
 from mudanza.cli.context import App
 from mudanza.cli.output import Format
-from mudanza.cli.rolling import CarriedHere
 from mudanza.hypervisor.host_command import HostCommand
 from mudanza.hypervisor.twin.host import TwinHost
 from mudanza.hypervisor.twin.threads import Controller

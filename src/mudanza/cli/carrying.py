@@ -6,7 +6,6 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
@@ -27,6 +26,7 @@ from mudanza.operations.checking import arrivals_of
 if TYPE_CHECKING:
     from mudanza.fleet.elsewhere import Elsewhere
     from mudanza.journal.plans import PlanHandle
+    from mudanza.operations.emptying import Emptying
 
 WORKERS = 8
 """Moves that one controller works on at once, at most."""
@@ -47,7 +47,7 @@ class Teller:
 
     def __call__(self, run: Run, left: float | None) -> None:
         """Tell, if there is something new."""
-        words = standing(run)
+        words = run.in_words
         if words == self._told:
             return
         self._told = words
@@ -56,23 +56,6 @@ class Teller:
             emit("plan", plan=run.id, state=run.state.value, moves=counts, seconds_left=left)
         soon = f"; done in about {format_duration(left)}" if left else ""
         say(f"{words}{soon}")
-
-
-def standing(run: Run) -> str:
-    """Return in one line how far a plan is."""
-    counts = [(state.value, run.count(state)) for state in MoveState]
-    words = ", ".join(f"{count} {name}" for name, count in counts if count)
-    paused = f", paused by {run.wish_by} (go on: mudanza run resume {run.id})" if run.state is RunState.PAUSED else ""
-    waits = "" if run.ended_at is not None or run.policy.allows(run.read_at) else f", {_until(run)}"
-    return f"plan {run.id}: {words or 'no moves'} of {len(run.moves)} moves{paused}{waits}"
-
-
-def _until(run: Run) -> str:
-    """Return in words when moves will be begun again."""
-    first = run.policy.not_before
-    if first is not None and run.read_at < first:
-        return f"begins at {datetime.fromtimestamp(first, UTC).astimezone():%Y-%m-%d %H:%M}"
-    return f"begins moves between {' and between '.join(run.policy.windows)} only"
 
 
 def conduct(app: App, handle: PlanHandle, output: Format) -> Run:
@@ -98,6 +81,36 @@ def conduct(app: App, handle: PlanHandle, output: Format) -> Run:
         finally:
             no_more.set()
             working.wait(ENDING)
+
+
+@dataclass
+class CarriedHere:
+    """Plans are carried out here, as by `mudanza maintenance`."""
+
+    app: App
+    output: Format
+
+    def carry_out(self, wanted: Emptying) -> Run:
+        """Begin it, and conduct it to its end."""
+        from mudanza.journal.plans import Plans
+
+        handle = Plans(self.app.database).begin(
+            wanted.plan, wanted.policy, self.app.asked_by(), kind=wanted.kind, subject=wanted.host
+        )
+        say(f"plan {handle.id}: {wanted.plan.summary}: {len(wanted.plan.moves)} moves")
+        return conduct(self.app, handle, self.output)
+
+    def go_on(self, number: int) -> Run:
+        """Conduct one that was left, or see how it goes with whoever has it."""
+        from mudanza.journal.plans import Plans
+
+        plans = Plans(self.app.database)
+        plans.wish(number, Wish.GO_ON, self.app.asked_by())
+        try:
+            handle = plans.take_over(number)
+        except BlockedError:
+            return await_end(self.app, number, self.output)
+        return conduct(self.app, handle, self.output)
 
 
 def elsewhere_of(app: App) -> Elsewhere:

@@ -51,12 +51,8 @@ def hosts(context: typer.Context, output: Output = Format.TABLE) -> None:
 
 def _away(app: App) -> dict[str, dict[str, str]]:
     """Return what is to be shown of hosts that are off on purpose."""
-    if app.there is not None:
-        return {}
-    from mudanza.journal.host_power import HostPowers
-    from mudanza.model.host_power import away
-
-    return {host: {"state": str(standing)} for host, standing in away(HostPowers(app.database).last()).items()}
+    last = {each.host: each.last for each in app.asked.powers() if each.last is not None}
+    return {host: {"state": str(each.standing)} for host, each in last.items() if each.standing.away}
 
 
 def _host_row(host: Host, cluster: Cluster) -> dict[str, Any]:

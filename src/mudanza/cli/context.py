@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from mudanza.model.load import Loads, Measured
     from mudanza.operations.guarding import Settings as GuardSettings
     from mudanza.operations.here import Here
-    from mudanza.operations.means import Forecasting, Limits, Tariff
-    from mudanza.operations.switching import Settings as SwitchSettings
+    from mudanza.operations.means import Forecasting, Limits, PowerSettings
     from mudanza.remote.reach import Server
     from mudanza.remote.there import There
 
@@ -116,19 +115,14 @@ class App:
         return self.loaded.settings.availability
 
     @property
-    def saving(self) -> Tariff:
-        """What power costs. Raises UsageError."""
+    def saving(self) -> PowerSettings:
+        """What power costs, how hosts are switched, and how it is saved. Raises UsageError."""
         return self.loaded.settings.power
 
     @property
     def settings_file(self) -> Path | None:
         """The file that the settings come from; None: there is none. Raises UsageError."""
         return self.loaded.path
-
-    @property
-    def switching(self) -> SwitchSettings:
-        """How hosts are switched off and on. Raises UsageError."""
-        return self.loaded.settings.power
 
     @cached_property
     def audit(self) -> Audit:

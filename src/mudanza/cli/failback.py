@@ -12,12 +12,14 @@ from mudanza.cli.auditing import audited
 from mudanza.cli.context import App, app_of
 from mudanza.cli.options import VmName, parse_map
 from mudanza.cli.output import Format, say
-from mudanza.model.errors import BlockedError, UsageError
+from mudanza.model.errors import BlockedError
 from mudanza.model.migration import MigrationOptions, MigrationReport, Mode
 from mudanza.model.units import format_duration, format_size
 
 if TYPE_CHECKING:
     from mudanza.model.vm import Vm
+    from mudanza.protection.failover import Outcome
+    from mudanza.remote.there import There
 
 
 def register(app: typer.Typer) -> None:
@@ -65,46 +67,61 @@ def failback(
     there, it runs where it did. Protect it again then: mudanza reprotect.
     """
     app, networks = app_of(context), parse_map(map_network, "--map-network")
+    begun = clock.monotonic()
     if app.there is not None:
-        _refuse_live(mode)
-    elif _lives(app, vm, mode):
-        _live(app, vm, networks)
-        return
-    done = app.asked.fail_back(vm, networks, say)
+        _have_come_home(app.there, vm, mode, networks, begun)
+    elif mode is Mode.LIVE or (mode is Mode.AUTO and _lives(app, vm)):
+        _live(app, vm, networks, begun)
+    else:
+        from mudanza.operations.rescuing import fail_back
+
+        _tell_cold(fail_back(app, vm, networks, app.asked_by(), say))
+
+
+def _tell_cold(done: Outcome) -> None:
     say(f"{done.vm} runs on {done.host} again, as it was when it went off; it took {format_duration(done.seconds)}")
     say(f"  it is not protected until: mudanza reprotect {done.vm}")
 
 
-def _refuse_live(mode: Mode) -> None:
-    if mode is not Mode.COLD:
-        raise UsageError(
-            "a daemon brings VMs home switched off only",
-            remedy="add --mode cold; or, while it runs, without the daemon: mudanza failback VM at a controller",
-        )
+def _tell_live(report: MigrationReport, begun: float) -> None:
+    from mudanza.cli.migrate import print_report
+
+    print_report(report, Format.TABLE)
+    took = format_duration(clock.monotonic() - begun)
+    say(f"{report.vm} runs on {report.target} again, and did so all the while; it took {took}")
+    say(f"  it is not protected until: mudanza reprotect {report.vm}")
 
 
-def _lives(app: App, vm: str, mode: Mode) -> bool:
+def _have_come_home(there: There, vm: str, mode: Mode, networks: Mapping[str, str], begun: float) -> None:
+    """Have a daemon bring a VM home; a live move is followed, and Ctrl-C asks whether to cancel it."""
+    from mudanza.cli.following import MovesThere
+    from mudanza.operations.coming_home import GoingHome
+
+    came = there.come_home(vm, mode, networks, say)
+    if not isinstance(came, GoingHome):
+        _tell_cold(came)
+        return
+    report = MovesThere(there, Format.TABLE).finish(there.job(came.job))
+    if report is not None:
+        _tell_live(report, begun)
+
+
+def _lives(app: App, vm: str) -> bool:
     """Whether it is to go while it runs."""
-    if mode is not Mode.AUTO:
-        return mode is Mode.LIVE
-    from mudanza.operations.replicating import vm_of
-    from mudanza.operations.rescuing import turned_of
+    from mudanza.operations.rescuing import lives
 
     with app.connections() as connections:
-        protection = turned_of(app, connections, vm)
-        found = vm_of(app.read_cluster(connections), protection)
-    return found is None or found.state.active
+        return lives(app, connections, vm)
 
 
-def _live(app: App, vm: str, networks: Mapping[str, str]) -> None:
-    from mudanza.cli.migrate import print_report
+def _live(app: App, vm: str, networks: Mapping[str, str], begun: float) -> None:
     from mudanza.cli.moving import Carrying, asking_at_ctrl_c
     from mudanza.cli.watching import view_for
     from mudanza.operations.checking import arrivals_of, judge_of
     from mudanza.operations.coming_home import go_home
     from mudanza.operations.rescuing import turned_of
 
-    begun, stop = clock.monotonic(), clock.new_event()
+    stop = clock.new_event()
     with app.connections() as connections:
 
         def carry(vm: Vm, to: str, options: MigrationOptions) -> MigrationReport:
@@ -119,7 +136,4 @@ def _live(app: App, vm: str, networks: Mapping[str, str]) -> None:
 
         protection = turned_of(app, connections, vm)
         report = go_home(app, connections, protection.vm_uuid, networks, app.asked_by(), say, carry)
-    print_report(report, Format.TABLE)
-    took = format_duration(clock.monotonic() - begun)
-    say(f"{report.vm} runs on {report.target} again, and did so all the while; it took {took}")
-    say(f"  it is not protected until: mudanza reprotect {report.vm}")
+    _tell_live(report, begun)

@@ -12,7 +12,6 @@ from mudanza.cli.grouped import WithCommands
 from mudanza.cli.options import VmName, parse_map
 from mudanza.cli.output import say
 from mudanza.cli.recovery import plan_app
-from mudanza.model.errors import UsageError
 from mudanza.model.units import format_duration
 
 failover_app = typer.Typer(cls=WithCommands, invoke_without_command=True)
@@ -76,18 +75,11 @@ def group(
 
     Those that are up already are passed over: asked for again, it goes on.
     """
-    from mudanza.operations.grouping import fail_over_together
+    from mudanza.operations.grouping import refuse_unsaid
 
-    app, networks = app_of(context), parse_map(map_network, "--map-network")
-    app.refuse_there()
-    if not source_is_dead:
-        raise UsageError(
-            "failover starts second copies, if the first ones live",
-            remedy="if they are dead: --source-is-dead; if their hosts live: mudanza failover VM --planned, one by one",
-        )
-    with app.connections() as connections:
-        for done in fail_over_together(app, connections, name, networks, app.asked_by(), say):
-            say(f"{done.vm} runs on {done.host} from restore point {done.point}, {format_duration(done.age)} old")
+    networks = parse_map(map_network, "--map-network")
+    refuse_unsaid(source_is_dead=source_is_dead)
+    app_of(context).asked.fail_over_group(name, networks, say)
 
 
 @audited

@@ -141,27 +141,19 @@ def clean(
 
     Only of those that run elsewhere now, after one more look. Nothing is started, and no disk is touched.
     """
-    from mudanza.operations import cleaning
-
-    app = app_of(context)
-    app.inventory.host(host)
-    with app.connections() as connections:
-        found = [each for each in cleaning.stale(app, app.read_cluster(connections)) if each.vm.host == host]
-        if not found:
-            say(f"{host} keeps no definition of a VM that was started elsewhere")
-            return
-        for each in found:
-            say(f"{each.vm.name} runs on {each.runs_on}{f'; kept: {each.why_not}' if each.why_not else ''}")
-        confirmed(f"Take away the old definitions of these on {host}?", yes=yes)
-        errors = 0
-        for each in found:
-            try:
-                cleaning.clean(app, connections, each, say)
-            except BlockedError as error:
-                errors += 1
-                say(f"! {error}")
-    if errors:
-        raise typer.Exit(PARTLY if errors < len(found) else BlockedError.exit_code)
+    asked = app_of(context).asked
+    found = asked.old_definitions(host)
+    if not found:
+        say(f"{host} keeps no definition of a VM that was started elsewhere")
+        return
+    for each in found:
+        say(f"{each.vm} runs on {each.runs_on}{f'; kept: {each.why_not}' if each.why_not else ''}")
+    confirmed(f"Take away the old definitions of these on {host}?", yes=yes)
+    cleaned = asked.clean_host(host, [each.uuid for each in found])
+    for line in cleaned.said:
+        say(line)
+    if cleaned.kept:
+        raise typer.Exit(PARTLY if cleaned.kept < len(found) else BlockedError.exit_code)
 
 
 def _row(kept: KeptUp, names: Mapping[str, str]) -> dict[str, Any]:

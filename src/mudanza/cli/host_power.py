@@ -11,24 +11,23 @@ import typer
 
 from mudanza.cli.auditing import audited
 from mudanza.cli.bundles import with_bundles
-from mudanza.cli.carrying import conduct
-from mudanza.cli.context import App, app_of
+from mudanza.cli.carrying import CarriedHere
+from mudanza.cli.context import app_of
 from mudanza.cli.errors import errors_as_events
 from mudanza.cli.exit_codes import PARTLY
-from mudanza.cli.fleet import Cannot, Carried, ask, tell_unmoved
+from mudanza.cli.fleet import Cannot, Carried, ask
 from mudanza.cli.options import Output
 from mudanza.cli.output import Format, print_rows, say
-from mudanza.model.carrying import CannotGo, MoveState
-from mudanza.model.errors import UsageError
+from mudanza.model.carrying import CannotGo
+from mudanza.model.errors import BlockedError, UsageError
 from mudanza.model.host_power import HostPower, Switching
 from mudanza.model.watts import PowerModel
+from mudanza.operations.emptying import IN_THE_WAY
+from mudanza.operations.host_off import Off, PutOff, put_off
 
 if TYPE_CHECKING:
-    from mudanza.journal.host_power import HostPowers
-    from mudanza.model.fencing import Match
-    from mudanza.operations.emptying import Emptying
-    from mudanza.operations.saving import Saver
-    from mudanza.operations.switching import Switcher
+    from mudanza.operations.host_power import PowerOf
+    from mudanza.remote.there import There
 
 power_app = typer.Typer(no_args_is_help=True, help="Say what hosts draw; have them off while they are not needed.")
 
@@ -64,20 +63,15 @@ def set_(
 
     An address for Wake-on-LAN is compared with those of the host's network cards: another one is not taken.
     """
-    from mudanza.operations.host_power import compare_mac, put
-
-    app = app_of(context)
-    known, card = _powers(app).of(host), None
+    changes: dict[str, Any] = {}
     if watts is not None:
-        known = replace(known, watts=_model(watts) if watts else None)
+        changes["watts"] = _model(watts) if watts else None
     if mac is not None:
-        known = replace(known, mac=mac.lower() or None)
-        if known.mac is not None:
-            card = compare_mac(app, host, known.mac, unmatched=unmatched)
+        changes["mac"] = mac.lower() or None
     if keep_on is not None:
-        known = replace(known, keep_on=keep_on)
-    changed = put(app, host, known, card, app.asked_by())
-    say(f"{host}: {_in_words(known)}" if changed else f"nothing to change: {_in_words(known)}")
+        changes["keep_on"] = keep_on
+    HostPower(**changes)  # what cannot be is refused before anybody is asked
+    say(app_of(context).asked.change_power(host, changes, unmatched=unmatched))
 
 
 @power_app.command("off")
@@ -98,31 +92,34 @@ def off(
     """
     app = app_of(context)
     with errors_as_events(carried.output):
-        closed = app.inventory.host(host).maintenance
-        switcher = switcher_of(app)
-        choose = partial(ask, may_shut_down=False)
-        wanted = switcher.empty(host, cannot_go, carried.policy, choose, with_off=with_off, force=force)
-        if not _emptied(app, wanted, carried):
-            app.inventory.set_maintenance(host, on=closed)
-            say(f"! {host} is not empty, and stays on")
+        how = Off(cannot_go, carried.policy, with_off=with_off, force=force)
+        if app.there is not None:
+            done = _off_there(app.there, host, how)
+        else:
+            carrying = CarriedHere(app, carried.output)
+            done = put_off(app, host, how, carrying, app.asked_by(), say, partial(ask, may_shut_down=False))
+        if not done.off:
             raise typer.Exit(PARTLY)
-        switcher.off(host, closed=closed)
 
 
-def _emptied(app: App, wanted: Emptying, carried: Carried) -> bool:
-    """Carry out what empties a host; return whether it is empty then."""
-    from mudanza.journal.plans import Plans
+def _off_there(there: There, host: str, how: Off) -> PutOff:
+    """Have a daemon put a host off; what becomes of those that cannot go is asked here, if need be."""
+    told: list[str] = []
 
-    tell_unmoved(wanted.plan.unmoved)
-    if wanted.stay:
-        return False
-    if not wanted.plan.moves:
-        return True
-    plans, who = Plans(app.database), app.asked_by()
-    handle = plans.begin(wanted.plan, wanted.policy, who, kind=wanted.kind, subject=wanted.host)
-    say(f"plan {handle.id}: {wanted.plan.summary}: {len(wanted.plan.moves)} moves")
-    run = conduct(app, handle, carried.output)
-    return run.ended_at is not None and run.count(MoveState.DONE) == len(run.moves)
+    def hear(line: str) -> None:
+        if line not in told:
+            told.append(line)
+            say(line)
+
+    try:
+        refusing = how.cannot_go is CannotGo.ASK
+        return there.put_off(host, replace(how, cannot_go=CannotGo.REFUSE) if refusing else how, hear)
+    except BlockedError:
+        stuck = sum(line.startswith(IN_THE_WAY) for line in told)
+        chosen = ask(stuck, may_shut_down=False) if refusing and stuck else CannotGo.REFUSE
+        if chosen is CannotGo.REFUSE:
+            raise
+    return there.put_off(host, replace(how, cannot_go=chosen), hear)
 
 
 @power_app.command("on")
@@ -132,7 +129,7 @@ def on(context: typer.Context, host: Host) -> None:
 
     Exit code 5 where it is not well in time: it stays closed.
     """
-    switcher_of(app_of(context)).on(host)
+    app_of(context).asked.wake(host, say)
 
 
 @power_app.command("once")
@@ -143,23 +140,7 @@ def once(context: typer.Context) -> None:
     How far it goes says `power.saving` of the settings; where that is off, it is only said. Plans that come of it are
     carried out by `mudanza work` or `mudanza serve`, which also makes rounds.
     """
-    say(saver_of(app_of(context)).once())
-
-
-def saver_of(app: App) -> Saver:
-    """Return who saves power."""
-    from mudanza.operations.saving import Saver
-
-    return Saver(app, app.loaded.settings.power, switcher_of(app), app.asked_by(), say)
-
-
-def switcher_of(app: App) -> Switcher:
-    """Return who switches hosts."""
-    from mudanza.operations.fencing import agents_of
-    from mudanza.operations.switching import Switcher
-
-    settings = app.loaded.settings
-    return Switcher(app, agents_of(settings.fencing), settings.power, app.asked_by(), say)
+    say(app_of(context).asked.save_once(say))
 
 
 def _model(text: str) -> PowerModel:
@@ -171,37 +152,23 @@ def _model(text: str) -> PowerModel:
         ) from error
 
 
-def _in_words(known: HostPower) -> str:
-    words = [f"{known.watts.idle:g} W idle, {known.watts.peak:g} W busy"] if known.watts else ["nobody knows its watts"]
-    words += [f"woken at {known.mac}"] if known.mac else []
-    words += ["never switched off"] if known.keep_on else []
-    return "; ".join(words)
-
-
 @power_app.command("show")
 def show(context: typer.Context, output: Output = Format.TABLE) -> None:
     """List what is known of hosts' power, and which are off on purpose."""
-    from mudanza.journal.fences import WAKE, Fences
-
-    app = app_of(context)
-    known, last = _powers(app).all(), _powers(app).last()
-    wakes = {each.host: each for each in Fences(app.database).matches() if each.device == WAKE}
-    rows = [
-        _row(entry.name, known.get(entry.name, HostPower()), last.get(entry.name), wakes.get(entry.name))
-        for entry in app.inventory.hosts()
-    ]
+    rows = [_row(each) for each in app_of(context).asked.powers()]
     columns = ("host", "is", "idle W", "peak W", "wake", "card", "keep on", "last")
     print_rows(rows, output, columns=columns, empty="no host is known")
 
 
-def _row(host: str, known: HostPower, last: Switching | None, wake: Match | None) -> dict[str, Any]:
+def _row(found: PowerOf) -> dict[str, Any]:
+    known, last = found.known, found.last
     return {
-        "host": host,
+        "host": found.host,
         "is": str(last.standing) if last else "awake",
         "idle W": known.watts.idle if known.watts else None,
         "peak W": known.watts.peak if known.watts else None,
         "wake": known.mac,
-        "card": (wake.in_words if wake else "never compared") if known.mac else "",
+        "card": (found.card.in_words if found.card else "never compared") if known.mac else "",
         "keep on": known.keep_on,
         "last": _told(last) if last else "",
     }
@@ -212,9 +179,3 @@ def _told(last: Switching) -> str:
     if last.ended_at is None:
         return f"{when}: {last.wish} by {last.asked_by}: under way, or its controller died over it"
     return f"{when}: {last.wish} by {last.asked_by}: {last.said}"
-
-
-def _powers(app: App) -> HostPowers:
-    from mudanza.journal.host_power import HostPowers
-
-    return HostPowers(app.database)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -11,23 +10,22 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from mudanza.cli.auditing import audited
-from mudanza.cli.carrying import await_end, conduct
+from mudanza.cli.carrying import CarriedHere
 from mudanza.cli.context import App, app_of
 from mudanza.cli.errors import errors_as_events
 from mudanza.cli.exit_codes import PARTLY
 from mudanza.cli.options import Output
 from mudanza.cli.output import Format, print_data, print_rows, say
 from mudanza.cli.watching import emit
-from mudanza.model.carrying import CannotGo, OnFailure, RunPolicy, Wish
-from mudanza.model.errors import BlockedError, MigrationFailedError, UsageError
+from mudanza.model.carrying import CannotGo, OnFailure, RunPolicy
+from mudanza.model.errors import MigrationFailedError, UsageError
 from mudanza.model.plain import plain
 from mudanza.model.rolling import Lap, Order, Rolling, RollingState
+from mudanza.model.telling import error_from_data
 from mudanza.model.units import format_duration, parse_duration
 
 if TYPE_CHECKING:
-    from mudanza.model.carrying import Run
-    from mudanza.operations.emptying import Emptying
-    from mudanza.operations.outings import Outing
+    from mudanza.operations.outings import OutingOf
     from mudanza.operations.rolling import Roller
 
 LISTED = 20
@@ -95,7 +93,6 @@ def rolling(
     if context.invoked_subcommand is not None:
         return
     with errors_as_events(output):
-        app_of(context).refuse_there()
         if resume is not None:
             _resume(context=context, number=resume, skip=skip_command, output=output)
         else:
@@ -134,9 +131,11 @@ def _asked(command: str | None, script: Path | None) -> tuple[str, str]:
 
 @audited
 def _begin(*, context: typer.Context, order: Order, output: Format) -> None:
+    app = app_of(context)
+    if app.there is not None:
+        _leave_with(app.there.roll(order, say), output)
     from mudanza.operations.outings import arranged, outings, refuse_stuck
 
-    app = app_of(context)
     order = arranged(app, order)
     refuse_stuck(outings(app, order, say))
     _leave_with(_roller(app, output).begin(order), output)
@@ -144,25 +143,24 @@ def _begin(*, context: typer.Context, order: Order, output: Format) -> None:
 
 @audited
 def _resume(*, context: typer.Context, number: int, skip: bool, output: Format) -> None:
-    _leave_with(_roller(app_of(context), output).resume(number, skip=skip), output)
+    app = app_of(context)
+    if app.there is not None:
+        _leave_with(app.there.resume_rolling(number, say, skip=skip), output)
+    _leave_with(_roller(app, output).resume(number, skip=skip), output)
 
 
 @rolling_app.command("stop")
 @audited
 def stop(context: typer.Context, number: Number) -> None:
     """Have one stop after what is under way; it can be gone on with."""
-    from mudanza.journal.rollings import Rollings
-
-    app = app_of(context)
-    Rollings(app.database).wish_stopped(number, app.asked_by())
-    say(f"rolling maintenance {number} stops after what is under way; go on: mudanza rolling --resume {number}")
+    say(app_of(context).asked.stop_rolling(number))
 
 
 @rolling_app.command("give-up")
 @audited
 def give_up(context: typer.Context, number: Number) -> None:
     """Go on no more with one that has stopped. The host where it stands is left as it is."""
-    found = _roller(app_of(context), Format.TABLE).give_up(number)
+    found = app_of(context).asked.give_up_rolling(number)
     say(f"rolling maintenance {number} is given up, {found.done} of {len(found.laps)} hosts are done")
     lap = found.current
     if lap is not None and lap.before is not None:
@@ -170,96 +168,48 @@ def give_up(context: typer.Context, number: Number) -> None:
 
 
 def _tell_outings(app: App, order: Order, output: Format) -> None:
-    from mudanza.operations.outings import arranged, outings, refuse_stuck
-
-    order = arranged(app, order)
-    found = outings(app, order, say)
+    found = app.asked.outings(order, say)
     if output in (Format.JSON, Format.YAML):
-        print_data([_as_data(each) for each in found], output)
+        print_data([_as_data(each) for each in found.hosts], output)
     else:
-        rows = [row for n, each in enumerate(found, start=1) for row in _rows(n, each)]
+        rows = [row for n, each in enumerate(found.hosts, start=1) for row in _rows(n, each)]
         print_rows(rows, output, columns=("host", "turn", "vm", "to", "how", "there and back"))
-        total = sum(each.seconds for each in found)
+        total = sum(each.seconds for each in found.hosts)
         say(f"then on each: {order.shown}; its VMs are on the way for about {format_duration(total)} in all")
-    refuse_stuck(found)
+    if found.error is not None:
+        raise error_from_data(found.error)
 
 
-def _rows(turn: int, outing: Outing) -> list[dict[str, object]]:
+def _rows(turn: int, outing: OutingOf) -> list[dict[str, object]]:
     first = {"host": outing.host, "turn": turn}
-    moves = outing.plan.moves if outing.plan is not None else ()
     rows: list[dict[str, object]] = [
         {
             **first,
-            "vm": move.vm,
-            "to": move.target,
-            "how": move.mode.value,
-            "there and back": format_duration(2 * (move.seconds or 0.0)),
+            "vm": move["vm"],
+            "to": move["target"],
+            "how": move["mode"],
+            "there and back": format_duration(2 * (move["seconds"] or 0.0)),
         }
-        for move in moves
+        for move in (outing.plan["moves"] if outing.plan is not None else ())
     ]
-    return rows or [{**first, "how": str(outing.blocked) if outing.blocked else "nobody is to leave"}]
+    return rows or [{**first, "how": outing.blocked or "nobody is to leave"}]
 
 
-def _as_data(outing: Outing) -> dict[str, object]:
-    plan = outing.plan.as_data() if outing.plan is not None else None
-    return {"host": outing.host, "seconds": outing.seconds, "blocked": str(outing.blocked or "") or None, "plan": plan}
-
-
-@dataclass
-class CarriedHere:
-    """Plans are carried out here, as by `mudanza maintenance`."""
-
-    app: App
-    output: Format
-
-    def carry_out(self, wanted: Emptying) -> Run:
-        """Begin it, and conduct it to its end."""
-        from mudanza.journal.plans import Plans
-
-        handle = Plans(self.app.database).begin(
-            wanted.plan, wanted.policy, self.app.asked_by(), kind=wanted.kind, subject=wanted.host
-        )
-        say(f"plan {handle.id}: {wanted.plan.summary}: {len(wanted.plan.moves)} moves")
-        return conduct(self.app, handle, self.output)
-
-    def go_on(self, number: int) -> Run:
-        """Conduct one that was left, or see how it goes with whoever has it."""
-        from mudanza.journal.plans import Plans
-
-        plans = Plans(self.app.database)
-        plans.wish(number, Wish.GO_ON, self.app.asked_by())
-        try:
-            handle = plans.take_over(number)
-        except BlockedError:
-            return await_end(self.app, number, self.output)
-        return conduct(self.app, handle, self.output)
-
-
-@dataclass
-class _Teller:
-    """Tells how the whole stands, whenever that changes."""
-
-    output: Format
-    _told: str = field(default="", init=False)
-
-    def __call__(self, found: Rolling) -> None:
-        """Tell, if there is something new."""
-        lap = found.current
-        words = f"{lap.host} ({lap.n} of {len(found.laps)}) {lap.stage.value}" if lap is not None else ""
-        if words == self._told or lap is None:
-            return
-        if not self._told:
-            say(f"rolling maintenance {found.id}: {found.order.shown}, on {', '.join(found.order.hosts)}")
-        self._told = words
-        say(words)
-        if self.output is Format.JSON:
-            emit("rolling", rolling=found.id, host=lap.host, n=lap.n, stage=lap.stage.name.lower(), of=len(found.laps))
+def _as_data(outing: OutingOf) -> dict[str, object]:
+    blocked = outing.blocked or None
+    return {"host": outing.host, "seconds": outing.seconds, "blocked": blocked, "plan": outing.plan}
 
 
 def _roller(app: App, output: Format) -> Roller:
-    from mudanza.operations.rolling import Roller
+    from mudanza.operations.rolling import Roller, Telling
 
-    return Roller(app, CarriedHere(app, output), app.asked_by(), say, _Teller(output))
+    def changed(found: Rolling) -> None:
+        lap = found.current
+        if lap is not None and output is Format.JSON:
+            about = {"host": lap.host, "n": lap.n, "stage": lap.stage.name.lower(), "of": len(found.laps)}
+            emit("rolling", rolling=found.id, **about)
+
+    return Roller(app, CarriedHere(app, output), app.asked_by(), say, Telling(say, changed))
 
 
 def _leave_with(found: Rolling, output: Format) -> NoReturn:
@@ -281,17 +231,14 @@ def show(
     output: Output = Format.TABLE,
 ) -> None:
     """List them, the newest first; or show one."""
-    from mudanza.journal.rollings import Rollings
-
-    rollings = Rollings(app_of(context).database)
+    asked = app_of(context).asked
     if number is None:
-        found, holder = rollings.latest(LISTED), rollings.on_duty()
-        nobody = holder is None or not holder.alive
+        listed = asked.rollings(LISTED)
         columns = ("id", "command", "state", "hosts", "began", "outcome")
-        rows = [_listed(each, left=nobody and each.state is RollingState.RUNNING) for each in found]
-        print_rows(rows, output, columns=columns, data=plain(found), empty="no maintenance has rolled yet")
+        rows = [_listed(each, left=listed.is_left(each)) for each in listed.found]
+        print_rows(rows, output, columns=columns, data=plain(listed.found), empty="no maintenance has rolled yet")
         return
-    one = rollings.get(number)
+    one = asked.rolling(number)
     print_rows(
         [_row(lap) for lap in one.laps], output, columns=("host", "stands", "exit code", "said"), data=plain(one)
     )

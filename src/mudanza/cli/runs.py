@@ -10,7 +10,7 @@ import typer
 
 from mudanza.cli.auditing import audited
 from mudanza.cli.bundles import with_bundles
-from mudanza.cli.carrying import as_data, await_end, conduct, is_left, leave_with, standing
+from mudanza.cli.carrying import as_data, await_end, conduct, is_left, leave_with
 from mudanza.cli.context import App, app_of
 from mudanza.cli.errors import errors_as_events
 from mudanza.cli.fleet import Carried
@@ -67,7 +67,7 @@ def show(context: typer.Context, number: Id, output: Output = Format.TABLE) -> N
         print_data(as_data(run), output)
         return
     left = seconds_left(run) if run.ended_at is None else None
-    sys.stdout.write(f"{standing(run)}{f'; about {format_duration(left)} left' if left else ''}\n")
+    sys.stdout.write(f"{run.in_words}{f'; about {format_duration(left)} left' if left else ''}\n")
     sys.stdout.write(f"{run.kind} {run.subject}".strip() + f", asked by {run.asked_by}: {run.plan.summary}\n")
     columns = ("move", "vm", "from", "to", "state", "job", "after", "outcome")
     print_rows([_row(move) for move in run.moves], output, columns=columns)

@@ -18,7 +18,6 @@ from mudanza.cli.context import App
 from mudanza.cli.finishers import finisher_of
 from mudanza.cli.ha import guard_of
 from mudanza.cli.hands import OwnHands
-from mudanza.cli.host_power import saver_of
 from mudanza.cli.output import Format, say
 from mudanza.cli.watching import LineView
 from mudanza.cli.work import Errand, forget_old
@@ -213,7 +212,9 @@ def _duties(
         GUARD: lambda: guard_of(app).run(stop),
     }
     if settings.power.saving != "off":
-        found[POWER] = lambda: saver_of(app).run(stop)
+        from mudanza.operations.saving import saver_of
+
+        found[POWER] = lambda: saver_of(app, app.asked_by(), say).run(stop)
     if settings.notify.webhooks:
         found["notify"] = lambda: _notifier(app, photographer).run(stop)
     if balance:

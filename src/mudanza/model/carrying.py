@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
@@ -180,6 +181,24 @@ class Run:
     abandoned: bool
     """Unfinished, and whoever carried it out is gone."""
     read_at: float
+
+    @property
+    def in_words(self) -> str:
+        """In one line, how far it is."""
+        counts = [(state.value, self.count(state)) for state in MoveState]
+        words = ", ".join(f"{count} {name}" for name, count in counts if count)
+        is_paused = self.state is RunState.PAUSED
+        paused = f", paused by {self.wish_by} (go on: mudanza run resume {self.id})" if is_paused else ""
+        waits = "" if self.ended_at is not None or self.policy.allows(self.read_at) else f", {self._begins}"
+        return f"plan {self.id}: {words or 'no moves'} of {len(self.moves)} moves{paused}{waits}"
+
+    @property
+    def _begins(self) -> str:
+        """When moves will be begun again, in words."""
+        first = self.policy.not_before
+        if first is not None and self.read_at < first:
+            return f"begins at {datetime.fromtimestamp(first, UTC).astimezone():%Y-%m-%d %H:%M}"
+        return f"begins moves between {' and between '.join(self.policy.windows)} only"
 
     def move(self, n: int) -> RunMove:
         """Return the move of that number."""

@@ -162,6 +162,12 @@ class Rolling:
         return next(each for each in self.laps if each.n == n)
 
     @property
+    def in_words(self) -> str:
+        """Which host is next or under way, and how far it is; empty: all are done."""
+        lap = self.current
+        return f"{lap.host} ({lap.n} of {len(self.laps)}) {lap.stage.value}" if lap is not None else ""
+
+    @property
     def done(self) -> int:
         """How many hosts are done."""
         return sum(each.stage is Stage.DONE for each in self.laps)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mudanza.journal.job import NewJob
+from mudanza.journal.protocol import QUEUED_MOVE
+from mudanza.migration.asked import put_down
 from mudanza.model.errors import BlockedError, MudanzaError
 from mudanza.model.finding import blockers
 from mudanza.model.migration import MigrationOptions, MigrationReport
@@ -16,12 +20,30 @@ from mudanza.operations.checking import arrivals_of, judge_of
 
 if TYPE_CHECKING:
     from mudanza.hypervisor.connections import Connections
+    from mudanza.journal.job import Job
     from mudanza.journal.protections import Protections
     from mudanza.model.vm import Vm
     from mudanza.operations.means import Means, Say
 
 Carry = Callable[["Vm", str, MigrationOptions], MigrationReport]
 """Moves a VM to a host. Raises what moves raise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """A VM that is ready to go home live: nothing else is done with it, or with its replica, until it has gone."""
+
+    vm: Vm
+    to: str
+    options: MigrationOptions
+
+
+@dataclass(frozen=True, slots=True)
+class GoingHome:
+    """A VM that goes home live, by a job of whoever works on the queue."""
+
+    vm: str
+    job: int
 
 
 def go_home(
@@ -35,9 +57,34 @@ def go_home(
 ) -> MigrationReport:
     """Have a running VM go home live, upon what its replica there holds; return how that move went.
 
+    Raises as ``_set_out``; MigrationFailedError where it did not come about: it runs where it did, and is protected as
+    before; VmDownError and NeedsPersonError as any live move.
+    """
+    going = _set_out(means, connections, vm, networks, asked_by, say)
+    with _settled_if_it_fails(means, connections, vm):
+        report = carry(going.vm, going.to, going.options)
+    _settle(means, connections, vm)
+    return report
+
+
+def send_home(means: Means, vm: str, networks: Mapping[str, str], asked_by: str, say: Say) -> GoingHome:
+    """Get a running VM ready to go home live, and put that move into the queue; return its job. Once that has ended,
+    whoever makes rounds writes down where it went (``way_is_over``). Raises as ``_set_out``."""
+    with means.connections() as connections:
+        going = _set_out(means, connections, vm, networks, asked_by, say)
+        asked = put_down(going.options, going.to, going.vm.host)
+        new = NewJob(QUEUED_MOVE, going.vm.uuid, going.vm.name, going.vm.host, going.to, asked, asked_by)
+        with _settled_if_it_fails(means, connections, vm):
+            return GoingHome(going.vm.name, means.jobs.put_down(new))
+
+
+def _set_out(
+    means: Means, connections: Connections, vm: str, networks: Mapping[str, str], asked_by: str, say: Say
+) -> Departure:
+    """Bring a running VM's replica at home up to date, have it go on in new images, and return how it moves upon that.
+
     ``networks``: what its cards hang on here → at home. Raises BlockedError where that cannot be, nothing being
-    touched; MigrationFailedError where it did not come about: it runs where it did, and is protected as before;
-    VmDownError and NeedsPersonError as any live move.
+    touched; what rounds raise, and MigrationFailedError where it goes on in the images it has.
     """
     from mudanza.journal.protections import Protections
     from mudanza.protection.homecoming import SettingApart, homewards
@@ -56,14 +103,34 @@ def go_home(
     # From here on no round is made, nothing thinned and nothing deleted of the images that it is to run on.
     epoch = protection.epoch + 1
     store.change(protection.id, standing=Standing.GOING_HOME, epoch=epoch)
+    with _settled_if_it_fails(means, connections, vm):
+        return Departure(at, protection.target, homewards(store.of(vm), at, pool, epoch, networks))
+
+
+@contextmanager
+def _settled_if_it_fails(means: Means, connections: Connections, vm: str) -> Iterator[None]:
+    """Have it written down where a VM is whose way home ends in the block by an error."""
     try:
-        report = carry(at, protection.target, homewards(store.of(vm), at, pool, epoch, networks))
+        yield
     except MudanzaError:
         with suppress(MudanzaError):  # why it did not come about is to be told; this is looked at again the next time
-            settle(means, connections, store, vm)
+            _settle(means, connections, vm)
         raise
-    settle(means, connections, store, vm)
-    return report
+
+
+def _settle(means: Means, connections: Connections, vm: str) -> Protection:
+    from mudanza.journal.protections import Protections
+
+    return settle(means, connections, Protections(means.database), vm)
+
+
+def way_is_over(protection: Protection, newest: Job | None) -> bool:
+    """Whether the job that was to bring a VM home live has ended, and nobody has written down yet where it went: pure.
+
+    ``newest``: the VM's newest job. A VM whose way home is about to begin has another one.
+    """
+    going = protection.standing is Standing.GOING_HOME and newest is not None and newest.ended_at is not None
+    return going and newest is not None and newest.asked.get("epoch") == protection.epoch
 
 
 def settle(means: Means, connections: Connections, store: Protections, vm: str) -> Protection:

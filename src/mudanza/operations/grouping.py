@@ -10,6 +10,7 @@ from mudanza.hypervisor.bounded import for_each
 from mudanza.journal.protections import Protections
 from mudanza.model.errors import BlockedError, MigrationFailedError, UsageError
 from mudanza.model.protection import Protection, RestorePoint, Standing
+from mudanza.model.units import format_duration
 from mudanza.protection.rounds import Rounds
 from mudanza.protection.together import CARRYING, FellOutError, Together, common_points
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from mudanza.hypervisor.connections import Connections
     from mudanza.model.cluster import Cluster
     from mudanza.model.vm import Vm
+    from mudanza.operations.handed_on import Halt
     from mudanza.operations.means import Means, Say
     from mudanza.protection.failover import Outcome
 
@@ -78,11 +80,26 @@ def _first(failures: Sequence[BaseException], name: str) -> BaseException:
     return first
 
 
+def refuse_unsaid(*, source_is_dead: bool) -> None:
+    """Raise UsageError where nobody gives their word that the VMs' own hosts are dead."""
+    if not source_is_dead:
+        raise UsageError(
+            "failover starts second copies, if the first ones live",
+            remedy="if they are dead: --source-is-dead; if their hosts live: mudanza failover VM --planned, one by one",
+        )
+
+
 def fail_over_together(
-    means: Means, connections: Connections, name: str, networks: Mapping[str, str], asked_by: str, say: Say
+    means: Means,
+    connections: Connections,
+    name: str,
+    networks: Mapping[str, str],
+    asked_by: str,
+    say: Say,
+    halt: Halt | None = None,
 ) -> tuple[Outcome, ...]:
     """Start all members of a group, whose hosts are dead by the word of whoever asks, as they were at the newest
-    instant that all have a restore point of; those that are up already are passed over.
+    instant that all have a restore point of; those that are up already are passed over. ``say`` is told of each.
 
     Raises UsageError; BlockedError where they have no instant in common, or one of them runs, nothing being touched
     that was not told of; MigrationFailedError of the first one that could not be started. Asked for again, it goes on.
@@ -105,9 +122,17 @@ def fail_over_together(
         if member.standing is not Standing.ON:
             say(f"{member.vm_name} is {member.standing} already")
             continue
+        if halt is not None and halt.stop_by:
+            raise MigrationFailedError(
+                f"{halt.stop_by} wanted it stopped: {member.vm_name} and those after it were not started",
+                vm_state="those that were started run where their replicas are",
+                remedy=f"go on: mudanza failover group {name} --source-is-dead",
+            )
         cluster = means.read_cluster(connections)
         nics = reconnected(member, networks)
-        done.append(failover.from_point(member, cluster, points[member.vm_uuid], nics, asked_by))
+        up = failover.from_point(member, cluster, points[member.vm_uuid], nics, asked_by)
+        say(f"{up.vm} runs on {up.host} from restore point {up.point}, {format_duration(up.age)} old")
+        done.append(up)
     return tuple(done)
 
 

@@ -25,6 +25,7 @@ from mudanza.operations import (
     rules,
     wishing,
 )
+from mudanza.operations.here_hosts import HereOfHosts
 from mudanza.operations.here_plans import HereOfPlans
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ Done = tuple[tuple[Vm, ...], list[MudanzaError]]
 """The VMs that were meant, and an error for each with which it did not go well."""
 
 
-class Here(HereOfPlans):
+class Here(HereOfPlans, HereOfHosts):
     """What is asked for, by the names that a daemon has for it, too."""
 
     def cluster(self) -> Cluster:
@@ -220,11 +221,12 @@ class Here(HereOfPlans):
 
         return rescuing.reprotect(self._means, vm, to, pool, self._asked_by, say)
 
-    def fail_back(self, vm: str, networks: Mapping[str, str], say: Say) -> Outcome:
-        """Bring a VM home; see ``rescuing.fail_back``."""
-        from mudanza.operations import rescuing
+    def fail_over_group(self, name: str, networks: Mapping[str, str], say: Say) -> tuple[Outcome, ...]:
+        """Start all VMs of a group at their replicas' hosts; see ``grouping.fail_over_together``."""
+        from mudanza.operations import grouping
 
-        return rescuing.fail_back(self._means, vm, networks, self._asked_by, say)
+        with self._means.connections() as connections:
+            return grouping.fail_over_together(self._means, connections, name, networks, self._asked_by, say)
 
     def begin_trial(
         self, vm: str, point: int | None, _say: Say, *, digests: bool, networks: Mapping[str, str]

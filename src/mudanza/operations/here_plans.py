@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mudanza.operations.asker import Asker
+
 if TYPE_CHECKING:
     from mudanza.journal.recovery_plans import Kept
     from mudanza.model.finding import Finding
-    from mudanza.operations.means import Means, Say
+    from mudanza.operations.means import Say
     from mudanza.operations.recovery_plans import HowToRun
     from mudanza.operations.site import Stopped
     from mudanza.protection.recovery import Recovered
 
 
-class HereOfPlans:
+class HereOfPlans(Asker):
     """What is asked for of plans, by the names that a daemon has for it, too."""
-
-    def __init__(self, means: Means, asked_by: str) -> None:
-        """``asked_by``: who gives these orders, as the journal names them."""
-        self._means = means
-        self._asked_by = asked_by
 
     def recovery_plans(self) -> tuple[Kept, ...]:
         """Return every plan for recovery; see ``recovery_plans.kept``."""

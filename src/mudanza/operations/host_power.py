@@ -6,21 +6,67 @@ import ipaddress
 import os
 import socket
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mudanza.model.errors import BlockedError, MudanzaError
-from mudanza.model.host_power import HostPower
+from mudanza.model.host_power import HostPower, Switching
 from mudanza.model.machine import Comparison, Verdict
 from mudanza.model.plan import Goal, Plan
 from mudanza.model.watts import PowerModel
 
 if TYPE_CHECKING:
     from mudanza.model.cluster import Cluster
+    from mudanza.model.fencing import Match
     from mudanza.operations.means import Means, Tariff
 
 LOCAL = ("localhost", "127.0.0.1", "::1", "")
+
+
+@dataclass(frozen=True, slots=True)
+class PowerOf:
+    """A host's power."""
+
+    host: str
+    known: HostPower
+    last: Switching | None
+    """When it was last to be switched off or on; None: never."""
+    card: Match | None = None
+    """Whether its address for Wake-on-LAN is one of its network cards; None: that was never compared."""
+
+
+def listed(means: Means) -> tuple[PowerOf, ...]:
+    """Return what is known of the power of each host."""
+    from mudanza.journal.fences import WAKE, Fences
+    from mudanza.journal.host_power import HostPowers
+
+    powers = HostPowers(means.database)
+    known, last, nothing = powers.all(), powers.last(), HostPower()
+    cards = {each.host: each for each in Fences(means.database).matches() if each.device == WAKE}
+    return tuple(
+        PowerOf(name, known.get(name, nothing), last.get(name), cards.get(name))
+        for name in (entry.name for entry in means.inventory.hosts())
+    )
+
+
+def change(means: Means, host: str, changes: Mapping[str, Any], asked_by: str, *, unmatched: bool = False) -> str:
+    """Change fields of what was said of a host's power; return what is to be told. Raises UsageError, and what
+    ``compare_mac`` raises of a new address for Wake-on-LAN."""
+    from mudanza.journal.host_power import HostPowers
+
+    wanted = replace(HostPowers(means.database).of(host), **changes)
+    card = compare_mac(means, host, wanted.mac, unmatched=unmatched) if changes.get("mac") and wanted.mac else None
+    words = in_words(wanted)
+    return f"{host}: {words}" if put(means, host, wanted, card, asked_by) else f"nothing to change: {words}"
+
+
+def in_words(known: HostPower) -> str:
+    """Return what was said of a host's power."""
+    words = [f"{known.watts.idle:g} W idle, {known.watts.peak:g} W busy"] if known.watts else ["nobody knows its watts"]
+    words += [f"woken at {known.mac}"] if known.mac else []
+    words += ["never switched off"] if known.keep_on else []
+    return "; ".join(words)
 
 
 def put(means: Means, host: str, wanted: HostPower, card: Comparison | None = None, asked_by: str = "") -> bool:
@@ -119,7 +165,7 @@ def _addresses(name: str) -> set[str]:
 def with_savings(means: Means, plan: Plan, cluster: Cluster, tariff: Tariff) -> Plan:
     """Return a plan of consolidation that says besides what it saves, done and not done."""
     from mudanza.journal.host_power import HostPowers
-    from mudanza.planning.saving.estimate import estimate, in_words
+    from mudanza.planning.saving import estimate as estimating
 
     if plan.goal is not Goal.CONSOLIDATE:
         return plan
@@ -128,8 +174,8 @@ def with_savings(means: Means, plan: Plan, cluster: Cluster, tariff: Tariff) -> 
     measured, notes = measured_watts(means, [each.host for each in plan.outlooks])
     # Of one of which nobody has said it, it is taken for what it draws whatever it does.
     flat = {host: PowerModel((watts, watts)) for host, watts in measured.items() if host not in models}
-    found = estimate(plan.outlooks, {**flat, **models}, needed_hosts(means, cluster), measured)
-    return replace(plan, notes=(*plan.notes, *notes, *in_words(found, tariff.price, tariff.currency)))
+    found = estimating.estimate(plan.outlooks, {**flat, **models}, needed_hosts(means, cluster), measured)
+    return replace(plan, notes=(*plan.notes, *notes, *estimating.in_words(found, tariff.price, tariff.currency)))
 
 
 def measured_watts(means: Means, hosts: Iterable[str]) -> tuple[Mapping[str, float], tuple[str, ...]]:

@@ -14,7 +14,7 @@ from mudanza.journal.protections import Protections
 from mudanza.journal.restarts import Restarts
 from mudanza.model.errors import BlockedError, UsageError
 from mudanza.model.kept import AS_USUAL, Care, KeptUp, OnHang
-from mudanza.operations.cleaning import stale
+from mudanza.operations.cleaning import OldDefinition, as_old, stale
 from mudanza.operations.fencing import agents_of, fencer_of
 from mudanza.operations.guarding import Guard
 
@@ -24,15 +24,6 @@ if TYPE_CHECKING:
     from mudanza.model.restarts import Restarted
     from mudanza.model.vm import Vm
     from mudanza.operations.means import Means, Say
-
-
-@dataclass(frozen=True, slots=True)
-class OldDefinition:
-    """What a host has kept of a VM that was started elsewhere."""
-
-    vm: str
-    host: str
-    runs_on: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +176,7 @@ def look(means: Means, asked_by: str, say: Say) -> Availability:
     hosts = {name: taken.standing for name, taken in decision.hosts.items()}
     with means.connections() as connections:
         copies = stale(means, means.read_cluster(connections))
-    old = tuple(OldDefinition(each.vm.name, each.vm.host, each.runs_on) for each in copies)
-    return Availability(decision.said, hosts, tuple(KeptUps(means.database).all().values()), old)
+    return Availability(decision.said, hosts, tuple(KeptUps(means.database).all().values()), tuple(map(as_old, copies)))
 
 
 def restarts(means: Means, limit: int) -> tuple[Restarted, ...]:

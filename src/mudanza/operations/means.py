@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mudanza.model.hook import Hook
     from mudanza.model.load import Loads, Measured
     from mudanza.operations.guarding import Settings as GuardSettings
+    from mudanza.operations.saving import Settings as SavingSettings
     from mudanza.operations.switching import Settings as SwitchSettings
 
 Say = Callable[[str], None]
@@ -58,6 +59,12 @@ class Tariff(Protocol):
         """The money that it is in."""
 
 
+if TYPE_CHECKING:
+
+    class PowerSettings(Tariff, SwitchSettings, SavingSettings, Protocol):
+        """What power costs, how hosts are switched, and how it is saved."""
+
+
 class Means(Protocol):
     """The journal, the settings and the ways to the hosts."""
 
@@ -94,16 +101,12 @@ class Means(Protocol):
         """How hosts are watched."""
 
     @property
-    def saving(self) -> Tariff:
-        """What power costs."""
+    def saving(self) -> PowerSettings:
+        """What power costs, how hosts are switched, and how it is saved."""
 
     @property
     def settings_file(self) -> Path | None:
         """The file that the settings come from; None: there is none."""
-
-    @property
-    def switching(self) -> SwitchSettings:
-        """How hosts are switched off and on."""
 
     def connections(self) -> Connections:
         """Return connections to all hosts, each opened when needed. Raises UsageError when there is no host."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mudanza.fleet.rolling import in_order
 from mudanza.hypervisor.host_command import HostCommand
 from mudanza.model.carrying import CannotGo
 from mudanza.model.errors import BlockedError, UsageError
+from mudanza.model.telling import error_as_data
 from mudanza.operations.emptying import off
 
 if TYPE_CHECKING:
@@ -89,6 +90,46 @@ def outings(means: Means, order: Order, say: Say) -> tuple[Outing, ...]:
         except BlockedError as error:
             found.append(Outing(host, None, error))
     return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class OutingOf:
+    """The same as it is told of."""
+
+    host: str
+    seconds: float
+    blocked: str
+    """Why its VMs could not leave; empty: they could."""
+    plan: Mapping[str, Any] | None
+    """As ``Plan.as_data`` has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """How maintenance would roll."""
+
+    hosts: tuple[OutingOf, ...]
+    """In their order."""
+    error: Mapping[str, Any] | None
+    """Why nothing would be begun, as ``error_as_data`` has it; None: it could be."""
+
+
+def foresee(
+    means: Means, order: Order, say: Say, command: Callable[[HostEntry, str], HostCommand] = HostCommand
+) -> Foreseen:
+    """Return how each host would be emptied, as things are now. Raises as ``arranged``."""
+    found = outings(means, arranged(means, order, command), say)
+    error = None
+    try:
+        refuse_stuck(found)
+    except BlockedError as stuck:
+        error = error_as_data(stuck)
+    return Foreseen(tuple(map(_told, found)), error)
+
+
+def _told(outing: Outing) -> OutingOf:
+    plan = outing.plan.as_data() if outing.plan is not None else None
+    return OutingOf(outing.host, outing.seconds, str(outing.blocked or ""), plan)
 
 
 def refuse_stuck(found: Sequence[Outing]) -> None:

@@ -109,7 +109,7 @@ class Recovering:
         from mudanza.operations.site import Starting
         from mudanza.operations.switching import Switcher
 
-        agents, settings = agents_of(self._means.fencing), self._means.switching
+        agents, settings = agents_of(self._means.fencing), self._means.saving
         switcher = Switcher(self._means, agents, settings, self._asked_by, self._say)
         return Starting(self._means, self._connections, switcher, self._say)
 

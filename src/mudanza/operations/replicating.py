@@ -15,6 +15,7 @@ from mudanza.model.errors import BlockedError, MudanzaError
 from mudanza.model.notice import Kind
 from mudanza.model.protection import Consistency, Protection, RestorePoint, Standing
 from mudanza.model.units import format_duration, format_size
+from mudanza.operations.coming_home import settle, way_is_over
 from mudanza.operations.grouping import sync_together
 from mudanza.operations.means import Means, Say
 from mudanza.operations.reigning import refuse_replaced
@@ -32,6 +33,8 @@ AT_ONCE = 3
 some away where more than ten are at it."""
 ROUND_LIMIT = 7 * 86400.0
 """Seconds that a round may take before nobody waits for it any more: a large disk over a slow link takes days."""
+SETTLE_AGAIN = 30.0
+"""Seconds after which it is tried again to find out where a VM is whose way home has ended."""
 LATE = 2
 """Of how many intervals a restore point may be old before it is said to be late."""
 
@@ -92,6 +95,7 @@ class Replicator:
         self._held: list[Connections] = []
         """What rounds are made by; the last one is to the hosts that there are now."""
         self._tried: dict[int, float] = {}
+        self._looked: dict[int, float] = {}
         self._late: set[int] = set()
         self._unfrozen: set[int] = set()
 
@@ -110,17 +114,22 @@ class Replicator:
             for number in [number for number, task in under_way.items() if task.ended]:
                 under_way.pop(number).wait(0)  # a failure that nobody foresaw is one of this loop
             try:
+                gone = [each for each in self._gone() if each.id not in under_way]
                 due = [members for members in self._due() if members[0].id not in under_way]
             except JournalLostError as error:
                 self._say(f"! no replicas are brought up to date: {error}")
                 continue
-            for members in due[: AT_ONCE - len(under_way)]:
+            for each in gone:
+                under_way[each.id] = self._begin_to_settle(each)
+            for members in due[: max(AT_ONCE - len(under_way), 0)]:
                 under_way[members[0].id] = self._begin(members)
 
     def turn(self, stop: clock.Event) -> list[int]:
         """Make the rounds that are due now; return their exit codes. Raises JournalLostError."""
-        due, codes = self._due(), list[int]()
+        codes = list[int]()
         try:
+            codes += [self._begin_to_settle(each).wait(ROUND_LIMIT) for each in self._gone()]
+            due = self._due()
             while due and not stop.is_set():
                 now, due = due[:AT_ONCE], due[AT_ONCE:]
                 codes += [task.wait(ROUND_LIMIT) for task in [self._begin(members) for members in now]]
@@ -134,6 +143,30 @@ class Replicator:
         self._tell_late(protections)
         due = [members for members in _by_group(protections) if all(map(self._is_due, members))]
         return sorted(due, key=lambda members: min(each.tried_at or 0.0 for each in members))
+
+    def _gone(self) -> list[Protection]:
+        """Return those whose way home is over, of whom nobody has written down yet where they are."""
+        now = clock.monotonic()
+        return [
+            each
+            for each in self._store.all()
+            if each.standing is Standing.GOING_HOME
+            and now - self._looked.get(each.id, -SETTLE_AGAIN) >= SETTLE_AGAIN
+            and way_is_over(each, self._means.jobs.newest_of(each.vm_uuid))
+        ]
+
+    def _begin_to_settle(self, protection: Protection) -> Task[int]:
+        self._looked[protection.id] = clock.monotonic()
+        return Task(lambda: self._settle(protection))
+
+    def _settle(self, protection: Protection) -> int:
+        try:
+            found = settle(self._means, self._connections(), self._store, protection.vm_uuid)
+        except MudanzaError as error:
+            self._failed(error)
+            return error.exit_code
+        self._say(f"{found.vm_name}: {found.said or found.standing}")
+        return 0
 
     def _begin(self, members: Sequence[Protection]) -> Task[int]:
         self._tried |= {each.id: clock.monotonic() for each in members}

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from mudanza.journal.protections import Protections
 from mudanza.model.errors import BlockedError, UsageError
+from mudanza.model.migration import Mode
 from mudanza.model.protection import Protection, Standing
-from mudanza.operations.coming_home import settle
+from mudanza.operations.coming_home import GoingHome, send_home, settle
 from mudanza.operations.handing_over import hand_over
 from mudanza.operations.protecting import replica_directory
+from mudanza.operations.replicating import vm_of
 from mudanza.protection.failover import Failover, reconnected
 from mudanza.protection.rounds import Rounds
 from mudanza.protection.turning import Turning, copies_of
@@ -107,6 +109,28 @@ def fail_back(means: Means, vm: str, networks: Mapping[str, str], asked_by: str,
         protection = turned_of(means, connections, vm)
         nics = reconnected(protection, networks)
         return hand_over(means, connections, protection.vm_uuid, nics, asked_by, say)
+
+
+def come_home(
+    means: Means, vm: str, mode: Mode, networks: Mapping[str, str], asked_by: str, say: Say
+) -> Outcome | GoingHome:
+    """Bring a VM home, or, while it runs, have whoever works on the queue do so. Raises as ``fail_back`` and
+    ``send_home``."""
+    if mode is Mode.AUTO:
+        with means.connections() as connections:
+            mode = Mode.LIVE if lives(means, connections, vm) else Mode.COLD
+    if mode is Mode.COLD:
+        return fail_back(means, vm, networks, asked_by, say)
+    with means.connections() as connections:
+        protection = turned_of(means, connections, vm)
+    return send_home(means, protection.vm_uuid, networks, asked_by, say)
+
+
+def lives(means: Means, connections: Connections, vm: str) -> bool:
+    """Whether a VM that is to go home runs, or may. Raises as ``turned_of``."""
+    protection = turned_of(means, connections, vm)
+    found = vm_of(means.read_cluster(connections), protection)
+    return found is None or found.state.active
 
 
 def turned_of(means: Means, connections: Connections, vm: str) -> Protection:

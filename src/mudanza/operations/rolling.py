@@ -10,8 +10,8 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from mudanza import clock
 from mudanza.fleet.draining import in_the_way
@@ -28,13 +28,14 @@ from mudanza.model.errors import BlockedError, MigrationFailedError, MudanzaErro
 from mudanza.model.rolling import CommandState, Lap, Order, Rolling, RollingState, Seen, Stage
 from mudanza.operations import maintenance
 from mudanza.operations.checking import arrivals_of, judge_of
+from mudanza.operations.handed_on import ControllerEndsError, NeverHalt
 from mudanza.planning.homecoming import way_home
 
 if TYPE_CHECKING:
     from mudanza.journal.duty import DutyHandle
     from mudanza.model.cluster import Cluster
     from mudanza.model.host import Host, HostEntry
-    from mudanza.operations.emptying import Emptying
+    from mudanza.operations.handed_on import Carrying, Halt
     from mudanza.operations.means import Means, Say
 
 LOOK_EVERY = 2.0
@@ -43,14 +44,72 @@ WELL_EVERY = 3.0
 """Seconds between two looks whether a host is as it was."""
 
 
-class Carrying(Protocol):
-    """Who carries out plans: returns each as it is when it has ended, or was paused."""
+class Telling:
+    """Tells how it stands, whenever that changes."""
 
-    def carry_out(self, wanted: Emptying) -> Run:
-        """Carry out what empties a host, or fills it again."""
+    def __init__(self, say: Say, changed: Callable[[Rolling], None] = lambda _: None) -> None:
+        self._say = say
+        self._changed = changed
+        self._told = ""
 
-    def go_on(self, number: int) -> Run:
-        """Go on with a plan that was left, or see how it goes with whoever has it."""
+    def __call__(self, found: Rolling) -> None:
+        """Tell, if there is something new."""
+        words = found.in_words
+        if not words or words == self._told:
+            return
+        if not self._told:
+            self._say(f"rolling maintenance {found.id}: {found.order.shown}, on {', '.join(found.order.hosts)}")
+        self._told = words
+        self._say(words)
+        self._changed(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Those there are and were."""
+
+    found: tuple[Rolling, ...]
+    """The newest first."""
+    held: bool
+    """Whether a controller that lives carries one out."""
+
+    def is_left(self, rolling: Rolling) -> bool:
+        """Whether one runs, and its controller is gone."""
+        return rolling.state is RollingState.RUNNING and not self.held
+
+
+def listed(means: Means, limit: int) -> Listed:
+    """Return the newest ones."""
+    rollings = Rollings(means.database)
+    holder = rollings.on_duty()
+    return Listed(rollings.latest(limit), holder is not None and holder.alive)
+
+
+def stop(means: Means, number: int, asked_by: str) -> str:
+    """Have one stop after what is under way; return what is to be told. Raises UsageError where it does not run."""
+    Rollings(means.database).wish_stopped(number, asked_by)
+    return f"rolling maintenance {number} stops after what is under way; go on: mudanza rolling --resume {number}"
+
+
+def give_up(means: Means, number: int, asked_by: str) -> Rolling:
+    """Close one that is not to be gone on with. What was begun is left as it is. Raises UsageError where it has ended;
+    BlockedError while another controller has maintenance roll."""
+    rollings = Rollings(means.database)
+    with _on_duty(rollings) as duty:
+        rollings.go_on(number, duty)
+        rollings.finish(number, RollingState.GIVEN_UP, f"given up by {asked_by}", duty)
+        return rollings.get(number)
+
+
+@contextmanager
+def _on_duty(rollings: Rollings) -> Iterator[DutyHandle]:
+    duty = rollings.take()
+    try:
+        with duty.kept():
+            yield duty
+    finally:
+        with suppress(LeaseLostError, JournalLostError):
+            duty.let_go()
 
 
 class Roller:
@@ -64,14 +123,17 @@ class Roller:
         say: Say,
         tell: Callable[[Rolling], None] = lambda _: None,
         command: Callable[[HostEntry, str], HostCommand] = HostCommand,
+        halt: Halt | None = None,
     ) -> None:
-        """``tell`` is told how the whole stands before each step."""
+        """``tell`` is told how the whole stands before each step. ``halt``: wanted to stop, it does once moves that are
+        under way have ended; where its controller is about to end, it is left as it is."""
         self._means = means
         self._carrying = carrying
         self._asked_by = asked_by
         self._say = say
         self._tell = tell
         self._new_command = command
+        self._halt = halt or NeverHalt()
         self._rollings = Rollings(means.database)
         self._plans = Plans(means.database)
 
@@ -80,37 +142,19 @@ class Roller:
 
         Raises BlockedError while another controller has maintenance roll; LeaseLostError, JournalLostError.
         """
-        with self._on_duty() as duty:
+        with _on_duty(self._rollings) as duty:
             return self._roll(self._rollings.begin(order, self._asked_by, duty), duty)
 
     def resume(self, number: int, *, skip: bool = False) -> Rolling:
         """Go on with one that has stopped, or whose controller is gone. ``skip``: without the command at the host where
         it stands. Raises UsageError where it has ended, and what ``begin`` raises."""
-        with self._on_duty() as duty:
+        with _on_duty(self._rollings) as duty:
             self._rollings.go_on(number, duty)
             lap = self._rollings.get(number).current
             if skip and lap is not None and lap.stage in (Stage.EMPTYING, Stage.COMMAND):
                 self._refuse_running_command(number, lap)
                 self._rollings.enter(number, lap.n, Stage.HEALING, duty)
             return self._roll(number, duty)
-
-    def give_up(self, number: int) -> Rolling:
-        """Close one that is not to be gone on with. What was begun is left as it is."""
-        with self._on_duty() as duty:
-            self._rollings.go_on(number, duty)
-            said = f"given up by {self._asked_by}"
-            self._rollings.finish(number, RollingState.GIVEN_UP, said, duty)
-            return self._rollings.get(number)
-
-    @contextmanager
-    def _on_duty(self) -> Iterator[DutyHandle]:
-        duty = self._rollings.take()
-        try:
-            with duty.kept():
-                yield duty
-        finally:
-            with suppress(LeaseLostError, JournalLostError):
-                duty.let_go()
 
     def _roll(self, number: int, duty: DutyHandle) -> Rolling:
         steps = {
@@ -123,11 +167,13 @@ class Roller:
         while (lap := (found := self._rollings.get(number)).current) is not None:
             self._tell(found)
             try:
-                if found.wish_by and lap.stage is not Stage.COMMAND:
-                    raise MigrationFailedError(f"{found.wish_by} wanted it stopped")
+                self._refuse_leaving()
+                self._refuse_unwanted(found, lap)
                 steps[lap.stage](found, lap, duty)
             except (LeaseLostError, JournalLostError):
                 raise
+            except ControllerEndsError:
+                raise _left(found, lap) from None
             except KeyboardInterrupt:
                 still = "; its command goes on there" if lap.stage is Stage.COMMAND else ""
                 self._rollings.stop(number, lap.n, f"{lap.host}: it was interrupted here{still}", duty)
@@ -137,6 +183,18 @@ class Roller:
                 return self._rollings.get(number)
         self._rollings.finish(number, RollingState.DONE, f"{len(found.laps)} hosts are done", duty)
         return self._rollings.get(number)
+
+    def _refuse_unwanted(self, found: Rolling, lap: Lap) -> None:
+        """Raise MigrationFailedError where somebody wants it stopped. A command is waited for, unless whoever has begun
+        all of it waits no longer: then it goes on at its host, and is looked for there by whoever goes on."""
+        wish = self._halt.stop_by or (found.wish_by if lap.stage is not Stage.COMMAND else "")
+        if wish:
+            still = "; its command goes on there" if lap.stage is Stage.COMMAND and lap.begun else ""
+            raise MigrationFailedError(f"{wish} wanted it stopped{still}")
+
+    def _refuse_leaving(self) -> None:
+        if self._halt.leaving:
+            raise ControllerEndsError("this controller ends")
 
     # The steps. Each looks first, and can be done again.
 
@@ -214,6 +272,7 @@ class Roller:
         while why := unwell(lap.before, self._seen(lap.host)):
             if clock.monotonic() >= until:
                 raise MigrationFailedError(f"it is not as it was before: {why}")
+            self._refuse_leaving()
             clock.sleep(WELL_EVERY)
         if not lap.before.closed:
             self._check_way_home(found.order, lap.host)
@@ -275,6 +334,16 @@ class Roller:
         with Connections([self._means.inventory.host(name)]) as connections:
             found = read_cluster(connections.entries, timeout=self._means.limits.read, connections=connections)
         return found.host(name)
+
+
+def _left(found: Rolling, lap: Lap) -> ControllerEndsError:
+    """Return what is told where a controller ends over it."""
+    still = ", and its command goes on there" if lap.stage is Stage.COMMAND else ""
+    return ControllerEndsError(
+        f"this controller ends: rolling maintenance {found.id} is left at {lap.host}, which {lap.stage.value}{still}",
+        vm_state="a plan that has begun goes on",
+        remedy=f"go on: mudanza rolling --resume {found.id}",
+    )
 
 
 def whole(output: bytes, *, last: bool) -> tuple[str, int]:

@@ -300,3 +300,10 @@ def _by_hand(advice: Advice, names: Mapping[int, str]) -> str:
     if advice.wake is not None:
         return f"; do it: mudanza power on {names[advice.wake]}"
     return f"; do it: mudanza power off {names[advice.off]}" if advice.off is not None else ""
+
+
+def saver_of(means: Means, asked_by: str, say: Say) -> Saver:
+    """Return who saves power."""
+    from mudanza.operations.host_off import switcher_of
+
+    return Saver(means, means.saving, switcher_of(means, asked_by, say), asked_by, say)

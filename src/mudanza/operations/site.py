@@ -66,21 +66,21 @@ class Starting:
         proven = Fences(self._means.database).proofs()
         named = plan.hosts or [each.name for each in self._means.inventory.hosts() if not each.maintenance]
         looks = {host: Task(partial(answers, self._means, host)) for host in named if host not in proven}
-        away = [host for host, look in looks.items() if not look.wait(self._means.switching.boot)]
+        away = [host for host, look in looks.items() if not look.wait(self._means.saving.boot)]
         if away:
-            self._say(f"waiting for {', '.join(away)}, {format_duration(self._means.switching.boot)} at the most")
+            self._say(f"waiting for {', '.join(away)}, {format_duration(self._means.saving.boot)} at the most")
             handle.perform("wake hosts", {"hosts": away}, lambda: self._wake(away), lambda why: {"not": dict(why)})
 
     def _wake(self, hosts: Sequence[str]) -> Mapping[str, str]:
         """Wake hosts side by side, and wait until they answer; return why which ones do not."""
         tasks = {host: Task(partial(self._wake_one, host)) for host in hosts}
-        found = {host: task.wait(self._means.switching.boot + _WAITING) for host, task in tasks.items()}
+        found = {host: task.wait(self._means.saving.boot + _WAITING) for host, task in tasks.items()}
         for host, why in found.items():
             self._say(f"! {host} does not answer: {why}" if why else f"{host} answers")
         return {host: why for host, why in found.items() if why}
 
     def _wake_one(self, host: str) -> str:
-        until, told = clock.monotonic() + self._means.switching.boot, ""
+        until, told = clock.monotonic() + self._means.saving.boot, ""
         try:
             self._switcher.wake(host)
         except UsageError as error:  # nothing can wake it: it may start by itself
@@ -89,7 +89,7 @@ class Starting:
             return str(error)
         while not answers(self._means, host):
             if clock.monotonic() >= until:
-                return told or f"it was woken, and does not answer after {format_duration(self._means.switching.boot)}"
+                return told or f"it was woken, and does not answer after {format_duration(self._means.saving.boot)}"
             clock.sleep(LOOK_AGAIN)
         return ""
 

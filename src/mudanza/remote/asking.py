@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 import httpx
@@ -12,7 +12,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from mudanza import clock
 from mudanza.model.errors import BlockedError, MudanzaError, NeedsPersonError
+from mudanza.model.plain import plain
 from mudanza.model.telling import error_from_data
+
+if TYPE_CHECKING:
+    from mudanza.model.carrying import RunPolicy
 
 Kind = TypeVar("Kind")
 Say = Callable[[str], None]
@@ -23,6 +27,11 @@ TRY_AGAIN = 1.0
 """Seconds between two of these."""
 SILENCE = 60.0
 """Seconds for which a daemon may be silent whose work somebody follows: one that is started anew takes its time."""
+PACE = ("on_failure", "out", "into", "total", "not_before", "windows")
+"""Fields of ``RunPolicy`` that may be asked for."""
+JOBS = "mudanza jobs"
+AGAIN = "asked for again, it goes on from where it is"
+"""Where what a daemon does is seen, and how it is gone on with, where nothing else is said."""
 LOOK_EVERY = 0.5
 """Seconds between two looks at an order that the daemon carries out."""
 
@@ -31,6 +40,47 @@ class DaemonLostError(MudanzaError):
     """The daemon does not answer, or not as one does: nothing is known of what was asked last."""
 
     exit_code = 3
+
+
+class Followed:
+    """An order that a daemon carries out, as far as it was heard of."""
+
+    def __init__(self, see: str, go_on: str) -> None:
+        """``see``: the command that shows what becomes of it; ``go_on``: how it is gone on with."""
+        self.see = see
+        self.go_on = go_on
+        self.told: Any = {}
+        self.heard = 0
+        self.to_be_stopped = False
+
+    def take(self, told: Any, say: Say) -> None:
+        """Hear how it stands, and tell what was said. Raises the problem that came in its place."""
+        for each in told.get("said", ()):
+            say(str(each))
+            self.heard += 1
+        if "state" not in told:  # the problem itself
+            raise _without_words(told)
+        self.told, self.heard = told, told["heard"]
+
+    @property
+    def number(self) -> int:
+        """Its number."""
+        return int(self.told["number"])
+
+    @property
+    def state(self) -> str:
+        """How it stands."""
+        return str(self.told["state"])
+
+    @property
+    def command(self) -> str:
+        """What was asked for."""
+        return " ".join(self.told["command"])
+
+    @property
+    def may_be_stopped(self) -> bool:
+        """Whether it stops halfway where somebody wants that, and nobody has said so yet."""
+        return bool(self.told.get("may_stop")) and not self.to_be_stopped and self.state == "running"
 
 
 class Asking:
@@ -50,39 +100,60 @@ class Asking:
             clock.sleep(TRY_AGAIN)
         return self._ask(method, path, headers={"Idempotency-Key": key}, **what)
 
-    def _order(self, path: str, say: Say, body: Any = None) -> Any:
+    def _order(self, path: str, say: Say, body: Any = None, see: str = JOBS, go_on: str = AGAIN) -> Any:
         """Have the daemon carry out what takes its time, and return what came of it; ``say`` is told what it says.
 
+        Ctrl-C: one that can stop halfway is told to, and followed until it has; else, and once more, it goes on without
+        us. ``see``, ``go_on``: what shows what becomes of it, and how it is gone on with if the daemon dies.
         Raises what that has raised; NeedsPersonError where the daemon is gone over it.
         """
-        told = self._problem_too("POST", path, TRIES * TRY_AGAIN, json=body, headers={"Idempotency-Key": new_key()})
-        try:
-            return self._followed(told, say)
-        except KeyboardInterrupt:
-            say("the daemon goes on with it; see what comes of it: mudanza jobs")
-            raise
+        followed = Followed(see, go_on)
+        followed.take(
+            self._problem_too("POST", path, TRIES * TRY_AGAIN, json=body, headers={"Idempotency-Key": new_key()}), say
+        )
+        while True:
+            try:
+                return self._followed(followed, say)
+            except KeyboardInterrupt:
+                if followed.may_be_stopped and self._stopped(followed):
+                    say("beginning nothing more; ending when what is under way has ended (once more: it goes on)")
+                    continue
+                say(f"the daemon goes on with it; see what comes of it: {followed.see}")
+                raise
 
-    def _followed(self, told: Any, say: Say) -> Any:
+    def _stopped(self, followed: Followed) -> bool:
+        """Have an order stop; return whether it will."""
+        followed.to_be_stopped = True
+        try:
+            self._ask("POST", f"/orders/{followed.number}/stop")
+        except BlockedError:  # it has just ended, or is about to
+            return True
+        except MudanzaError:
+            return False
+        return True
+
+    def _followed(self, followed: Followed, say: Say) -> Any:
         """Look at an order until it has ended; return what came of it."""
         until = clock.monotonic() + SILENCE
-        while True:
-            for each in told.get("said", ()):
-                say(str(each))
-            if "state" not in told:  # the problem itself
-                raise _without_words(told)
-            if told["state"] == "ended":
-                return _result(told)
-            if told["state"] == "running":
+        while followed.state != "ended":
+            if followed.state == "running":
                 until = clock.monotonic() + SILENCE
             elif clock.monotonic() >= until:
                 raise NeedsPersonError(
-                    f"the daemon that carried out order {told['number']} is gone: {' '.join(told['command'])}",
+                    f"the daemon that carried out order {followed.number} is gone: {followed.command}",
                     vm_state="nobody has looked since",
-                    remedy="see what became of its job: mudanza jobs; asked for again, it goes on from where it is",
+                    remedy=f"see what became of it: {followed.see}; {followed.go_on}",
                 )
             clock.sleep(LOOK_EVERY)
-            heard = {"after": told["heard"]}
-            told = self._problem_too("GET", f"/orders/{told['number']}", SILENCE, params=heard)
+            heard = {"after": followed.heard}
+            try:
+                told = self._problem_too("GET", f"/orders/{followed.number}", SILENCE, params=heard)
+            except DaemonLostError as error:
+                error.vm_state = f"nobody has looked since; what becomes of it: {followed.see}"
+                error.remedy = f"{error.remedy}; {followed.go_on}"
+                raise
+            followed.take(told, say)
+        return _result(followed.told)
 
     def _problem_too(self, method: str, path: str, patience: float, **what: Any) -> Any:
         """Return the answer, which may be a problem; while no daemon answers, ask again for ``patience`` seconds."""
@@ -118,6 +189,11 @@ class Asking:
     @property
     def _where(self) -> str:
         return str(self._client.base_url.copy_with(path="/"))
+
+
+def pace_of(policy: RunPolicy) -> dict[str, Any]:
+    """Return how a plan is carried out, as a daemon is told."""
+    return {name: plain(getattr(policy, name)) for name in PACE}
 
 
 def new_key() -> str:

@@ -14,6 +14,8 @@ from mudanza.model.protection import Protection
 from mudanza.remote.asking import Asking, read
 
 if TYPE_CHECKING:
+    from mudanza.model.migration import Mode
+    from mudanza.operations.coming_home import GoingHome
     from mudanza.operations.means import Say
     from mudanza.operations.protecting import Keeping, Protected
     from mudanza.operations.recovery_plans import HowToRun
@@ -69,11 +71,20 @@ class ThereOfReplicas(Asking):
 
         return read(Reprotected, self._order(f"{_at(vm)}/reprotect", say, {"to": to, "pool": pool}))
 
-    def fail_back(self, vm: str, networks: Mapping[str, str], say: Say) -> Outcome:
-        """As ``operations.rescuing.fail_back``."""
+    def fail_over_group(self, name: str, networks: Mapping[str, str], say: Say) -> tuple[Outcome, ...]:
+        """As ``operations.grouping.fail_over_together``, by the word of whoever asks that their hosts are dead."""
         from mudanza.protection.failover import Outcome
 
-        return read(Outcome, self._order(f"{_at(vm)}/failback", say, {"networks": dict(networks)}))
+        order = {"source_is_dead": True, "networks": dict(networks)}
+        return read(tuple[Outcome, ...], self._order(f"/groups/{quote(name, safe='')}/failover", say, order))
+
+    def come_home(self, vm: str, mode: Mode, networks: Mapping[str, str], say: Say) -> Outcome | GoingHome:
+        """As ``operations.rescuing.come_home``."""
+        from mudanza.operations.coming_home import GoingHome
+        from mudanza.protection.failover import Outcome
+
+        came = self._order(f"{_at(vm)}/failback", say, {"mode": mode, "networks": dict(networks)})
+        return read(GoingHome, came) if "job" in came else read(Outcome, came)
 
     def begin_trial(
         self, vm: str, point: int | None, say: Say, *, digests: bool, networks: Mapping[str, str]

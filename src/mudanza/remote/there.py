@@ -32,8 +32,9 @@ from mudanza.operations.emptying import Emptied
 from mudanza.operations.foreseeing import Foreseen, Outlook
 from mudanza.operations.here import Choose, Done, Look
 from mudanza.operations.planning import Proposal, Wanted
-from mudanza.remote.asking import SILENCE, TRY_AGAIN, DaemonLostError, new_key, read
+from mudanza.remote.asking import SILENCE, TRY_AGAIN, DaemonLostError, new_key, pace_of, read
 from mudanza.remote.availability import ThereOfAvailability
+from mudanza.remote.hosts import ThereOfHosts
 from mudanza.remote.replicas import ThereOfReplicas
 
 if TYPE_CHECKING:
@@ -49,12 +50,10 @@ FORESEEN = (*CHECKED, *FIELDS, "bandwidth", "streams")
 """... and a forecast."""
 MOVED = tuple(each.name for each in fields(MigrationOptions) if each.name not in NOT_ASKED_FOR)
 """All that is asked of a move."""
-PACE = ("on_failure", "out", "into", "total", "not_before", "windows")
-"""Fields of ``RunPolicy`` that may be asked for."""
 _ORDERS = {Wish.PAUSE: "pause", Wish.GO_ON: "resume", Wish.CANCEL: "cancel"}
 
 
-class There(ThereOfReplicas, ThereOfAvailability):
+class There(ThereOfReplicas, ThereOfAvailability, ThereOfHosts):
     """What a daemon is asked for."""
 
     def cluster(self) -> Cluster:
@@ -215,25 +214,25 @@ class There(ThereOfReplicas, ThereOfAvailability):
 
     def apply(self, plan: Plan, policy: RunPolicy) -> int:
         """As ``operations.planning.put_down``."""
-        body = {"plan": plan.as_data(), "pace": _pace(policy)}
+        body = {"plan": plan.as_data(), "pace": pace_of(policy)}
         return int(self._ask_once("POST", "/plans", new_key(), json=body)["id"])
 
     def approve(self, number: int, policy: RunPolicy) -> None:
         """As ``operations.planning.approve``."""
-        self._ask("POST", f"/plans/{number}/approve", json=_pace(policy))
+        self._ask("POST", f"/plans/{number}/approve", json=pace_of(policy))
 
     def drain(self, host: str, cannot_go: CannotGo, policy: RunPolicy) -> Emptied:
         """As ``operations.emptying.drain``, carried out by the daemon."""
-        return self._emptied(host, "drain", {"cannot_go_live": cannot_go, "pace": _pace(policy)})
+        return self._emptied(host, "drain", {"cannot_go_live": cannot_go, "pace": pace_of(policy)})
 
     def enter_maintenance(self, host: str, cannot_go: CannotGo, policy: RunPolicy, *, with_off: bool) -> Emptied:
         """As ``operations.maintenance.enter``, carried out by the daemon."""
-        order = {"cannot_go_live": cannot_go, "pace": _pace(policy), "with_off": with_off}
+        order = {"cannot_go_live": cannot_go, "pace": pace_of(policy), "with_off": with_off}
         return self._emptied(host, "maintenance/enter", order)
 
     def leave_maintenance(self, host: str, cannot_come: CannotGo, policy: RunPolicy, *, stay_away: bool) -> Emptied:
         """As ``operations.maintenance.leave``, carried out by the daemon."""
-        order = {"cannot_go_live": cannot_come, "pace": _pace(policy), "stay_away": stay_away}
+        order = {"cannot_go_live": cannot_come, "pace": pace_of(policy), "stay_away": stay_away}
         return self._emptied(host, "maintenance/leave", order)
 
     def _emptied(self, host: str, what: str, order: Mapping[str, Any]) -> Emptied:
@@ -313,7 +312,3 @@ def _asked(options: MigrationOptions, names: Collection[str]) -> dict[str, Any]:
     """Return what was asked of a move; what its VM may wish otherwise only where it was named."""
     asked = {name: plain(getattr(options, name)) for name in names}
     return {name: value for name, value in asked.items() if name not in FIELDS or name in options.named}
-
-
-def _pace(policy: RunPolicy) -> dict[str, Any]:
-    return {name: plain(getattr(policy, name)) for name in PACE}

@@ -20,7 +20,21 @@ from mudanza.model.carrying import Run, RunState
 from mudanza.model.errors import BlockedError, MudanzaError
 from mudanza.model.plain import plain
 from mudanza.model.vm import Vm
-from mudanza.service import admin, availability, fleet, hands, jobs, ordering, planning, protecting, recovery, rescuing
+from mudanza.service import (
+    admin,
+    availability,
+    cpus,
+    fleet,
+    hands,
+    host_power,
+    jobs,
+    ordering,
+    planning,
+    protecting,
+    recovery,
+    rescuing,
+    rolling,
+)
 from mudanza.service.access import Failures, Planner, Reader, refuse_limited
 from mudanza.service.desk import Desk
 from mudanza.service.metrics import exposition
@@ -60,7 +74,8 @@ def api_of(desk: Desk) -> FastAPI:
     )
     app.state.desk = desk
     app.state.failures = Failures()
-    for each in (jobs, planning, fleet, ordering, protecting, rescuing, recovery, availability, hands, admin):
+    rooms = (jobs, planning, fleet, ordering, protecting, rescuing, recovery, availability, host_power, cpus, rolling)
+    for each in (*rooms, hands, admin):
         app.include_router(each.router)
     app.include_router(router)
     app.add_api_route("/openapi.json", description, methods=["GET"], include_in_schema=False)

@@ -13,11 +13,12 @@ from mudanza.model.access import Asker
 from mudanza.model.errors import UsageError
 from mudanza.model.kept import KeptUp
 from mudanza.model.plain import plain
-from mudanza.operations import fencing, keeping_up
+from mudanza.operations import cleaning, fencing, keeping_up
 from mudanza.operations.means import Means, Say
 from mudanza.service.access import Admin, Fencer, Protector, Reader, refuse_limited
 from mudanza.service.availability_orders import ConfirmOrder, DeviceOrder, KeepUpOrder, OffOrder
 from mudanza.service.desk import Desk
+from mudanza.service.host_orders import CleanOrder
 from mudanza.service.ordering import begun
 from mudanza.service.parameters import PROBLEMS, AtDesk, Key, OnceKey
 from mudanza.service.problems import NotAllowedError, NotThereError
@@ -26,7 +27,7 @@ from mudanza.service.sight import audited, find_vm
 router = APIRouter(prefix="/api/v1", responses=PROBLEMS)
 
 
-def _refuse_tags(asker: Asker) -> None:
+def refuse_tags(asker: Asker) -> None:
     """Raise NotAllowedError for a token that is for some VMs only: others may run on a host, too."""
     if asker.tags:
         raise NotAllowedError(
@@ -35,9 +36,9 @@ def _refuse_tags(asker: Asker) -> None:
         )
 
 
-def _refuse_hidden(desk: Desk, asker: Asker, host: str) -> None:
-    """Raise NotThereError for a host that nobody knows, or whoever asks may not; and as ``_refuse_tags``."""
-    _refuse_tags(asker)
+def refuse_hidden(desk: Desk, asker: Asker, host: str) -> None:
+    """Raise NotThereError for a host that nobody knows, or whoever asks may not; and as ``refuse_tags``."""
+    refuse_tags(asker)
     if not asker.may_see_host(host):
         raise NotThereError(f"there is no host {host!r}", remedy="see them all: mudanza hosts")
     with desk.at_work() as means:
@@ -50,7 +51,7 @@ def _refuse_hidden(desk: Desk, asker: Asker, host: str) -> None:
 @router.get("/fences", tags=["availability"])
 def fences(desk: AtDesk, asker: Fencer) -> list[Any]:
     """Return what switches which host's power, and how each host was last to be proven off."""
-    _refuse_tags(asker)
+    refuse_tags(asker)
     with desk.at_work() as means:
         return [plain(each) for each in fencing.listed(means) if asker.may_see_host(each.host)]
 
@@ -60,7 +61,7 @@ def put_fence(desk: AtDesk, asker: Admin, name: Key, device: Key, order: DeviceO
     """Name something that switches a host's power, in place of one of that name; for admins, as what an agent is told
     may name programs and files of the daemon's machine. Nothing is switched; 409 where it switches another machine than
     the host, or where that cannot be told, unless with ``unmatched``."""
-    _refuse_hidden(desk, asker, name)
+    refuse_hidden(desk, asker, name)
     words = order.model_dump_json(exclude_defaults=True)
     with desk.at_work() as means, audited(desk, asker, "fence set", name, device, words):
         return {"said": [fencing.put(means, name, order.device(device), asker.name, unmatched=order.unmatched)]}
@@ -69,7 +70,7 @@ def put_fence(desk: AtDesk, asker: Admin, name: Key, device: Key, order: DeviceO
 @router.delete("/hosts/{name}/fences/{device}", tags=["availability"])
 def drop_fence(desk: AtDesk, asker: Admin, name: Key, device: Key) -> Mapping[str, list[str]]:
     """Forget something that switches a host's power; for admins."""
-    _refuse_hidden(desk, asker, name)
+    refuse_hidden(desk, asker, name)
     with desk.at_work() as means:
         if device not in {each.name for each in Fences(means.database).of(name)}:
             raise NotThereError(f"host {name} has no fence device {device!r}", remedy="see them: mudanza fence show")
@@ -80,7 +81,7 @@ def drop_fence(desk: AtDesk, asker: Admin, name: Key, device: Key) -> Mapping[st
 @router.get("/hosts/{name}/answers", tags=["availability"])
 def answers(desk: AtDesk, asker: Fencer, name: Key) -> Mapping[str, bool]:
     """Return whether a host's libvirt answers, asked anew."""
-    _refuse_hidden(desk, asker, name)
+    refuse_hidden(desk, asker, name)
     with desk.at_work() as means:
         return {"answers": fencing.answers(means, name)}
 
@@ -88,7 +89,7 @@ def answers(desk: AtDesk, asker: Fencer, name: Key) -> Mapping[str, bool]:
 @router.post("/hosts/{name}/fence/test", tags=["availability"])
 def test_fences(desk: AtDesk, asker: Fencer, name: Key) -> list[Any]:
     """Ask everything that switches a host's power whether it is on. Nothing is switched."""
-    _refuse_hidden(desk, asker, name)
+    refuse_hidden(desk, asker, name)
     said: list[str] = []
     with desk.at_work() as means, audited(desk, asker, "fence test", name):
         return [plain(each) for each in fencing.ask(means, name, said.append)]
@@ -103,7 +104,7 @@ def switch_off(
     Its VMs die with it; nothing is started elsewhere. 409 where it answers, unless with ``force``, and where it is not
     proven off. Sent again with the same Idempotency-Key, it is the same order.
     """
-    _refuse_hidden(desk, asker, name)
+    refuse_hidden(desk, asker, name)
 
     def work(means: Means, say: Say) -> Any:
         return fencing.switch_off(means, name, asker.name, say, force=order.force)
@@ -118,10 +119,32 @@ def confirm(desk: AtDesk, asker: Fencer, name: Key, order: ConfirmOrder) -> Any:
 
     Its VMs may be started elsewhere then: if it runs after all, two copies of them write into one disk.
     """
-    _refuse_hidden(desk, asker, name)
+    refuse_hidden(desk, asker, name)
     said: list[str] = []
     with desk.at_work() as means, audited(desk, asker, "fence confirm", name, order.model_dump_json()):
         return plain(fencing.confirm(means, name, asker.name, said.append))
+
+
+@router.get("/hosts/{name}/old-definitions", tags=["availability"])
+def old_definitions(desk: AtDesk, asker: Reader, name: Key) -> list[Any]:
+    """Return what a host has kept of VMs that were started elsewhere while it was lost, and run there."""
+    refuse_limited(asker)
+    refuse_hidden(desk, asker, name)
+    with desk.at_work() as means:
+        return [plain(each) for each in cleaning.old_definitions(means, name)]
+
+
+@router.post("/hosts/{name}/clean", tags=["availability"])
+def clean(desk: AtDesk, asker: Protector, name: Key, order: CleanOrder) -> Any:
+    """Take such definitions away, each after one more look; return what was done, in words, and how many were ``kept``.
+
+    Nothing is started, and no disk is touched.
+    """
+    refuse_limited(asker)
+    refuse_hidden(desk, asker, name)
+    words = order.model_dump_json(exclude_defaults=True)
+    with desk.at_work() as means, audited(desk, asker, "ha clean", name, words):
+        return plain(cleaning.clean_host(means, name, order.vms))
 
 
 @router.get("/availability", tags=["availability"])

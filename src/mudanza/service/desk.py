@@ -90,7 +90,17 @@ class Desk:
         means = self.means
         if means is None:
             raise NotReadyError("this daemon does nothing on hosts itself")
-        return self.under_way.begin(self.audit, asker, command, lambda say: work(means, say), key)
+        return self.under_way.begin(self.audit, asker, command, lambda order: work(means, order.say), key)
+
+    def begin_stoppable(
+        self, asker: Asker, command: Sequence[str], work: Callable[[Means, Order], Any], key: str | None = None
+    ) -> Order:
+        """The same of something that heeds what its order says: whether somebody wants nothing more begun, and whether
+        this daemon is about to end."""
+        means = self.means
+        if means is None:
+            raise NotReadyError("this daemon does nothing on hosts itself")
+        return self.under_way.begin(self.audit, asker, command, lambda order: work(means, order), key, may_stop=True)
 
     def picture(self) -> Picture:
         """Return the newest picture. Raises NotReadyError before there is one."""

@@ -164,10 +164,12 @@ def close(desk: AtDesk, asker: Reader, number: Number, _order: CloseOrder) -> Ma
 
 
 def _find_mine(desk: Desk, asker: Asker, number: int) -> Job:
-    """Return a job that somebody may have a say in: in one about replicas those who may bring VMs up from them."""
+    """Return a job that somebody may have a say in: in one about replicas those who may bring VMs up from them, who may
+    in the move that brings one home, too."""
     found = find_job(desk, asker, number)
     scope = Scope.FAILOVER if found.kind in OF_REPLICAS else Scope.MIGRATE
-    if not asker.may(scope):
+    goes_home = found.asked.get("epoch") is not None
+    if not asker.may(scope) and not (goes_home and asker.may(Scope.FAILOVER)):
         raise NotAllowedError(
             f"{asker.name} may not {scope.value}, and job {number} is a {found.kind}",
             remedy="ask for a token with that scope",

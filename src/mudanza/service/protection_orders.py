@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mudanza.model.migration import Mode
 from mudanza.model.protection import MOST_EVERY, MOST_POINTS, Compress
 from mudanza.model.units import MIB
 from mudanza.operations.protecting import Keeping
@@ -96,8 +97,22 @@ class ReprotectOrder(BaseModel):
 class FailbackOrder(BaseModel):
     """A VM that is protected the other way, and is to come home."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{}]})
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{"mode": "live"}]})
 
+    mode: Annotated[
+        Mode, Field(description="While it runs, or by shutting it down; auto: live if it runs, cold if it is off.")
+    ] = Mode.AUTO
+    networks: Networks = {}
+
+
+class GroupFailoverOrder(BaseModel):
+    """A consistency group of VMs that is to come up where its replicas are."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{"source_is_dead": True}]})
+
+    source_is_dead: Annotated[
+        bool, Field(description="Your word that the hosts of all its VMs are dead, or cut off for good.")
+    ] = False
     networks: Networks = {}
 
 

@@ -10,17 +10,26 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from mudanza import clock
+from mudanza.journal.protections import Protections
 from mudanza.model.access import Asker
-from mudanza.operations import rescuing, trying
+from mudanza.operations import grouping, rescuing, trying
 from mudanza.operations.means import Means, Say
 from mudanza.service.access import Protector
 from mudanza.service.desk import Desk
-from mudanza.service.ordering import begun
+from mudanza.service.ordering import begun, begun_stoppable
 from mudanza.service.parameters import PROBLEMS, AtDesk, Key, OnceKey
-from mudanza.service.problems import NotAllowedError
+from mudanza.service.problems import NotAllowedError, NotThereError
 from mudanza.service.protecting import find_protection
-from mudanza.service.protection_orders import AgentOrder, FailbackOrder, FailoverOrder, ReprotectOrder, TrialOrder
+from mudanza.service.protection_orders import (
+    AgentOrder,
+    FailbackOrder,
+    FailoverOrder,
+    GroupFailoverOrder,
+    ReprotectOrder,
+    TrialOrder,
+)
 from mudanza.service.sight import find_host
+from mudanza.service.under_way import Order
 
 router = APIRouter(prefix="/api/v1", responses=PROBLEMS)
 
@@ -67,12 +76,42 @@ def reprotect(
 def fail_back(
     desk: AtDesk, asker: Protector, key: Key, order: FailbackOrder, idempotency_key: OnceKey = None
 ) -> JSONResponse:
-    """Have a VM come home that is protected the other way; return the order, as a failover."""
+    """Have a VM come home that is protected the other way; return the order, as a failover.
+
+    One that comes home live does so by a job: the order ends with its number (``job``) as soon as that waits in the
+    queue, and the job goes on whatever becomes of this daemon.
+    """
 
     def work(means: Means, uuid: str, say: Say) -> Any:
-        return rescuing.fail_back(means, uuid, order.networks, asker.name, say)
+        return rescuing.come_home(means, uuid, order.mode, order.networks, asker.name, say)
 
     return _begun(desk, asker, key, ("failback", order), work, idempotency_key)
+
+
+@router.post("/groups/{name}/failover", status_code=202, tags=["protection"])
+def fail_over_group(
+    desk: AtDesk, asker: Protector, name: Key, order: GroupFailoverOrder, idempotency_key: OnceKey = None
+) -> JSONResponse:
+    """Have all VMs of a consistency group come up at their replicas' hosts, as they were at one instant; return the
+    order, as a failover.
+
+    Those that are up already are passed over, so that an order which has stopped halfway can be given again.
+    """
+    grouping.refuse_unsaid(source_is_dead=order.source_is_dead)
+    with desk.at_work() as means:
+        members = Protections(means.database).group(name)
+        if not members:
+            raise NotThereError(f"there is no group {name!r}", remedy="see them: mudanza protections")
+        for each in members:
+            find_protection(desk, asker, means, each.vm_uuid)
+
+    def work(means: Means, under_way: Order) -> Any:
+        asked = (order.networks, asker.name, under_way.say, under_way)
+        with means.connections() as connections:
+            return grouping.fail_over_together(means, connections, name, *asked)
+
+    words = order.model_dump_json(exclude_defaults=True)
+    return begun_stoppable(desk, asker, ("failover group", name, words), work, idempotency_key)
 
 
 @router.post("/vms/{key}/test-failover", status_code=202, tags=["protection"])

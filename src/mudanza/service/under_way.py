@@ -15,18 +15,18 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from mudanza import clock
 from mudanza.hypervisor.bounded import Task
 from mudanza.journal.errors import JournalLostError
 from mudanza.journal.requests import Request
 from mudanza.model.access import Asker, Scope
-from mudanza.model.errors import MudanzaError
+from mudanza.model.errors import BlockedError, MudanzaError
 from mudanza.model.plain import plain
 from mudanza.model.telling import error_from_data
 from mudanza.service.problems import NotReadyError, NotThereError, TooManyError, problem_of
 
 if TYPE_CHECKING:
     from mudanza.journal.audit import Asked, Audit
-    from mudanza.operations.means import Say
 
 AT_ONCE = 1.0
 """Seconds for which the answer to an order waits for its end: what stands against it is mostly found by then."""
@@ -34,6 +34,11 @@ MOST = 8
 """Orders that are carried out at one time; whoever asks for more has to come again."""
 REMEMBERED = 200
 """Orders that have ended of which is told what was said, and what came of them."""
+
+TOLD_WITHIN = 2.0
+"""Seconds within which whoever follows an order looks at it again."""
+MOST_SAID = 20_000
+"""Sentences that are kept of one order: a command on hosts may print any number."""
 
 _log = logging.getLogger(__name__)
 
@@ -60,10 +65,38 @@ class Order:
     """What came of it, as JSON; None: nothing more than that it went well, or nobody here knows."""
     problem: Mapping[str, Any] | None = None
     """Why it did not go well."""
+    may_stop: bool = False
+    """Whether it stops halfway where somebody wants that."""
+    stop_by: str = ""
+    """Who wants it to begin nothing more; empty: nobody."""
+    ending: Callable[[], bool] = lambda: False
+    """Whether this daemon is about to end."""
+    ended_at: float | None = None
+    """The monotonic time when it ended; None: it has not, or not here."""
+    end_was_told: bool = False
+    """Whether somebody was told that it has ended."""
+
+    @property
+    def leaving(self) -> bool:
+        """Whether whoever carries it out is about to end."""
+        return self.ending()
+
+    def say(self, words: str) -> None:
+        """Tell whoever follows it a sentence; those beyond ``MOST_SAID`` are left out."""
+        if len(self.said) < MOST_SAID:
+            self.said.append(words if len(self.said) < MOST_SAID - 1 else "… and more, which is left out")
+
+    def stop(self, who: str) -> None:
+        """Have it begin nothing more. Raises BlockedError where it cannot stop, or has ended."""
+        if self.state is not State.RUNNING or not self.may_stop:
+            why = "is brought to its end in any case" if self.state is State.RUNNING else f"is {self.state.value}"
+            raise BlockedError(f"order {self.number} {why}", remedy=f"see how it goes: GET /orders/{self.number}")
+        self.stop_by = self.stop_by or who
 
     def told(self, after: int = 0) -> Mapping[str, Any]:
         """Return it as JSON, without the first sentences that were said, so many."""
         state, said = self.state, list(self.said)  # in this order: what has ended says nothing more
+        self.end_was_told |= state is State.ENDED
         return {
             "number": self.number,
             "command": list(self.command),
@@ -72,6 +105,8 @@ class Order:
             "heard": len(said),
             "result": self.result,
             "problem": self.problem,
+            "may_stop": self.may_stop,
+            "stop_by": self.stop_by,
         }
 
 
@@ -91,14 +126,26 @@ class UnderWay:
             return any(order.state is State.RUNNING for order in self._known.values())
 
     def wound_up(self) -> bool:
-        """Begin nothing more; return whether all that was begun has ended."""
+        """Begin nothing more; return whether all that was begun has ended, and whoever follows it could hear of it."""
         self._takes_more = False
-        return not self.busy
+        if self.busy:
+            return False
+        recent = clock.monotonic() - TOLD_WITHIN
+        with self._lock:
+            return not any((each.ended_at or 0.0) > recent and not each.end_was_told for each in self._known.values())
 
     def begin(
-        self, audit: Audit, asker: Asker, command: Sequence[str], work: Callable[[Say], Any], key: str | None
+        self,
+        audit: Audit,
+        asker: Asker,
+        command: Sequence[str],
+        work: Callable[[Order], Any],
+        key: str | None,
+        *,
+        may_stop: bool = False,
     ) -> Order:
-        """Have something done; return how it stands when it has ended, or after ``AT_ONCE``.
+        """Have something done; return how it stands when it has ended, or after ``AT_ONCE``. ``may_stop``: the work
+        heeds that it is to stop, and that this daemon is about to end.
 
         ``key``: asked for again under it, it is the same order, and nothing is done. Raises TooManyError while as many
         are carried out as may, UsageError where something else was asked for under the key, NotReadyError where the
@@ -115,7 +162,7 @@ class UnderWay:
             number, is_new = audit.asked_once({"user": asker.name, "by": "http"}, command, request)
             if not is_new:
                 return self.find(audit, asker, number)
-            order = Order(number, tuple(command), asker.name)
+            order = Order(number, tuple(command), asker.name, may_stop=may_stop, ending=lambda: not self._takes_more)
         finally:
             if order is None:
                 self._places.release()
@@ -125,10 +172,10 @@ class UnderWay:
             task.wait(AT_ONCE)
         return order
 
-    def _carry_out(self, audit: Audit, order: Order, work: Callable[[Say], Any]) -> None:
+    def _carry_out(self, audit: Audit, order: Order, work: Callable[[Order], Any]) -> None:
         code, outcome = MudanzaError.exit_code, ""
         try:
-            order.result = plain(work(order.said.append))
+            order.result = plain(work(order))
             code = 0
         except Exception as error:
             known = error if isinstance(error, MudanzaError) else _unexpected(order, error)
@@ -139,6 +186,7 @@ class UnderWay:
                 with suppress(JournalLostError):  # it is done; the audit tells that no end was written
                     audit.ended(order.number, code, outcome)
             finally:
+                order.ended_at = clock.monotonic()
                 order.state = State.ENDED
                 self._places.release()
 
