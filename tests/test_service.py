@@ -283,6 +283,32 @@ def test_a_job_is_told_of_until_it_has_ended_and_never_twice(client: httpx.Clien
     assert [told[:2] for told in story(client, 1, seen="of another job")] == [(name, last)]
 
 
+def test_a_job_is_read_once_for_whoever_follows_it_while_nothing_is_written(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = desk.jobs.begin(NewJob("live", make.UUID, "web", "h1", "h2", {}, "ana"))
+    read, looked = list[int](), list[int]()
+    find, mark = Jobs.find, Jobs.mark
+
+    def finding(jobs: Jobs, number: int) -> Any:
+        read.append(number)
+        return find(jobs, number)
+
+    def marking(jobs: Jobs, number: int) -> str | None:
+        looked.append(number)
+        if len(looked) == 4:
+            handle.finish("done", "moved", 0)
+        return mark(jobs, number)
+
+    monkeypatch.setattr("mudanza.service.jobs.LOOK_EVERY", 0.01)
+    monkeypatch.setattr(Jobs, "find", finding)
+    monkeypatch.setattr(Jobs, "mark", marking)
+    with asking(desk, tmp_path / "followed.sock") as client:
+        told = story(client, 1)
+    assert [name for name, _, _ in told] == ["job", "ended"]
+    assert (len(looked), len(read)) == (4, 3), "once to see whether there is one, and each time that it was written"
+
+
 # Bad questions.
 
 
