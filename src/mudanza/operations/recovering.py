@@ -105,12 +105,10 @@ class Recovering:
         return FailingOver(self._connections, self._means.jobs, store, bring_up, self._say, planned=planned)
 
     def _starting(self) -> Starting:
-        from mudanza.operations.fencing import agents_of
+        from mudanza.operations.host_off import switcher_of
         from mudanza.operations.site import Starting
-        from mudanza.operations.switching import Switcher
 
-        agents, settings = agents_of(self._means.fencing), self._means.saving
-        switcher = Switcher(self._means, agents, settings, self._asked_by, self._say)
+        switcher = switcher_of(self._means, self._asked_by, self._say)
         return Starting(self._means, self._connections, switcher, self._say)
 
     def _stopping(self) -> Stopping:
