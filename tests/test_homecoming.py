@@ -84,7 +84,7 @@ def prepared(store: Protections) -> tuple[Prepared, MoveRecord]:
     record = MoveRecord(
         vm.uuid, vm.name, "h2", "h1", False, True, False, True, False, vm.xml, vm.xml, keeps_chains=True
     )
-    return Prepared(vm, source, chosen, "", options, make.cluster((source, HOME), (vm,))), record
+    return Prepared(vm, source, chosen, "", options), record
 
 
 def _domain(path: str) -> str:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mudanza.journal.claimed import ClaimedJobs
     from mudanza.journal.jobs import Job, JobHandle
     from mudanza.migration.arrivals import Arrivals
+    from mudanza.migration.prepare import Prepared
     from mudanza.model.migration import MigrationReport, Progress
     from mudanza.model.vm import Vm
 
@@ -156,23 +157,30 @@ class Errand:
             raise
 
     def _move(self, job: Job, jobs: ClaimedJobs, handle: JobHandle) -> MigrationReport | None:
-        from mudanza.migration.asked import destination_of, to_begin
         from mudanza.migration.claim import keeping
 
-        begun, to = clock.monotonic(), destination_of(job.asked)
         with self._app.connections() as connections, ExitStack() as until_moved:
             carrying = self._carrying(job, connections, jobs)
             with keeping(handle):
-                about = About(job.vm_uuid, to, job.source)
-                judge, cluster = judge_of(self._app, connections, self._arrivals, jobs, about)
-                vm = cluster.find(job.vm_uuid, bound_for=to)
-                _refuse_elsewhere(job, vm)
-                prepared = carrying.prepare(judge, vm, to, to_begin(job.asked), begun=begun)
+                prepared = self._prepared(job, connections, jobs, carrying)
                 if prepared is None:
-                    jobs.end_unneeded(vm.host)
                     return None
                 turn = until_moved.enter_context(carrying.turn(prepared))
             return carrying.move(prepared, job.asked_by, turn)
+
+    def _prepared(self, job: Job, connections: Connections, jobs: ClaimedJobs, carrying: Carrying) -> Prepared | None:
+        """Judge a move; None: there is nothing to do. The picture it is judged in is not held while it goes on."""
+        from mudanza.migration.asked import destination_of, to_begin
+
+        begun, to = clock.monotonic(), destination_of(job.asked)
+        about = About(job.vm_uuid, to, job.source)
+        judge, cluster = judge_of(self._app, connections, self._arrivals, jobs, about)
+        vm = cluster.find(job.vm_uuid, bound_for=to)
+        _refuse_elsewhere(job, vm)
+        prepared = carrying.prepare(judge, vm, to, to_begin(job.asked), begun=begun)
+        if prepared is None:
+            jobs.end_unneeded(vm.host)
+        return prepared
 
     def _restart(self, job: Job, handle: JobHandle) -> MigrationReport:
         with self._app.connections() as connections:

@@ -56,7 +56,6 @@ class Prepared:
     why: str
     """Why this host, in words; empty when it was named."""
     options: MigrationOptions
-    cluster: Cluster
     checking_time: float = 0.0
     """Seconds all of this took, where somebody has measured it."""
     forecast: Forecast | None = None
@@ -235,7 +234,7 @@ class Judge:
             )
         hooks = self._hooks_of(vm, candidate.target, options)
         source = self._cluster.host(vm.host)
-        return Prepared(vm, source, candidate, why, options, self._cluster, hooks=hooks, age=self._age)
+        return Prepared(vm, source, candidate, why, options, hooks=hooks, age=self._age)
 
 
 def _facts_of(host: Host, probed: Facts | BaseException) -> Facts:
