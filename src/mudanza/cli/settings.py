@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+from mudanza.cli.places import APPLICATION, default_socket
 from mudanza.model.access import Provider, Scope
 from mudanza.model.errors import UsageError
 from mudanza.model.hook import HOOK_NAME, Hook, When
@@ -21,8 +22,6 @@ from mudanza.model.units import parse_duration, parse_rate
 
 if TYPE_CHECKING:
     from mudanza.planning.saving.terms import Terms
-
-APPLICATION = "mudanza"
 
 
 def _seconds(value: object) -> object:
@@ -398,14 +397,6 @@ def default_database(env: Mapping[str, str], *, root: bool) -> str:
         return f"/var/lib/{APPLICATION}/{APPLICATION}.db"
     state = env.get("XDG_STATE_HOME") or Path(env.get("HOME", "~"), ".local/state").expanduser()
     return str(Path(state, APPLICATION, f"{APPLICATION}.db"))
-
-
-def default_socket(env: Mapping[str, str], *, root: bool) -> str:
-    """Return where the daemon answers when no setting says so."""
-    if root and not env.get("XDG_RUNTIME_DIR"):
-        return f"/run/{APPLICATION}/{APPLICATION}.sock"
-    state = env.get("XDG_RUNTIME_DIR") or env.get("XDG_STATE_HOME") or Path(env.get("HOME", "~"), ".local/state")
-    return str(Path(state).expanduser() / APPLICATION / f"{APPLICATION}.sock")
 
 
 def candidates(env: Mapping[str, str]) -> tuple[Path, ...]:

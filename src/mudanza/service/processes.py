@@ -34,6 +34,10 @@ AGAIN_AT_MOST = 60.0
 """... up to so many; and one is not young any more that has lived for so many."""
 _DIE_WITH_PARENT = 1
 """``PR_SET_PDEATHSIG``, see prctl(2)."""
+_MOST_ARENAS = -8
+"""``M_ARENA_MAX``, see mallopt(3): of glibc alone."""
+ARENAS = 2
+"""Heaps of the C library in one process: hundreds of threads would each leave holes in one of sixteen."""
 
 
 class Line:
@@ -262,7 +266,10 @@ def _be(part: Part, line: Line, starter: int) -> None:
     """Be that process, from its begin to its end."""
     code = 1
     try:
-        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+        library = ctypes.CDLL(None)
+        library.prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+        with suppress(AttributeError):  # another C library
+            library.mallopt(_MOST_ARENAS, ARENAS)
         if os.getppid() != starter:  # it has died meanwhile
             os._exit(1)
         for number in (signal.SIGINT, signal.SIGTERM):  # told to all by a terminal or systemd; the line tells it once
