@@ -253,3 +253,16 @@ def test_ctrl_c_in_a_terminal_which_all_of_them_get_is_told_once(daemon: subproc
         os.kill(pid, signal.SIGINT)
     assert daemon.wait(ENOUGH) == 0
     assert "cancelling" not in (tmp_path / "said").read_text()
+
+
+def test_several_workers_share_what_may_be_done_at_once(mudanza: Program, tmp_path: Path) -> None:
+    with mudanza.config.open("a") as settings:
+        settings.write("[service]\nworkers = 2\n")
+    argv = [sys.executable, "-m", "mudanza", "serve", "--no-balance", "--socket", str(tmp_path / "d.sock")]
+    with subprocess.Popen(argv, stderr=subprocess.DEVNULL) as daemon:
+        await_true(lambda: answers(tmp_path) and len(children_of(daemon.pid)) == 3, "all are there", limit=ENOUGH)
+        last = children_of(daemon.pid)[-1]
+        os.kill(last, signal.SIGKILL)
+        await_true(lambda: len({last} ^ {*children_of(daemon.pid)}) == 4, "another one works", limit=ENOUGH)
+        daemon.send_signal(signal.SIGTERM)
+        assert daemon.wait(ENOUGH) == 0
