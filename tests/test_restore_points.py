@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mudanza.hypervisor.backups import backup_xml, served_socket
 from mudanza.hypervisor.domains import Domains
 from mudanza.hypervisor.shell import HostShell
 from mudanza.journal.database import open_database
@@ -36,7 +37,7 @@ from mudanza.protection import firmware, scripts
 from mudanza.protection.freezing import Quiet, frozen
 from mudanza.protection.replica import files_of
 from mudanza.protection.rounds import how_consistent
-from mudanza.protection.serving import near_socket, new_far_socket
+from mudanza.protection.serving import is_near_socket, near_socket, new_far_socket
 from tests.test_protection import UUID, VALUES, point, vm_with
 from tests.test_protection_pages import protected
 
@@ -75,6 +76,10 @@ def test_two_journals_call_nothing_alike() -> None:
     assert one.id == other.id
     assert own_name(one) != own_name(other)
     assert near_socket(one, 1) != near_socket(other, 1)
+    served = served_socket(backup_xml(near_socket(one, 1), {"vda": "/a"}, ""))
+    assert served is not None
+    assert (is_near_socket(one, served), is_near_socket(other, served)) == (True, False)
+    assert served_socket("<domainbackup mode='push'/>") is None
     assert is_own_checkpoint(one, checkpoint_name(one, 7))
     assert not is_own_checkpoint(one, checkpoint_name(other, 7))
     assert is_own_checkpoint(one, "mudanza-1-7"), "as they were called before"

@@ -55,6 +55,19 @@ class Backups:
 
         self._of(uuid, end, BACKUP_TIMEOUT)
 
+    def served_at(self, uuid: str) -> str | None:
+        """Return the socket at which a backup that is under way serves the disks; None: there is none."""
+
+        def socket(domain: Any) -> str | None:
+            try:
+                return served_socket(str(domain.backupGetXMLDesc(0)))
+            except libvirt.libvirtError as error:
+                if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_BACKUP:
+                    return None
+                raise
+
+        return self._of(uuid, socket)
+
     def scratch_used(self, uuid: str) -> int | None:
         """Return how many bytes of scratch the backup takes up by now; None: no backup is under way."""
 
@@ -132,6 +145,12 @@ def backup_xml(socket: str, scratch: Mapping[str, str], since: str, uncounted: C
             disk.set("backupmode", "full")
         etree.SubElement(disk, "scratch", file=file)
     return etree.tostring(root, encoding="unicode")
+
+
+def served_socket(backup: str) -> str | None:
+    """Return at which UNIX socket a ``<domainbackup>`` serves the disks; None: at none."""
+    server = etree.fromstring(backup).find("server[@transport='unix']")
+    return server.get("socket") if server is not None else None
 
 
 def checkpoint_xml(name: str, disks: Collection[str]) -> str:

@@ -16,7 +16,7 @@ from mudanza.journal.protections import Protections
 from mudanza.model.errors import HypervisorError
 from mudanza.model.protection import Protection, checkpoint_name, is_own_checkpoint
 from mudanza.model.vm import Disk, Vm
-from mudanza.protection.serving import is_counted, near_socket, scratch_of
+from mudanza.protection.serving import is_counted, is_near_socket, near_socket, scratch_of
 
 
 class Instants:
@@ -66,6 +66,13 @@ class Instants:
     def end(self, handle: JobHandle, vm: Vm) -> None:
         """Keep it no more."""
         handle.perform("end backup", {"host": vm.host}, lambda: self._connections.backups(vm.host).end(vm.uuid))
+
+    def end_left(self, handle: JobHandle, protection: Protection, vm: Vm) -> None:
+        """Keep no more what an earlier round of this protection has left, that could not reach the host any more to end
+        it. Another one's backup is left alone."""
+        socket = self._connections.backups(vm.host).served_at(vm.uuid)
+        if socket is not None and is_near_socket(protection, socket):
+            self.end(handle, vm)
 
     def drop_checkpoints(self, handle: JobHandle, protection: Protection, vm: Vm) -> None:
         """Take away every checkpoint of this protection but the newest point's: the youngest first, so that what they

@@ -173,6 +173,7 @@ class Rounds:
             replica = Replica(protection, there, far)
             thin(handle, self._protections, protection, replica)
             self._disarm(handle, vm)
+            self._instants.end_left(handle, protection, vm)
             self._instants.drop_checkpoints(handle, protection, vm)
             clear_scratch(here, protection, disks, number)
             budget = min(protection.scratch, *(free_beside(here, disk) // 2 for disk in disks))

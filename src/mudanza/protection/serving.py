@@ -72,6 +72,11 @@ def near_socket(protection: Protection, number: int) -> str:
     return f"{SOURCE_SOCKETS}/mudanza-{own_name(protection)}-{number}.sock"
 
 
+def is_near_socket(protection: Protection, path: str) -> bool:
+    """Whether a socket is one at which the source serves the disks in any round of this protection."""
+    return path.startswith(f"{SOURCE_SOCKETS}/mudanza-{own_name(protection)}-")
+
+
 def new_far_socket(protection: Protection, number: int) -> str:
     """Return a socket at which the target is to read them, that no round has had: sshd leaves it there, and binds none
     that is there. Those of earlier rounds are swept."""
