@@ -139,6 +139,7 @@ def served(by_ssh: Mudanza, guest: Guest, folder: Path) -> Iterator[tuple[str, s
 
 
 def test_one_changed_byte_is_seen_and_mended(lab: Lab, by_ssh: Mudanza, protected: Guest) -> None:
+    protected.command("quiet")  # on a busy machine it would get as far as there before the replica is compared
     write = f"write -q -P 0x5a {UNTOUCHED} 1"
     lab.cell("h2").run(["qemu-io", "-f", "qcow2", "-c", write, f"{directory(protected)}/vda.1.whole.qcow2"])
     seen = by_ssh("protection", "verify", protected.uuid, expect=4)
