@@ -432,7 +432,7 @@ kept_up = Table(
     Column("max_loss", Float),  # seconds
     Column("on_hang", String, nullable=False, server_default="tell"),
     Column("hang_after", Float, nullable=False, server_default="120"),  # seconds
-    Column("answers", Text, nullable=False, server_default=""),  # a probe; empty: none
+    Column("answers", Text, nullable=False, server_default=text("''")),  # a probe; empty: none
 )
 # When a VM's guest answered that was started anew; without a time: not within the time that was waited.
 answered = Table(

@@ -29,4 +29,4 @@ def upgrade() -> None:
     op.add_column("kept_up", sa.Column("max_loss", sa.Float))
     op.add_column("kept_up", sa.Column("on_hang", sa.String, nullable=False, server_default="tell"))
     op.add_column("kept_up", sa.Column("hang_after", sa.Float, nullable=False, server_default="120"))
-    op.add_column("kept_up", sa.Column("answers", sa.Text, nullable=False, server_default=""))
+    op.add_column("kept_up", sa.Column("answers", sa.Text, nullable=False, server_default=sa.text("''")))
