@@ -10,9 +10,11 @@ import yaml
 from mudanza.cli.context import App
 from mudanza.journal.backup import back_up, restore
 from mudanza.journal.database import open_database
+from mudanza.journal.fences import Fences
 from mudanza.journal.host_power import HostPowers, power_of_one
 from mudanza.journal.inventory import Inventory
 from mudanza.model.errors import BlockedError, UsageError
+from mudanza.model.fencing import Device
 from mudanza.model.host import HostEntry
 from mudanza.model.host_power import HostPower, Standing, Wish, away
 from mudanza.model.plan import HostFigures, HostOutlook
@@ -163,3 +165,23 @@ def test_a_backup_has_it(tmp_path: Path) -> None:
     assert away(HostPowers(other).last()) == {"h1": Standing.ASLEEP}
     with pytest.raises(UsageError):
         HostPower(mac="nonsense")
+
+
+def test_what_is_measured_counts_in_place_of_what_was_said() -> None:
+    models = dict.fromkeys(("h1", "h2"), straight(100, 200))
+    looks = [outlook("h1", 2, 3, 2.0), outlook("h2", 1, 0, 0.0)]
+    found = estimate(looks, models, {}, {"h1": 180.0})
+    assert (found.now, found.after) == (180 + 100, 180.0), "h1 draws a fifth more than it was said to, now and then"
+    assert list(in_words(found, 0, "EUR"))[1] == "power: measured of them: h1 180 W; by what was said it would be 150 W"
+    flat = estimate(looks, {"h2": straight(90, 90)}, {}, {"h2": 90.0})
+    assert (flat.now, flat.after, flat.unknown) == (90.0, 0, ("h1",))
+
+
+def test_a_bmc_that_cannot_be_asked_is_told_of_and_the_estimate_is_made(planning: Program) -> None:
+    fences = Fences(open_database(str(planning.config.parent / "state" / "mudanza.db")))
+    fences.put("h1", [Device("bmc", "redfish", 1, {"ip": "127.0.0.1", "ipport": "1"}, {"password": "none"})])
+    for host in ("h1", "h2", "h3"):
+        planning("power", "set", host, "--watts", "100,200")
+    told = planning("plan", "consolidate", "--power").stdout
+    assert "power: bmc (redfish) of h1 does not say" in told
+    assert "power: hosts draw" in told

@@ -11,6 +11,7 @@ import pytest
 from mudanza.availability.behind import machine_behind
 from mudanza.availability.fence_agents import Agents
 from mudanza.availability.fencing import Command, next_step
+from mudanza.availability.measuring import speaks_redfish, watts_of
 from mudanza.availability.redfish import Redfish, RedfishError
 from mudanza.cli.settings import FencingSettings
 from mudanza.model.errors import UsageError
@@ -159,3 +160,13 @@ def test_an_authority_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "ca").write_text("no certificate")
     with pytest.raises(RedfishError):
         Redfish({"ip": "h"}, tmp_path / "ca")
+
+
+def test_what_a_bmc_measures_is_asked_of_those_that_can(agents: Agents, service: Service) -> None:
+    assert watts_of(agents, bmc(service)) == 137.5
+    assert speaks_redfish(bmc(service))
+    assert speaks_redfish(Device("a", "fence_redfish"))
+    assert not speaks_redfish(Device("a", "fence_ipmilan"))
+    service.user = ("admin", "changed")
+    with pytest.raises(RedfishError, match="401"):
+        watts_of(agents, bmc(service))
