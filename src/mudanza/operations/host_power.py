@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mudanza.model.errors import BlockedError, MudanzaError
+from mudanza.model.fencing import Match
 from mudanza.model.host_power import HostPower, Switching
 from mudanza.model.machine import Comparison, Verdict
 from mudanza.model.plan import Goal, Plan
@@ -18,7 +19,6 @@ from mudanza.model.watts import PowerModel
 
 if TYPE_CHECKING:
     from mudanza.model.cluster import Cluster
-    from mudanza.model.fencing import Match
     from mudanza.operations.means import Means, Tariff
 
 LOCAL = ("localhost", "127.0.0.1", "::1", "")
