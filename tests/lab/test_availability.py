@@ -178,6 +178,7 @@ def agent_of(lab: Lab, guest: Guest, command: str, **arguments: object) -> objec
     return json.loads(said)["return"] if said.strip() else None
 
 
+@pytest.mark.soak
 def test_a_lost_hosts_vm_comes_up_from_its_replica_by_itself(lab: Lab, tmp_path: Path) -> None:
     """Its disk dies with its host; what is lost is said, and the old copy does not start."""
     mudanza = know_by_ssh(lab, tmp_path)

@@ -163,6 +163,7 @@ def test_a_way_home_that_is_barred_one_whose_controller_dies_and_one_with_the_gu
     assert state(by_ssh, guest)["epoch"] == 3
 
 
+@pytest.mark.soak
 def test_home_live_by_a_daemon_that_is_killed_over_it(lab: Lab, by_ssh: Mudanza, guest: Guest, tmp_path: Path) -> None:
     by_ssh("protect", guest.uuid, "--to", "h2", "--keep", "2")
     by_ssh("failover", guest.uuid, "--planned")

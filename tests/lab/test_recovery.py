@@ -96,6 +96,7 @@ limit = "3m"
     assert steps[1]["outcome"]["answer"] == "yes"
 
 
+@pytest.mark.soak
 def test_a_site_shuts_down_by_a_plan_and_starts_after_a_power_cut(
     lab: Lab, by_ssh: Mudanza, guest: Guest, tmp_path: Path
 ) -> None:

@@ -168,6 +168,7 @@ def test_uefi_variables_and_the_tpm_come_up_as_they_were_at_the_point(lab: Lab, 
             lab.cell(host).run(["rm", "-rf", "--", path, f"{TPM}/{guest.uuid}"])
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("compress", ["yes", "no"])
 def test_what_leaves_the_source_is_told_as_the_switch_sees_it(lab: Lab, by_ssh: Mudanza, compress: str) -> None:
     guest = create_guest(lab, GuestSpec("packed", memory=128 * MIB, disk=64 * MIB, beat=5))
@@ -189,7 +190,8 @@ def test_what_leaves_the_source_is_told_as_the_switch_sees_it(lab: Lab, by_ssh: 
         guest.remove()
 
 
-def test_a_slow_way_is_compressed_by_itself_and_a_fast_one_is_not(lab: Lab, by_ssh: Mudanza) -> None:
+@pytest.mark.soak
+def test_a_slow_way_is_compressed_by_itself(lab: Lab, by_ssh: Mudanza) -> None:
     guest = create_guest(lab, GuestSpec("packed", memory=128 * MIB, disk=64 * MIB, beat=5))
     changes = 'qemu-io -d /machine/peripheral/virtio-disk0/virtio-backend "write -q -P {} {} {}"'
     virsh(lab.cell("h1"), "qemu-monitor-command", guest.uuid, "--hmp", changes.format(7, 32 * MIB, 16 * MIB))

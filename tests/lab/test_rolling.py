@@ -101,6 +101,7 @@ def test_a_host_that_starts_anew_is_waited_for(lab: Lab, seat: Mudanza, guests: 
     at_home(lab, guests)
 
 
+@pytest.mark.soak
 def test_a_daemon_has_it_roll_and_the_next_one_goes_on(
     lab: Lab, seat: Mudanza, guests: list[Guest], tmp_path: Path
 ) -> None:

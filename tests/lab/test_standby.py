@@ -64,6 +64,7 @@ def sweep_as(mudanza: Mudanza, guest: Guest) -> None:
         Replica(protection, shell).sweep(())
 
 
+@pytest.mark.soak
 def test_from_a_lost_site_with_its_controller_to_running_vms(
     lab: Lab, main: Mudanza, other: Mudanza, guest: Guest, tmp_path: Path
 ) -> None:
