@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,19 @@ def test_much_output_stops_nobody_and_its_end_is_kept() -> None:
     ended = shell("head -c 3000000 /dev/zero | tr '\\0' x; echo; echo end")
     assert ended == Ended(0, "end")
     assert len(shell("head -c 300000 /dev/zero | tr '\\0' x").said) == KEPT
+
+
+def test_a_program_with_very_many_open_files_hears_it_too() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    many = 1100  # select() takes no number from 1024 on
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(many + 500, hard)), hard))
+    opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(many)]
+    try:
+        assert shell("echo heard").said == "heard"
+    finally:
+        for number in opened:
+            os.close(number)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_names_are_no_shell_words(tmp_path: Path) -> None:

@@ -130,15 +130,17 @@ def test_what_takes_long_goes_on_by_itself(
     admin: TestClient, desk: Desk, hands: Hands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pages, "AT_ONCE", 0.0)
-    go_on, over = threading.Event(), threading.Event()
+    begun, go_on, over = threading.Event(), threading.Event(), threading.Event()
 
     def sync(_uuid: str, _asked_by: str) -> None:
+        begun.set()
         go_on.wait(60)
         over.set()
 
     monkeypatch.setattr(hands, "sync", sync)
     hands.protected = [protected(10.0)]
     assert admin.post(f"{PATH}/sync", headers=OURS).status_code == 303
+    assert begun.wait(60)
     assert desk.audit.since(None)[-1].exit_code is None
     go_on.set()
     assert over.wait(60)

@@ -184,7 +184,7 @@ def reading(engine: Database) -> Iterator[Connection]:
         yield connection
 
 
-@lru_cache(64)
+@lru_cache(2)  # a program has one, and each that is held here keeps its files open
 def _reader_of(engine: Database) -> Engine:
     if engine.dialect.name == "postgresql":
         return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)

@@ -115,13 +115,15 @@ class _Listener:
         self._most = kept
         self._kept = b""
         os.set_blocking(self._pipe.fileno(), False)
+        self._said = select.poll()  # select() takes no file above 1023, and a daemon has a thousand hosts
+        self._said.register(self._pipe, select.POLLIN)
 
     def listen(self, limit: float) -> None:
         """Take what there is, waiting for it ``limit`` seconds at the most."""
         if not self._open:
             clock.sleep(limit)
             return
-        if not select.select([self._pipe], [], [], limit)[0]:
+        if not self._said.poll(limit * 1000):
             return
         with suppress(BlockingIOError):
             said = os.read(self._pipe.fileno(), 65536)
