@@ -200,7 +200,9 @@ def test_a_device_is_compared_each_time(lab: Lab, by_ssh: Mudanza) -> None:
 
 
 def test_a_round_that_needs_too_much_scratch_gives_way(lab: Lab, by_ssh: Mudanza, guest: Guest) -> None:
-    told = by_ssh("protect", guest.uuid, "--to", "h2", "--scratch", "1KiB", expect=4)
+    # Slow enough that the guest writes, and that it is seen, before the round is over.
+    options = ("--scratch", "1KiB", "--bandwidth", "256KiB/s")
+    told = by_ssh("protect", guest.uuid, "--to", "h2", *options, expect=4)
     assert "may take 1 KiB" in told.err
     guest.await_answer()
     assert state(by_ssh, guest)["points"] == []

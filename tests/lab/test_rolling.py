@@ -91,10 +91,15 @@ def test_a_fault_on_the_second_host_stops_it_and_it_goes_on_once_that_is_mended(
 def test_a_host_that_starts_anew_is_waited_for(lab: Lab, seat: Mudanza, guests: list[Guest]) -> None:
     [host, *_] = lab.hosts
     running = seat.start("rolling", "--hosts", host, "--command", "touch /run/ready", "--reboot", "-o", "json")
-    running.until_event(lambda event: event.get("stage") == "command", "the command")
-    cell = lab.cell(host)
-    while cell.run(["test", "-e", "/run/ready"], check=False).returncode:
-        pass
+    number = str(running.until_event(lambda event: event.get("stage") == "command", "the command")["rolling"])
+
+    def has_begun() -> bool:
+        """Whether its controller knows it, too: else nobody would know whether it did when the host starts anew."""
+        [lap] = seat("rolling", "show", number, "-o", "json").data["laps"]
+        return bool(lap["begun"])
+
+    await_true(has_begun, "the command has begun")
+    await_true(lambda: not lab.cell(host).run(["test", "-e", "/run/ready"], check=False).returncode, "it is done")
     faults.kill_host(lab, host)
     faults.boot_host(lab, host)
     assert running.end(limit=LIMIT).events[-1]["state"] == "done"

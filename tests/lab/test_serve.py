@@ -68,7 +68,7 @@ def test_a_move_is_asked_for_and_followed(lab: Lab, mudanza: Mudanza, make_guest
         await_true(lambda: client.get(f"/vms/{guest.uuid}").status_code == 200, "the VM is seen")
         job = client.post(f"/vms/{guest.uuid}/moves", json={"to": "h2"}).json()
         told = story(client, job["id"], until="done")
-        assert {"preparing", "transferring"} <= {each["state"] for each in told}
+        assert {"preparing", "transferring"} <= {each["state"] for each in told[-1]["events"]}
         assert told[-1]["report"]["target"] == "h2"
         await_true(lambda: client.get(f"/vms/{guest.uuid}").json().get("host") == "h2", "it is seen where it is")
         running.send(signal.SIGTERM)
