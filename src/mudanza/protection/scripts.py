@@ -204,6 +204,7 @@ setsid sh -c '
 echo "@ guardian $guardian"
 """
 # Thaws a guest's file systems unless it is called off before. An agent that is still at freezing them answers later.
+# Of a VM that libvirt says is not active there any more nothing is frozen; a libvirt that does not answer says no such.
 THAW_GUARD = """
 command -v virsh >/dev/null || { echo "@ guardian"; exit 0; }
 guardian=$(mktemp /run/mudanza-thawing.XXXXXX) || exit 1
@@ -213,6 +214,7 @@ setsid sh -c '
   tries=0
   while [ -e "$guardian" ] && [ "$tries" -lt "$again" ]; do
     ! timeout 60 virsh -c qemu:///system domfsthaw --domain "$uuid" || break
+    active=$(timeout 60 virsh -c qemu:///system list --uuid) && case $active in *"$uuid"*) ;; *) break ;; esac
     tries=$((tries + 1)); sleep 1
   done
   rm -f -- "$guardian"
