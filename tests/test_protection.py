@@ -14,6 +14,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from lxml import etree
 
 from mudanza.hypervisor.backups import backup_xml, checkpoint_xml
@@ -23,12 +25,13 @@ from mudanza.journal.database import open_database
 from mudanza.journal.protections import Protections
 from mudanza.model.errors import BlockedError, UsageError
 from mudanza.model.protection import Protection, ReplicaDisk, RestorePoint, Standing
-from mudanza.model.units import GIB, MIB
+from mudanza.model.units import GIB, KIB, MIB
 from mudanza.model.vm import Disk, Vm, VmState
 from mudanza.protection import scripts
 from mudanza.protection.extents import MOST_AT_ONCE, joined, reads
 from mudanza.protection.failover import running_on
 from mudanza.protection.instants import checkpoint_of
+from mudanza.protection.pacing import BUSY, SLOWEST, Pace
 from mudanza.protection.replica import files_of, image_name, is_whole, merges, thinned
 from mudanza.protection.serving import protected_disks, scratch_of
 
@@ -58,6 +61,55 @@ def test_extents_are_joined_and_every_byte_is_read_once() -> None:
 def test_nothing_changed_is_nothing_read() -> None:
     assert joined([(0, 0)]) == ()
     assert reads(()) == "aio_flush"
+    assert reads((), MIB) == ""
+
+
+@given(st.integers(1, 10 * GIB), st.lists(st.integers(0, 4 * MIB), max_size=4))
+def test_what_is_held_to_a_rate_is_read_one_by_one_and_wholly(rate: int, lengths: list[int]) -> None:
+    extents = joined((number * 8 * MIB, length) for number, length in enumerate(lengths))
+    commands = [line.split() for line in reads(extents, rate).splitlines()]
+    assert all(words[:2] == ["read", "-q"] for words in commands), "QEMU holds nothing to a rate while it flushes"
+    pieces = [(int(words[2]), int(words[3])) for words in commands]
+    assert joined(pieces) == extents
+    assert max((length for _, length in pieces), default=0) <= max(min(rate // 8, MOST_AT_ONCE), 64 * KIB)
+
+
+PACE = Pace(every=60.0, written=100.0 * MIB, room=16 * GIB, cap=None)
+
+
+def test_a_guest_that_writes_much_has_its_round_take_its_time() -> None:
+    assert PACE.rate(200 * MIB) == 10 * MIB, "a third of the time to the next one"
+    assert PACE.rate(MIB) == SLOWEST
+    assert replace(PACE, written=BUSY - 1).rate(200 * MIB) is None
+    assert replace(PACE, every=86400.0).rate(6000 * MIB) == 100 * MIB, "a minute at the most"
+
+
+def test_a_round_is_over_before_what_is_overwritten_fills_the_scratch() -> None:
+    assert replace(PACE, room=200 * MIB).rate(200 * MIB) == 200 * MIB
+    assert replace(PACE, room=0).rate(200 * MIB) is None
+
+
+def test_nothing_is_read_faster_than_somebody_has_allowed() -> None:
+    assert replace(PACE, cap=MIB).rate(200 * MIB) == MIB
+    assert replace(PACE, cap=GIB).rate(200 * MIB) == 10 * MIB
+    assert replace(PACE, cap=GIB, written=0.0).rate(200 * MIB) == GIB
+    assert replace(PACE, cap=MIB, room=0).rate(200 * MIB) == MIB
+
+
+@given(
+    st.floats(0.1, 1e6), st.floats(0, 1e10), st.integers(0, 1 << 40), st.none() | st.integers(1, 1 << 35),
+    st.integers(0, 1 << 45),
+)  # fmt: skip
+def test_a_pace_is_within_its_bounds(every: float, written: float, room: int, cap: int | None, changed: int) -> None:
+    rate = Pace(every, written, room, cap).rate(changed)
+    if rate is None:
+        assert cap is None
+        return
+    assert rate > 0
+    assert cap is None or rate <= cap
+    if rate != cap and rate > SLOWEST:
+        assert changed / rate <= min(every, 60.0) + 1
+        assert written * changed / rate <= room + written
 
 
 def test_points_beyond_those_to_keep_are_given_up_the_oldest_first() -> None:
@@ -141,7 +193,7 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, bytes]]:
 def test_what_is_brought_is_the_same_at_any_rate(served: tuple[Path, bytes], tmp_path: Path, rate: int | None) -> None:
     socket, content = served
     about: dict[str, object] = {"directory": tmp_path, "socket": socket, "disk": "vda", "size": len(content)}
-    about |= {"rate": rate or "", "below": "whole.qcow2", "reads": reads([(MIB, MIB)])}
+    about |= {"rate": rate or "", "below": "whole.qcow2", "reads": reads([(MIB, 3 * MIB)], rate)}
     began = time.monotonic()
     brought(scripts.EVERYTHING, about, "whole.qcow2")
     took = time.monotonic() - began
@@ -149,10 +201,13 @@ def test_what_is_brought_is_the_same_at_any_rate(served: tuple[Path, bytes], tmp
     byte = [f"write -q -P {content[MIB] ^ 1} {MIB} 1"]
     subprocess.run(["qemu-io", "-f", "qcow2", "-c", *byte, tmp_path / "whole.qcow2"], check=True)
     assert brought(scripts.COMPARE, about, "whole.qcow2")[0].startswith("@ differs"), "one byte is seen"
+    began = time.monotonic()
     brought(scripts.CHANGES, about, "changes.qcow2")
+    changes_took = time.monotonic() - began
     assert brought(scripts.COMPARE, about, "changes.qcow2") == ["@ same"]
     if rate is not None:
         assert took > 0.7, "it cannot be quicker: a tenth of a second's worth may come at once"
+        assert changes_took > 0.4
 
 
 def brought(script: str, about: Mapping[str, object], file: str) -> list[str]:

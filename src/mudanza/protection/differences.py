@@ -69,9 +69,15 @@ def served_of(this: Round, disk: Disk) -> Served:
     return Served(disk.target, this.near, disk.capacity or 0, f"backup-{disk.target}")
 
 
+def rate_of(this: Round, parts: Mapping[str, Share]) -> int | None:
+    """Return how many bytes per second a round reads of what has changed; None: as fast as it goes: pure."""
+    return this.pace.rate(sum(length for share in parts.values() for _, length in share.extents))
+
+
 def weighing_of(this: Round, parts: Mapping[str, Share]) -> Weighing:
     """Have it measured how a round's data travel, by the disk of which most has changed."""
-    found = Weighing(this.protection, this.here, compressed=this.compressed, verified=this.verify)
+    held_back = this.verify or rate_of(this, parts) != this.pace.cap
+    found = Weighing(this.protection, this.here, compressed=this.compressed, held_back=held_back)
     disk = max(this.disks, key=lambda disk: sum(length for _, length in parts[disk.target].extents))
     found.begin(served_options(served_of(this, disk)), parts[disk.target].extents)
     return found

@@ -56,10 +56,10 @@ class Replica:
         )
 
     def bring_changes(
-        self, served: Served, file: str, below: str, extents: Sequence[Extent], stop: clock.Event
+        self, served: Served, file: str, below: str, extents: Sequence[Extent], rate: int | None, stop: clock.Event
     ) -> None:
-        """Make an image of what has changed, upon ``below``."""
-        about = {**self._about(served, file), "below": below, "reads": reads(extents)}
+        """Make an image of what has changed, upon ``below``; ``rate``: bytes per second at the most."""
+        about = {**self._about(served, file), "below": below, "reads": reads(extents, rate), "rate": rate or ""}
         what = f"copying the changes of disk {served.disk}"
         self._shell.run(scripts.CHANGES, about, what=what, patience=COPY_PATIENCE, stop=stop)
 

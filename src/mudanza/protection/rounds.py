@@ -45,9 +45,10 @@ from mudanza.model.protection import (
 from mudanza.model.units import format_size
 from mudanza.model.vm import Disk, Vm, VmState
 from mudanza.protection import firmware
-from mudanza.protection.differences import Share, served_of, shares, weighing_of
+from mudanza.protection.differences import Share, rate_of, served_of, shares, weighing_of
 from mudanza.protection.freezing import thaw_if_left
 from mudanza.protection.instants import Instants, checkpoint_of
+from mudanza.protection.pacing import Pace
 from mudanza.protection.replica import Replica, image_name
 from mudanza.protection.scratch import Watched
 from mudanza.protection.serving import (
@@ -162,6 +163,8 @@ class Rounds:
     ) -> RestorePoint:
         before = protection = looked_at(self._protections, protection, self._entries[vm.host], disks)
         number = self._protections.begin_round(protection.id)
+        domains = self._connections.domains(vm.host)
+        earlier = domains.written(vm.uuid)
         far, compressed = new_far_socket(protection, number), is_compressed(protection)
         with (
             relay({near_socket(protection, number): far}, compressed=compressed) as halves,
@@ -185,9 +188,12 @@ class Rounds:
                 copied = firmware.read(here, firmware.places_of(vm.xml), last)
             try:
                 state = firmware.keep(there, protection, number, copied, last)
+                pace = Pace(
+                    protection.every, domains.written(vm.uuid).rate_since(earlier), budget, protection.bandwidth
+                )
                 with Watched(self._connections.backups(vm.host), vm.uuid, budget) as watched:
                     this = Round(
-                        protection, vm, disks, number, since, here, there, far, verify=verify, compressed=compressed
+                        protection, vm, disks, number, since, here, there, far, verify, pace, compressed=compressed
                     )
                     point = replace(self._carry(handle, this, replica, watched), taken_at=taken_at, firmware=state)
                     point = replace(point, consistency=quiet.consistency, why_not=quiet.why_not)
@@ -209,12 +215,12 @@ class Rounds:
         def carry(parts: Mapping[str, Share]) -> RestorePoint:
             images: dict[str, ReplicaDisk] = {}
             carried = 0
-            weighing = weighing_of(this, parts)
+            weighing, rate = weighing_of(this, parts), rate_of(this, parts)
             for disk in this.disks:
                 served, share = served_of(this, disk), parts[disk.target]
                 file = image_name(disk.target, this.number, whole=not share.below)
                 if share.below:
-                    replica.bring_changes(served, file, share.below, share.extents, watched.stop)
+                    replica.bring_changes(served, file, share.below, share.extents, rate, watched.stop)
                     carried += sum(length for _, length in share.extents)
                 else:
                     replica.bring_everything(served, file, watched.stop)

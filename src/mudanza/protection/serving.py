@@ -13,6 +13,7 @@ from mudanza.model.units import KIB
 from mudanza.model.vm import Disk, Vm
 from mudanza.protection import scripts
 from mudanza.protection.extents import Extent, joined
+from mudanza.protection.pacing import Pace
 from mudanza.protection.replica import Served
 
 SOURCE_SOCKETS = "/var/lib/libvirt/qemu"
@@ -34,6 +35,7 @@ class Round:
     far: str
     """The socket at which the target reads the disks."""
     verify: bool
+    pace: Pace
     compressed: bool = False
 
     @property

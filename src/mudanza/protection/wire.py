@@ -142,13 +142,13 @@ def looked_at(store: Protections, protection: Protection, entry: HostEntry, disk
 class Weighing:
     """Measures how one round's data travel, beside that."""
 
-    def __init__(self, protection: Protection, here: HostShell, *, compressed: bool, verified: bool) -> None:
-        """``here``: a shell at the source, by whose login they travel; ``verified``: what is compared afterwards does
-        so, too, and then nothing is learned from how long that took."""
+    def __init__(self, protection: Protection, here: HostShell, *, compressed: bool, held_back: bool) -> None:
+        """``here``: a shell at the source, by whose login they travel; ``held_back``: something else takes its time,
+        too, as what is compared afterwards does, and nothing is learned of the way from how long that took."""
         self._protection = protection
         self._here = here
         self._compressed = compressed
-        self._verified = verified
+        self._held_back = held_back
         self._sampling: Task[Carriage | None] | None = None
         self._begun = clock.monotonic()
 
@@ -169,6 +169,6 @@ class Weighing:
             return None, known  # what travelled is there all the same
         if sample is not None:
             known = replace(known, ratio=sample.ratio, speed=sample.speed)
-        if self._verified:
+        if self._held_back:
             return sent, known
         return sent, learned(known, compressed=self._compressed, sent=sent, carried=carried, seconds=seconds)
