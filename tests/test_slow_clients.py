@@ -14,7 +14,7 @@ import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mudanza.service import patience
-from mudanza.service.server import LocalServer
+from mudanza.service.server import LocalServer, listen_at
 
 LARGE = 64 * 1024 * 1024
 """More than lies in any buffer between two processes."""
@@ -33,6 +33,13 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
         for _ in range(LARGE // len(piece)):
             await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body", "body": str(len(body)).encode()})
+
+
+def test_no_part_of_an_answer_waits_for_the_one_before_to_be_acknowledged() -> None:
+    with listen_at("127.0.0.1:0") as listening, socket.create_connection(listening.getsockname()) as _:
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -58,6 +59,9 @@ LOOK_EVERY = 0.5
 """Seconds between two looks whether somebody wants a process to end, and between two of its signs of life."""
 FIGURES_EVERY = 1.0
 """Seconds between two looks at the moves under way."""
+SWITCH_EVERY = 0.0005
+"""Seconds after which a thread of the process that answers lets another one go on: Python's own five milliseconds are
+waited for several times in each answer while a new picture of many VMs is unpacked."""
 FORGET_EVERY = 6 * 3600.0
 """Seconds between two looks for what is older than the settings keep."""
 WITHOUT_PICTURE = 10.0
@@ -91,6 +95,7 @@ class Doors:
 
 def answer(app: App, doors: Doors, workers: tuple[Place, ...], line: Line) -> None:
     """Answer by HTTP until the line says to stop. Raises UsageError where that cannot be."""
+    sys.setswitchinterval(SWITCH_EVERY)
     watcher = Watcher(app.jobs, app.inventory.hosts, connect=app.loaded.settings.limits.connect)
     told = [Subscriber(place.address, watcher.hear) for place in workers]
     app.keeps = told[0].known
