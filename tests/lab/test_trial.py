@@ -107,3 +107,52 @@ def await_end(by_ssh: Mudanza, guest: Guest) -> str:
 
     await_true(ended, "the test is taken down", 120)
     return told[-1]
+
+
+ISOLATED = "<network><name>dr-test</name><bridge name='virbr-test'/></network>"
+
+
+@pytest.mark.soak
+def test_doubles_see_each_other_on_an_isolated_network_and_nobody_else(
+    lab: Lab, by_ssh: Mudanza, protected: Guest
+) -> None:
+    cell = lab.cell("h2")
+    other = create_guest(lab, GuestSpec("tried-too", memory=128 * MIB, disk=64 * MIB))
+    virsh(cell, "net-define", "/dev/stdin", stdin=ISOLATED)
+    virsh(cell, "net-start", "dr-test")
+    try:
+        by_ssh("protect", other.uuid, "--to", "h2", "--keep", "2")
+        doubles_up = [
+            by_ssh("test-failover", vm.uuid, "--map-network", "lan=dr-test", "-o", "json").data["double_uuid"]
+            for vm in (protected, other)
+        ]
+        cards = "".join(virsh(cell, "domiflist", double) + "\n" for double in doubles_up).splitlines()
+        taps = {line.split()[0] for line in cards if "dr-test" in line}
+        assert taps <= ports(lab, "virbr-test"), "both hang on it"
+        assert len(taps) == 2
+        assert not any(taps & ports(lab, bridge) for bridge in bridges(lab) - {"virbr-test"})
+        uplinks = {tap for tap in ports(lab, "virbr-test") if not tap.startswith("vnet")}
+        assert uplinks == set(), "and nothing leads out of it"
+        for vm in (protected, other):
+            vm.await_answer()
+            ended = by_ssh("test-failover", "end", vm.uuid, "-o", "json").data
+            assert (ended["up"], ended["different"]) == (False, [])
+        assert ports(lab, "virbr-test") == set()
+    finally:
+        by_ssh("test-failover", "end", other.uuid, expect=None)
+        by_ssh("unprotect", other.uuid, expect=None)
+        other.remove()
+        virsh(cell, "net-destroy", "dr-test", check=False)
+        virsh(cell, "net-undefine", "dr-test", check=False)
+
+
+def bridges(lab: Lab) -> set[str]:
+    return names(lab.cell("h2").run(["ip", "-br", "link", "show", "type", "bridge"]).stdout)
+
+
+def ports(lab: Lab, bridge: str) -> set[str]:
+    return names(lab.cell("h2").run(["ip", "-br", "link", "show", "master", bridge]).stdout)
+
+
+def names(told: str) -> set[str]:
+    return {line.split()[0].partition("@")[0] for line in told.splitlines()}
