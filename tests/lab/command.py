@@ -15,7 +15,10 @@ from typing import Any
 from mudanza.cli.lab import CONFIG
 from mudanza.lab.lab import Lab
 from mudanza.lab.layout import CONTROLLER
+from tests.lab.forking import Forked
 
+FROM_NOTHING = "MUDANZA_FROM_NOTHING" in os.environ
+"""Whether each command loads its libraries itself."""
 COMMAND_LIMIT = 180.0
 """Seconds a command may take in these tests."""
 
@@ -64,7 +67,9 @@ class Mudanza:
 
     def start(self, *arguments: str) -> Running:
         """Start a command and return while it runs."""
-        return self.start_argv(self.argv(*arguments))
+        if FROM_NOTHING:
+            return self.start_argv(self.argv(*arguments))
+        return Running(Forked(arguments, self.environment))
 
     def start_argv(self, argv: Sequence[str]) -> Running:
         """Start a program that works as this controller, and return while it runs."""
@@ -83,6 +88,9 @@ class SeatedMudanza(Mudanza):
         super().__init__(lab, config)
         self._own = {"MUDANZA_CONFIG": str(config)} if config else {}
 
+    def start(self, *arguments: str) -> Running:
+        return self.start_argv(self.argv(*arguments))
+
     def start_argv(self, argv: Sequence[str]) -> Running:
         pipe = subprocess.PIPE
         return Running(self.popen(argv, stdout=pipe, stderr=pipe))
@@ -95,7 +103,7 @@ class SeatedMudanza(Mudanza):
 class Running:
     """A command on its way, its events read as they come."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str] | Forked) -> None:
         self._process = process
         self._lines: list[str] = []
 
@@ -141,6 +149,7 @@ class Running:
         except subprocess.TimeoutExpired:
             self._process.kill()
             raise
+        assert self._process.returncode is not None
         result = Result(self._process.returncode, "".join(self._lines) + out, err)
         assert expect is None or result.code == expect, f"exit {result.code}: {result.out}{result.err}"
         return result

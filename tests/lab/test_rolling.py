@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -35,15 +36,18 @@ def seat(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Mudanza:
 @pytest.fixture
 def guests(lab: Lab) -> Iterator[list[Guest]]:
     """Two small guests on each host, on shared storage."""
-    made: list[Guest] = []
-    try:
-        for number in range(6):
-            spec = GuestSpec(f"roll{number}", memory=128 * MIB, disk=16 * MIB, pool="shared")
-            made.append(create_guest(lab, spec, lab.hosts[number // 2]))
-        yield made
-    finally:
-        for guest in made:
-            guest.remove()
+
+    def make(number: int) -> Guest:
+        spec = GuestSpec(f"roll{number}", memory=128 * MIB, disk=16 * MIB, pool="shared")
+        return create_guest(lab, spec, lab.hosts[number // 2])
+
+    with ThreadPoolExecutor(3) as pool:
+        begun = [pool.submit(make, number) for number in range(6)]
+        wait(begun)
+        try:
+            yield [each.result() for each in begun]
+        finally:
+            list(pool.map(lambda each: each.exception() or each.result().remove(), begun))
 
 
 def at_home(lab: Lab, guests: list[Guest]) -> None:

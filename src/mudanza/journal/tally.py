@@ -12,7 +12,6 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from sqlalchemy import Connection, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from mudanza.journal.protocol import MOVES
 from mudanza.journal.schema import tally
@@ -63,11 +62,22 @@ def count(connection: Connection, kind: str, exit_code: int, report: Mapping[str
         for name, value in _figures(report):
             rows[name, _labels(kind=kind), _edge(EDGES[name], value)] = 1.0
             rows[name, _labels(kind=kind), _SUM] = value
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    insert = _insert(connection)
     for (name, labels, edge), value in sorted(rows.items()):  # in one order, so that no two wait for each other
-        new = dialect.insert(tally).values(name=name, labels=labels, edge=edge, value=value)
+        new = insert(tally).values(name=name, labels=labels, edge=edge, value=value)
         more = {"value": tally.c.value + new.excluded.value}
         connection.execute(new.on_conflict_do_update(index_elements=["name", "labels", "edge"], set_=more))
+
+
+def _insert(connection: Connection) -> Any:
+    """Return how this kind of database puts rows in that may be there. The other kind's takes long to load."""
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert
+    from sqlalchemy.dialects import sqlite
+
+    return sqlite.insert
 
 
 def _labels(**labels: str) -> str:

@@ -6,12 +6,16 @@ import os
 import shlex
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from threading import Thread
+from typing import IO, TypeVar
 
 from mudanza.lab.process import COMMAND_LIMIT, LabError, ProcessId, readable, run
+
+Told = TypeVar("Told")
 
 BIRTH_LIMIT = 20.0
 """Seconds a new cell may take to report its init process."""
@@ -21,6 +25,9 @@ BASE_ENVIRONMENT = {
     "HOME": "/root",
     "LANG": "C.UTF-8",
 }
+
+_CLONE_NEWNET = 0x40000000
+"""From include/uapi/linux/sched.h of Linux."""
 
 # /proc still shows the outer process numbers while the first line runs: that is how the init learns its own.
 _INIT = """
@@ -144,6 +151,25 @@ class Cell:
         enter = ["nsenter", "--target", str(self.pid), "--net", "--"]
         return run([*enter, *argv], stdin=stdin, shown=f"{self.name}: {shlex.join(argv)}").stdout
 
+    def call_in_network(self, function: Callable[[], Told]) -> Told:
+        """Call a function in a thread that is in the cell's network, and return what it returns.
+
+        For what is asked often: a program would take ten times as long to begin as the question does. The function
+        bounds itself. Raises what it raises, and LabError if the cell is dead.
+        """
+        self._require_alive()
+        told: Future[Told] = Future()
+
+        def call() -> None:
+            try:
+                _enter_network(self.pid)
+                told.set_result(function())
+            except BaseException as error:
+                told.set_exception(error)
+
+        Thread(target=call, name=f"in the network of {self.name}", daemon=True).start()
+        return told.result()
+
     def kill(self) -> None:
         """Kill the init and with it everything inside, and wait until it is gone. Raises LabError if it stays."""
         self.init.kill()
@@ -175,6 +201,21 @@ class Cell:
 
     def _environment(self, extra: Mapping[str, str] | None) -> dict[str, str]:
         return {**BASE_ENVIRONMENT, **self.environment, **(extra or {})}
+
+
+def _enter_network(pid: int) -> None:
+    """Put this thread, and no other one, into the network of a process (setns(2)). Raises LabError."""
+    import ctypes  # Python 3.11 has no setns of its own
+
+    try:
+        descriptor = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise LabError(f"the network of process {pid} cannot be entered: {error.strerror}") from error
+    try:
+        if ctypes.CDLL(None, use_errno=True).setns(descriptor, _CLONE_NEWNET):
+            raise LabError(f"the network of process {pid} cannot be entered: {os.strerror(ctypes.get_errno())}")
+    finally:
+        os.close(descriptor)
 
 
 def _read_process(directory: Path) -> CellProcess:

@@ -1,8 +1,8 @@
-"""The outside client: a program that runs in the lab's client seat and talks to one guest.
+"""The outside client: what talks to guests in the network of the lab's client seat.
 
-``watch`` sends ICMP echoes and reads the heartbeat, recording all of it; ``ask`` puts one question to the
-guest's agent; ``turns`` has guests write one sequence; ``await`` waits for a guest to come up. Standard library
-only: it must start at once.
+As a program there: ``watch`` sends ICMP echoes and reads the heartbeat, recording all of it; ``turns`` has guests write
+one sequence. As functions: ``ask`` puts one question to a guest's agent, ``await_guest`` waits for it to come up.
+Standard library only: it must start at once.
 """
 
 from __future__ import annotations
@@ -342,26 +342,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     watching.add_argument("--out", type=Path, required=True)
     watching.add_argument("--duration-limit", type=float, required=True, help="seconds")
     watching.add_argument("--step", type=float, default=PING_STEP, help="seconds between two pings")
-    asking = verbs.add_parser("ask")
-    asking.add_argument("address")
-    asking.add_argument("question")
-    asking.add_argument("--limit", type=float, required=True, help="seconds")
     turning = verbs.add_parser("turns")
     turning.add_argument("addresses", nargs="+")
     turning.add_argument("--limit", type=float, required=True, help="seconds")
-    awaiting = verbs.add_parser("await")
-    awaiting.add_argument("address")
-    awaiting.add_argument("--limit", type=float, required=True, help="seconds")
     options = parser.parse_args(arguments)
     try:
         if options.verb == "watch":
             watch(options.address, options.out, options.duration_limit, options.step)
-        elif options.verb == "ask":
-            print(ask(options.address, options.question, options.limit))
-        elif options.verb == "turns":
-            take_turns(options.addresses, sys.stdout, options.limit)
         else:
-            await_guest(options.address, options.limit)
+            take_turns(options.addresses, sys.stdout, options.limit)
     except MudanzaError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -7,9 +7,12 @@ import shutil
 import tempfile
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from lxml import etree
 
@@ -20,7 +23,9 @@ from mudanza.lab.guest_agent import with_guest_agent
 from mudanza.lab.image import guest_image
 from mudanza.lab.lab import Lab
 from mudanza.lab.process import LabError
-from mudanza.model.errors import UsageError
+from mudanza.model.errors import MudanzaError, UsageError
+
+Told = TypeVar("Told")
 
 BOOT_LIMIT = 120.0
 """Seconds a guest may take from its start to its first beat; software emulation on a loaded machine is slow."""
@@ -28,8 +33,6 @@ REFRESH_LIMIT, REFRESH_AGAIN = 30.0, 0.1
 """Seconds that others may take to make volumes in a pool, and between two tries to look into it."""
 COMMAND_LIMIT = 60.0
 """Seconds the agent may take to answer; reading a whole disk takes about 10 s a GiB."""
-PROGRAM_START = 10.0
-"""Seconds a helper program in the client seat may take beyond the limit given to it."""
 
 TPM_PROGRAMS = ("/usr/bin/swtpm", "/usr/bin/swtpm_setup")
 """What libvirt emulates a TPM with."""
@@ -60,7 +63,7 @@ class Guest:
         ``stats``, ``poweroff``.
         Raises LabError when it does not answer or answers anything but ``ok``.
         """
-        answer = self._from_client_seat("ask", limit, question)
+        answer = self._from_client_seat(partial(client.ask, self.address, question, limit))
         verdict, _, rest = answer.partition(" ")
         if verdict != "ok":
             raise LabError(f"{self.name} answered {question!r} with: {answer}")
@@ -100,15 +103,16 @@ class Guest:
 
     def await_answer(self, limit: float = BOOT_LIMIT) -> None:
         """Wait until it answers ping and beats at the client seat. Raises LabError after ``limit`` seconds."""
-        self._from_client_seat("await", limit)
+        self._from_client_seat(partial(client.await_guest, self.address, limit))
 
-    def _from_client_seat(self, verb: str, limit: float, *words: str) -> str:
-        argv, environment = client.command(verb, self.address, *words, "--limit", str(limit))
+    def _from_client_seat(self, question: Callable[[], Told]) -> Told:
         seat = self.lab.cell(layout.CLIENT)
-        done = seat.run(argv, env=environment, timeout=limit + PROGRAM_START, check=False)
-        if done.returncode != 0:
-            raise self.no_answer(done.stderr.strip() or f"the client ended with {done.returncode}")
-        return done.stdout.strip()
+        try:
+            return seat.call_in_network(question)
+        except LabError:  # of the seat, not of the guest
+            raise
+        except MudanzaError as error:
+            raise self.no_answer(str(error)) from error
 
     def no_answer(self, what_was_seen: str) -> LabError:
         """Return an error that says what was seen of the guest from outside, and its state on every host."""
@@ -154,7 +158,7 @@ def create_guest(lab: Lab, spec: GuestSpec, on: str = "h1", *, limit: float = BO
     """
     _require_parts(spec)
     cell = lab.cell(on)
-    boot = _boot_files(lab, guest_agent=spec.guest_agent)
+    boot = _boot_files(lab, spec)
     spec = replace(spec, uuid=spec.uuid or str(uuid.uuid4()))
     with ExitStack() as undo:
         address = _reserve(lab, spec)
@@ -192,20 +196,21 @@ def virsh(cell: Cell, *arguments: str, stdin: str | None = None, check: bool = T
     return cell.run(["virsh", "-q", "-c", "qemu:///system", *arguments], stdin=stdin, check=check).stdout
 
 
-def _boot_files(lab: Lab, *, guest_agent: bool) -> BootFiles:
+def _boot_files(lab: Lab, spec: GuestSpec) -> BootFiles:
     """Put the guest image where the lab's hosts see it, and return the paths there."""
-    image = with_guest_agent(guest_image()) if guest_agent else guest_image()
+    image = with_guest_agent(guest_image()) if spec.guest_agent else guest_image()
     name = image.kernel.parent.name
     place = lab.directory / "boot" / name
     with state.locked(lab.directory):
         if not place.is_dir():
             draft = Path(tempfile.mkdtemp(dir=place.parent, prefix=".draft-"))
-            shutil.copy(image.kernel, draft)
-            shutil.copy(image.initrd, draft)
+            for file in (image.kernel, image.packed_kernel, image.initrd):
+                shutil.copy(file, draft)
             draft.chmod(0o755)  # QEMU need not be root
             draft.rename(place)
     inside = Path(layout.BOOT_DIRECTORY) / name
-    return BootFiles(kernel=str(inside / image.kernel.name), initrd=str(inside / image.initrd.name))
+    kernel = image.packed_kernel if spec.uefi else image.kernel
+    return BootFiles(kernel=str(inside / kernel.name), initrd=str(inside / image.initrd.name))
 
 
 def _require_parts(spec: GuestSpec) -> None:

@@ -53,7 +53,7 @@ def with_guest_agent(image: GuestImage) -> GuestImage:
         if not home.is_dir():
             with tempfile.TemporaryDirectory(dir=cache, prefix=SCRATCH) as scratch:
                 _build(image, kernel_package(cache), Path(scratch)).rename(home)
-    return GuestImage(kernel=home / image.kernel.name, initrd=home / image.initrd.name)
+    return GuestImage.of(home)
 
 
 def _build(image: GuestImage, kernel: Path, scratch: Path) -> Path:
@@ -76,7 +76,8 @@ def _build(image: GuestImage, kernel: Path, scratch: Path) -> Path:
     (root / "etc/guest-agent").write_text(START)
     (root / "etc/guest-agent").chmod(0o755)
     pack(root, scratch / "agent.cpio")
-    shutil.copy(image.kernel, result)
+    for file in (image.kernel, image.packed_kernel):
+        shutil.copy(file, result)
     # The kernel unpacks one archive after the other; what comes later counts.
     (result / image.initrd.name).write_bytes(image.initrd.read_bytes() + (scratch / "agent.cpio").read_bytes())
     return result

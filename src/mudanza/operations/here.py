@@ -7,24 +7,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from mudanza import operations as ops
 from mudanza.model.cluster import Cluster
 from mudanza.model.errors import MudanzaError
 from mudanza.model.kept import AS_USUAL, Care
 from mudanza.model.migration import Standing
 from mudanza.model.vm import Vm
-from mudanza.operations import (
-    access,
-    balancing,
-    checking,
-    fencing,
-    foreseeing,
-    hosts,
-    jobs,
-    planning,
-    power,
-    rules,
-    wishing,
-)
 from mudanza.operations.here_hosts import HereOfHosts
 from mudanza.operations.here_plans import HereOfPlans
 
@@ -72,29 +60,29 @@ class Here(HereOfPlans, HereOfHosts):
 
     def check(self, vm: str, to: str | None, options: MigrationOptions) -> Check:
         """Say everything that stands against a move; see ``checking.check``."""
-        return checking.check(self._means, vm, to, options)
+        return ops.checking.check(self._means, vm, to, options)
 
     def foresee(
         self, vm: str, to: str | None, options: MigrationOptions, *, warn: Say, probe_link: bool = False
     ) -> Outlook:
         """Say what a move will be like; see ``foreseeing.foresee``."""
-        return foreseeing.foresee(self._means, vm, to, options, warn=warn, probe_link=probe_link)
+        return ops.foreseeing.foresee(self._means, vm, to, options, warn=warn, probe_link=probe_link)
 
     def accuracy(self) -> tuple[Accuracy, ...]:
         """Return how well forecasts have come true; see ``foreseeing.how_well``."""
-        return foreseeing.how_well(self._means)
+        return ops.foreseeing.how_well(self._means)
 
     def start(self, choose: Choose, say: Say) -> Done:
         """Start VMs that are chosen; see ``power.start``. Raises what ``choose`` raises."""
         with self._means.connections() as connections:
             chosen = choose(self._means.read_cluster(connections))
-            return chosen, power.start(self._means, connections, chosen, say)
+            return chosen, ops.power.start(self._means, connections, chosen, say)
 
     def shut_down(self, choose: Choose, say: Say, *, wait: bool) -> Done:
         """Ask VMs that are chosen to shut down; see ``power.shut_down``. Raises what ``choose`` raises."""
         with self._means.connections() as connections:
             chosen = choose(self._means.read_cluster(connections))
-            return chosen, power.shut_down(self._means, connections, chosen, say, wait=wait)
+            return chosen, ops.power.shut_down(self._means, connections, chosen, say, wait=wait)
 
     def jobs(self, limit: int, wanted: Filter, *, brief: bool) -> tuple[Job, ...]:
         """Return the newest jobs; ``brief``: without their steps and events."""
@@ -123,15 +111,15 @@ class Here(HereOfPlans, HereOfHosts):
 
     def cancel_job(self, number: int) -> Job:
         """Have whoever works on a job cancel it; see ``jobs.cancel``."""
-        return jobs.cancel(self._means.jobs, self._means.jobs.get(number), self._asked_by)
+        return ops.jobs.cancel(self._means.jobs, self._means.jobs.get(number), self._asked_by)
 
     def tune_job(self, number: int, changes: Mapping[str, Any]) -> Job:
         """Change the limits of a job; see ``jobs.tune``."""
-        return jobs.tune(self._means.jobs, number, changes, self._asked_by)
+        return ops.jobs.tune(self._means.jobs, number, changes, self._asked_by)
 
     def close_job(self, number: int, say: Say) -> str:
         """Close a job that somebody has looked at; see ``jobs.close``."""
-        return jobs.close(self._means, number, self._asked_by, say)
+        return ops.jobs.close(self._means, number, self._asked_by, say)
 
     def wish(self, choose: Choose, changes: Mapping[str, str], say: Say, *, keep: bool) -> Done:
         """Write the wishes of VMs that are chosen anew; see ``wishing.write``. Raises what ``choose`` raises."""
@@ -140,7 +128,7 @@ class Here(HereOfPlans, HereOfHosts):
             chosen = choose(self._means.read_cluster(connections))
             for vm in chosen:
                 try:
-                    say(wishing.write(self._means, connections, vm, changes, keep=keep))
+                    say(ops.wishing.write(self._means, connections, vm, changes, keep=keep))
                 except MudanzaError as error:
                     errors.append(error)
         return chosen, errors
@@ -169,11 +157,11 @@ class Here(HereOfPlans, HereOfHosts):
 
     def propose(self, wanted: Wanted) -> Proposal:
         """Say where VMs should be; see ``planning.propose``."""
-        return planning.propose(self._means, wanted)
+        return ops.planning.propose(self._means, wanted)
 
     def approve(self, number: int, policy: RunPolicy) -> None:
         """Let a plan be carried out that waits for a yes; see ``planning.approve``."""
-        planning.approve(self._means, number, policy, self._asked_by)
+        ops.planning.approve(self._means, number, policy, self._asked_by)
 
     def rules(self) -> Rules:
         """Return the rules that plans go by."""
@@ -181,15 +169,15 @@ class Here(HereOfPlans, HereOfHosts):
 
     def add_rule(self, rule: Rule) -> str:
         """Add a rule; see ``rules.add``."""
-        return rules.add(self._means, rule)
+        return ops.rules.add(self._means, rule)
 
     def remove_rule(self, name: str) -> str:
         """Take a rule away; see ``rules.remove``."""
-        return rules.remove(self._means, name)
+        return ops.rules.remove(self._means, name)
 
     def balance(self, limit: int) -> tuple[OnDuty | None, tuple[Round, ...]]:
         """Return who balances, and what the last rounds came to; see ``balancing.seen``."""
-        return balancing.seen(self._means, limit)
+        return ops.balancing.seen(self._means, limit)
 
     def protections(self) -> tuple[Protected, ...]:
         """Return the protected VMs; see ``protecting.listed``."""
@@ -250,31 +238,31 @@ class Here(HereOfPlans, HereOfHosts):
 
     def answers(self, host: str) -> bool:
         """Whether a host answers now; see ``fencing.answers``."""
-        return fencing.answers(self._means, host)
+        return ops.fencing.answers(self._means, host)
 
     def fences(self) -> tuple[Fenced, ...]:
         """Return what switches which host's power; see ``fencing.listed``."""
-        return fencing.listed(self._means)
+        return ops.fencing.listed(self._means)
 
     def put_fence(self, host: str, device: Device, *, unmatched: bool = False) -> str:
         """Name a fence device; see ``fencing.put``."""
-        return fencing.put(self._means, host, device, self._asked_by, unmatched=unmatched)
+        return ops.fencing.put(self._means, host, device, self._asked_by, unmatched=unmatched)
 
     def drop_fence(self, host: str, device: str) -> str:
         """Forget one; see ``fencing.drop``."""
-        return fencing.drop(self._means, host, device)
+        return ops.fencing.drop(self._means, host, device)
 
     def ask_fences(self, host: str, say: Say) -> tuple[Answer, ...]:
         """Ask a host's devices whether it is on; see ``fencing.ask``."""
-        return fencing.ask(self._means, host, say)
+        return ops.fencing.ask(self._means, host, say)
 
     def fence_off(self, host: str, say: Say, *, force: bool) -> Fencing:
         """Switch a host off; see ``fencing.switch_off``."""
-        return fencing.switch_off(self._means, host, self._asked_by, say, force=force)
+        return ops.fencing.switch_off(self._means, host, self._asked_by, say, force=force)
 
     def confirm_off(self, host: str, say: Say) -> Fencing:
         """Take a person's word that a host is off; see ``fencing.confirm``."""
-        return fencing.confirm(self._means, host, self._asked_by, say)
+        return ops.fencing.confirm(self._means, host, self._asked_by, say)
 
     def keep_up(
         self, vm: str, priority: int, most: int, say: Say, *, after: Sequence[str] = (), care: Care = AS_USUAL
@@ -304,15 +292,15 @@ class Here(HereOfPlans, HereOfHosts):
 
     def add_host(self, entry: HostEntry, *, force: bool) -> str:
         """Add a host; see ``hosts.add``."""
-        return hosts.add(self._means, entry, force=force)
+        return ops.hosts.add(self._means, entry, force=force)
 
     def change_host(self, name: str, changes: Mapping[str, Any]) -> str:
         """Change fields of what was said of a host; return what is to be told. Raises UsageError, BlockedError."""
-        return hosts.change(self._means, replace(self._means.inventory.host(name), **changes))
+        return ops.hosts.change(self._means, replace(self._means.inventory.host(name), **changes))
 
     def remove_host(self, name: str) -> str:
         """Forget a host; see ``hosts.remove``."""
-        return hosts.remove(self._means, name)
+        return ops.hosts.remove(self._means, name)
 
     def export(self) -> str:
         """Return the cluster as TOML; see ``cluster_file.exported``."""
@@ -336,7 +324,7 @@ class Here(HereOfPlans, HereOfHosts):
         self, name: str, scopes: Collection[Scope], hosts: Collection[str], tags: Collection[str], lasts: float | None
     ) -> str:
         """Make a token, and return what opens; see ``access.make_token``."""
-        return access.make_token(self._means, name, scopes, self._asked_by, hosts=hosts, tags=tags, lasts=lasts)
+        return ops.access.make_token(self._means, name, scopes, self._asked_by, hosts=hosts, tags=tags, lasts=lasts)
 
     def revoke_token(self, name: str) -> None:
         """Let a token open nothing any more. Raises UsageError."""

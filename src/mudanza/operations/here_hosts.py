@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mudanza.operations import cleaning, host_power
+from mudanza import operations as ops
 from mudanza.operations.asker import Asker
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ class HereOfHosts(Asker):
 
     def old_definitions(self, host: str) -> tuple[OldDefinition, ...]:
         """Return what a host has kept of VMs that were started elsewhere; see ``cleaning.old_definitions``."""
-        return cleaning.old_definitions(self._means, host)
+        return ops.cleaning.old_definitions(self._means, host)
 
     def clean_host(self, host: str, uuids: Collection[str]) -> Cleaned:
         """Take that away; see ``cleaning.clean_host``."""
-        return cleaning.clean_host(self._means, host, uuids)
+        return ops.cleaning.clean_host(self._means, host, uuids)
 
     def cpus(self, names: Sequence[str] | None, tags: Sequence[str] | None) -> CpuPicture:
         """Look at the CPUs of hosts and VMs; see ``cpus.picture``."""
@@ -44,11 +44,11 @@ class HereOfHosts(Asker):
 
     def powers(self) -> tuple[PowerOf, ...]:
         """Return what is known of hosts' power; see ``host_power.listed``."""
-        return host_power.listed(self._means)
+        return ops.host_power.listed(self._means)
 
     def change_power(self, host: str, changes: Mapping[str, Any], *, unmatched: bool = False) -> str:
         """Change what was said of a host's power; see ``host_power.change``."""
-        return host_power.change(self._means, host, changes, self._asked_by, unmatched=unmatched)
+        return ops.host_power.change(self._means, host, changes, self._asked_by, unmatched=unmatched)
 
     def wake(self, host: str, say: Say) -> Switching:
         """Wake a host, and open it once it is well; see ``Switcher.on``."""
