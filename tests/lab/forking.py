@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 LIBRARIES = (
     "alembic.command",
@@ -40,6 +40,12 @@ LIBRARIES = (
 """What commands load besides our own modules. (Not numpy: it starts threads, which do not survive a fork.)"""
 LONGEST_ORDER = 1 << 20
 """Bytes of arguments and environment."""
+_STREAMS: Mapping[str, Mapping[str, Any]] = {
+    "stdin": {"mode": "r"},
+    "stdout": {"mode": "w"},
+    "stderr": {"mode": "w", "buffering": 1, "errors": "backslashreplace"},
+}
+"""As Python opens them."""
 ENOUGH = 60.0
 """Seconds that a command may take to be begun on a busy machine."""
 
@@ -192,8 +198,9 @@ def _tell(told: int, number: int) -> None:
 
 def _become(order: Order) -> NoReturn:
     os.setsid()
-    for number, stream in enumerate(order.streams):
+    for (number, stream), (name, how) in zip(enumerate(order.streams), _STREAMS.items(), strict=True):
         os.dup2(stream, number)
+        setattr(sys, name, os.fdopen(number, **how, closefd=False))
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     os.environ.clear()
     os.environ.update(order.environment)
