@@ -1,4 +1,4 @@
-"""A guest's console on a page: who may, what goes to and fro, and how it ends."""
+"""A guest's console and its display on pages: who may, what goes to and fro, and how it ends."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ from starlette.websockets import WebSocketDisconnect
 
 from mudanza.journal.sessions import Sessions
 from mudanza.model.access import Scope
-from mudanza.model.errors import HypervisorError
-from mudanza.model.vm import VmState
+from mudanza.model.errors import BlockedError, HypervisorError
+from mudanza.model.vm import Graphics, VmState
 from mudanza.service.api import api_of
 from mudanza.service.desk import Desk
-from mudanza.service.pages import console
+from mudanza.service.pages import talking
 from mudanza.service.pages.dashboard import with_pages
 from mudanza.service.pages.session import COOKIE
 from mudanza.service.picture import Picture
 from mudanza.service.server import LocalServer
 from tests import factories as make
 from tests.lab.conftest import await_true
-from tests.test_pages import SITE, Hands, admin, desk, enter, hands, site_of, sound, stranger
+from tests.test_pages import SITE, Hands, admin, desk, enter, hands, site_of, sound, stranger, words
 
 __all__ = ["admin", "desk", "hands", "stranger"]
 
 PAGE = f"/vms/{make.UUID}/console"
+DISPLAY = f"/vms/{make.UUID}/display"
 
 
 class Screen:
@@ -70,16 +71,17 @@ def screen(hands: Hands) -> Screen:
     return hands.screen  # type: ignore[no-any-return]
 
 
-def talking(client: TestClient, **headers: str) -> WebSocketTestSession:
+def at(client: TestClient, page: str = PAGE, **headers: str) -> WebSocketTestSession:
     """Open a WebSocket as a browser does whose page is ours."""
     cookie = f"{COOKIE}={client.cookies[COOKIE]}" if COOKIE in client.cookies else ""
     sent = {"host": SITE.removeprefix("https://"), "origin": SITE, "cookie": cookie, **headers}
-    return client.websocket_connect(f"{PAGE}/stream", headers=sent)
+    return client.websocket_connect(f"{page}/stream", headers=sent)
 
 
 def refused(client: TestClient, **headers: str) -> None:
-    with pytest.raises(WebSocketDisconnect), talking(client, **headers):
-        pass
+    for page in (PAGE, DISPLAY):
+        with pytest.raises(WebSocketDisconnect), at(client, page, **headers):
+            pass
 
 
 def over(session: WebSocketTestSession) -> dict[str, Any]:
@@ -108,7 +110,7 @@ def test_what_is_typed_gets_there_and_what_is_written_comes_back(
     admin: TestClient, desk: Desk, hands: Hands, screen: Screen
 ) -> None:
     screen.came.put(b"login: ")
-    with talking(admin) as session:
+    with at(admin) as session:
         assert heard(session) == b"login: "
         session.send_text("root\r")
         assert heard(session) == b"ROOT\r"
@@ -119,6 +121,48 @@ def test_what_is_typed_gets_there_and_what_is_written_comes_back(
     await_true(lambda: desk.audit.since(None)[-1].exit_code == 0, "the audit has its end")
     asked = desk.audit.since(None)[-1]
     assert (asked.command, asked.who["user"]) == (("console", make.UUID), "token t0")
+
+
+def test_a_display_has_a_page_too_and_its_words_go_to_and_fro(
+    admin: TestClient, desk: Desk, hands: Hands, screen: Screen
+) -> None:
+    tree = sound(admin.get(DISPLAY))
+    assert tree.xpath("//canvas/@data-stream") == [f"{DISPLAY}/stream"]
+    assert tree.xpath("//canvas/@tabindex") == ["0"]
+    for source in tree.xpath("//script/@src"):
+        assert admin.get(source).status_code == 200
+    assert "Pantalla de web" in admin.get(DISPLAY, headers={"accept-language": "es"}).text
+    with at(admin, DISPLAY) as session:
+        assert session.receive_bytes() == b"", "it is open"
+        session.send_bytes(b"\x01")
+        assert heard(session) == b"\x01"
+    assert screen.gone.wait(60)
+    assert hands.done == [("display", make.UUID, "h1")]
+    await_true(lambda: desk.audit.since(None)[-1].exit_code == 0, "the audit has its end")
+    assert desk.audit.since(None)[-1].command == ("display", make.UUID)
+
+
+def test_why_a_display_is_not_shown_is_told_with_what_to_do(admin: TestClient, hands: Hands) -> None:
+    hands.error = BlockedError("VM 'web' has no VNC display", remedy="give it one " + "x" * 200)
+    with at(admin, DISPLAY) as session:
+        assert session.receive_text() == f"VM 'web' has no VNC display: {hands.error.remedy}"
+        assert over(session)["code"] == talking.REFUSED
+
+
+@pytest.mark.parametrize(
+    ("kinds", "offered"), [((), False), (("vnc",), True), (("spice",), True), (("spice", "vnc"), True)]
+)
+def test_a_display_is_offered_where_there_is_one_to_show(
+    desk: Desk, hands: Hands, kinds: tuple[str, ...], offered: bool
+) -> None:
+    vm = make.vm(graphics=tuple(Graphics(kind, "127.0.0.1", 5900) for kind in kinds))
+    picture = Picture(make.cluster(vms=[vm]), 1.0, 0.1)
+    client = enter(site_of(replace(desk, newest=lambda: picture), hands), desk, Scope.MIGRATE)
+    tree = sound(client.get(f"/vms/{make.UUID}"))
+    assert bool(tree.xpath(f"//a[@href='{DISPLAY}']")) == offered
+    for kind in kinds:
+        assert f"{kind.upper()} · 127.0.0.1:5900" in words(tree)
+    assert bool(sound(client.get(PAGE)).xpath(f"//a[@href='{DISPLAY}']")) == offered
 
 
 def test_what_is_typed_before_it_is_open_gets_there_then(
@@ -132,7 +176,7 @@ def test_what_is_typed_before_it_is_open_gets_there_then(
         return opened(uuid, host)
 
     monkeypatch.setattr(hands, "console", console)
-    with talking(admin) as session:
+    with at(admin) as session:
         session.send_text("root\r")
         login.set()
         assert session.receive_bytes() == b"", "it is open"
@@ -140,11 +184,11 @@ def test_what_is_typed_before_it_is_open_gets_there_then(
 
 
 def test_a_guest_that_ends_ends_it(admin: TestClient, screen: Screen) -> None:
-    with talking(admin) as session:
+    with at(admin) as session:
         screen.came.put(b"bye")
         assert heard(session) == b"bye"
         screen.came.put(b"")
-        assert over(session)["code"] == console.OVER
+        assert over(session)["code"] == talking.OVER
 
 
 def test_strangers_and_readers_are_refused(stranger: TestClient, desk: Desk, hands: Hands, screen: Screen) -> None:
@@ -170,9 +214,9 @@ def test_who_may_not_see_a_vm_gets_no_console_of_it(
 
 def test_what_keeps_it_from_being_opened_is_told(admin: TestClient, desk: Desk, hands: Hands) -> None:
     hands.error = HypervisorError("h1", "Active console session exists for this domain")
-    with talking(admin) as session:
+    with at(admin) as session:
         ended = over(session)
-    assert ended["code"] == console.REFUSED
+    assert ended["code"] == talking.REFUSED
     assert "Active console session" in ended["reason"]
     assert desk.audit.since(None)[-1].exit_code == HypervisorError.exit_code
 
@@ -180,7 +224,7 @@ def test_what_keeps_it_from_being_opened_is_told(admin: TestClient, desk: Desk, 
 def test_a_guest_that_is_off_has_none(desk: Desk, hands: Hands, screen: Screen) -> None:
     picture = Picture(make.cluster(vms=[make.vm(state=VmState.SHUTOFF)]), 1.0, 0.1)
     client = enter(site_of(replace(desk, newest=lambda: picture), hands), desk, Scope.ADMIN)
-    with talking(client) as session:
+    with at(client) as session:
         assert "is off" in over(session)["reason"]
     assert hands.done == []
 
@@ -188,23 +232,31 @@ def test_a_guest_that_is_off_has_none(desk: Desk, hands: Hands, screen: Screen) 
 def test_no_more_are_open_than_may_be(
     desk: Desk, hands: Hands, screen: Screen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(console, "MOST_CONSOLES", 1)
+    monkeypatch.setattr(talking, "MOST_OPEN", 1)
     client = enter(site_of(desk, hands), desk, Scope.ADMIN)
     screen.came.put(b"first")
-    with talking(client) as session:
+    with at(client) as session:
         assert heard(session) == b"first"
-        with talking(client) as second:
+        with at(client) as second:
             assert "as many consoles" in over(second)["reason"]
     assert screen.gone.wait(60)
 
 
 def test_it_ends_with_the_token(admin: TestClient, desk: Desk, screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(console, "LOOK_AGAIN", 0.01)
-    with talking(admin) as session:
+    monkeypatch.setattr(talking, "LOOK_AGAIN", 0.01)
+    with at(admin) as session:
         screen.came.put(b"there")
         assert heard(session) == b"there"
         desk.tokens.revoke("t0")
-        assert over(session)["code"] == console.OVER
+        assert over(session)["code"] == talking.OVER
+    assert screen.gone.wait(60)
+
+
+def test_it_is_not_open_for_ever(admin: TestClient, screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(talking, "LOOK_AGAIN", 0.01)
+    monkeypatch.setattr(talking, "LASTS", 0.0)
+    with at(admin) as session:
+        assert over(session)["code"] == talking.OVER
     assert screen.gone.wait(60)
 
 

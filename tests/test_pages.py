@@ -78,6 +78,10 @@ class Hands:
         self._do("console", uuid, host)
         return self.screen  # type: ignore[no-any-return]
 
+    def display(self, uuid: str, host: str) -> Screen:
+        self._do("display", uuid, host)
+        return self.screen  # type: ignore[no-any-return]
+
     def ways(self, uuid: str) -> tuple[Check, Outlook]:
         self._do("ways", uuid)
         against = Finding(Level.BLOCKER, "pool-missing", "disk vda", f"no pool {MARKUP}", "make one")
@@ -91,6 +95,9 @@ class Hands:
     def apply(self, plan: Plan, left_out: Collection[str], asked_by: str) -> int:
         self._do("apply", plan, set(left_out), asked_by)
         return 7
+
+    def approve(self, number: int, asked_by: str) -> None:
+        self._do("approve", number, asked_by)
 
     def protections(self) -> Sequence[Protection]:
         return self.protected

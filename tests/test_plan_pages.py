@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from mudanza.model.access import Scope
-from mudanza.model.carrying import RunPolicy, Wish
+from mudanza.model.carrying import RunPolicy, RunState, Wish
 from mudanza.model.errors import BlockedError
 from mudanza.model.plan import Goal, HostFigures, HostOutlook, MoveMode, Plan, PlannedMove
 from mudanza.model.units import GIB
@@ -111,6 +111,43 @@ def test_a_plan_that_is_carried_out_is_followed_paused_and_cancelled(admin: Test
     for order, wish in (("pause", Wish.PAUSE), ("resume", Wish.GO_ON), ("cancel", Wish.CANCEL)):
         assert admin.post(f"/plans/{number}/{order}", headers=OURS).headers["location"] == f"/plans/{number}"
         assert desk.plans.get(number).wish is wish
+
+
+def test_the_cluster_shows_a_plan_that_is_open_before_and_after(
+    admin: TestClient, stranger: TestClient, desk: Desk
+) -> None:
+    assert not sound(admin.get("/")).xpath("//section[@class='open-plan']")
+    handle = desk.plans.begin(PLAN, RunPolicy(), "ana", kind="apply")
+    tree = sound(admin.get("/"))
+    [shown] = tree.xpath("//section[@class='open-plan']")
+    assert "running · 0 of 2 moves are over · 2 moves even it out" in words(shown)
+    assert shown.xpath(f".//a[@href='/plans/{handle.id}']")
+    assert shown.xpath(".//text[@class='name']/text()") == ["h1"]
+    assert "0 de 2 mudanzas han terminado" in words(sound(admin.get("/", headers={"accept-language": "es"})))
+    handle.finish(RunState.DONE, "done", 0)
+    assert not sound(admin.get("/")).xpath("//section[@class='open-plan']")
+    desk.plans.begin(PLAN, RunPolicy(), "ana", kind="apply")
+    admin.cookies.clear()
+    limited = enter(admin, desk, Scope.READ, hosts=["h1"])
+    assert not sound(limited.get("/")).xpath("//section[@class='open-plan']"), "plans are about all hosts"
+
+
+def test_one_says_yes_to_a_plan_that_waits_for_it(admin: TestClient, desk: Desk, hands: Hands) -> None:
+    duty = desk.balances.take()
+    number = desk.plans.propose(PLAN, RunPolicy(), "balance", kind="balance", under=duty)
+    tree = sound(admin.get(f"/plans/{number}", headers={"accept-language": "es"}))
+    assert "Llevarlo a cabo" in words(tree)
+    assert tree.xpath(f"//form[@action='/plans/{number}/approve']")
+    assert admin.post(f"/plans/{number}/approve", headers=OURS).headers["location"] == f"/plans/{number}"
+    assert hands.done == [("approve", number, "token t0")]
+    assert desk.audit.since(None)[-1].command == ("approve plan", str(number))
+    sound(admin.post(f"/plans/{number}/pause", headers=OURS), 409)
+    sound(admin.post(f"/plans/{number + 1}/approve", headers=OURS), 404)
+    admin.cookies.clear()
+    reader = enter(admin, desk, Scope.READ)
+    sound(reader.post(f"/plans/{number}/approve", headers=OURS), 403)
+    assert not sound(reader.get(f"/plans/{number}")).xpath("//main//form")
+    assert len(hands.done) == 1
 
 
 def test_moves_lie_in_time_as_long_as_they_take() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -115,6 +116,35 @@ def test_who_does_not_read_is_hung_up_on(tmp_path: Path, monkeypatch: pytest.Mon
 
     with serving(noting, tmp_path / "s") as path, connected(path) as slow:
         slow.sendall(b"GET /large HTTP/1.1\r\nHost: l\r\n\r\n")
+        assert answer(path) == "0"
+        assert ended.wait(60), "it ends although nobody reads"
+        assert received(slow) < LARGE
+
+
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: l\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+
+
+def test_so_is_who_does_not_read_what_a_websocket_brings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "READ_LIMIT", 0.5)
+    ended = threading.Event()
+
+    async def bringing(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "websocket":
+            await application(scope, receive, send)
+            return
+        await receive()
+        await send({"type": "websocket.accept"})
+        try:
+            for number in range(LARGE // 65536):
+                await send({"type": "websocket.send", "bytes": hashlib.shake_128(bytes([number % 256])).digest(65536)})
+        finally:
+            ended.set()
+
+    with serving(bringing, tmp_path / "s") as path, connected(path) as slow:
+        slow.sendall(UPGRADE)
         assert answer(path) == "0"
         assert ended.wait(60), "it ends although nobody reads"
         assert received(slow) < LARGE

@@ -140,7 +140,15 @@ def test_a_move_that_has_failed_is_not_drawn_as_done(admin: TestClient, desk: De
 def test_a_move_that_nobody_could_make_starts_nothing(admin: TestClient, desk: Desk) -> None:
     assert admin.post(f"{WEB}/move", data={"mode": "beamed"}, headers=OURS).status_code == 400
     assert admin.post(f"{WEB}/move", data={"to": "h9"}, headers=OURS).status_code == 404
+    for probe in ("shout:h2", "x" * 301, "tcp:10.0.0.7"):
+        assert admin.post(f"{WEB}/move", data={"to": "h2", "probe": probe}, headers=OURS).status_code == 400
     assert desk.jobs.unfinished() == ()
+
+
+def test_a_move_may_be_asked_to_see_how_long_nobody_answers(admin: TestClient, desk: Desk) -> None:
+    assert sound(admin.get(WEB)).xpath("//input[@name='probe']")
+    assert admin.post(f"{WEB}/move", data={"to": "h2", "probe": " ping:10.0.0.7 "}, headers=OURS).status_code == 303
+    assert "ping:10.0.0.7" in str(desk.jobs.get(1).asked)
 
 
 def test_a_plot_is_as_wide_as_time_and_as_high_as_the_most() -> None:

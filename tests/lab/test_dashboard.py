@@ -1,5 +1,6 @@
-"""A person at a browser: logs in, adds hosts by ssh and TLS, switches a guest off and on, types into one, watches a
-move and cancels it, applies a plan, looks at a replica, logs out; in English and, in the dark, in Spanish.
+"""A person at a browser, with nothing but a keyboard: logs in, adds hosts by ssh and TLS, switches a guest off and on,
+types at a console and at a display, watches a move and cancels it, makes one more, applies a plan without one of its
+moves, looks at a replica, logs out; in English and, in the dark, in Spanish.
 
 The daemon and the browser are in the controller's seat, as on a machine that has nothing but the network.
 
@@ -11,12 +12,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from mudanza.lab.guest import Guest
@@ -24,17 +23,16 @@ from mudanza.lab.lab import Lab, Via
 from mudanza.lab.layout import CONTROLLER
 from mudanza.model.units import MIB
 from mudanza.service.pages.spanish import SPANISH
+from tests.browsing import ARGUMENTS, CHROMIUM, assert_accessible, choose, fill, person, press
 from tests.lab.command import SeatedMudanza
 from tests.lab.conftest import await_true
+from tests.lab.test_displays import LISTEN, bios
 from tests.lab.test_migrate import MakeGuest, make_guest, slow
 from tests.test_tokens import certificate
 
 __all__ = ["certificate", "make_guest"]
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
-CHROMIUM = Path("/usr/bin/chromium")
-ENOUGH = 90_000.0
-"""Milliseconds that anything may take here."""
 END_LIMIT = 90.0
 """Seconds that a daemon may take to come and to go, and a guest to."""
 EAGER = {
@@ -94,45 +92,14 @@ def browser(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brow
     program.write_text(f'#!/bin/sh\nexec nsenter --target {lab.cell(CONTROLLER).pid} --net -- {CHROMIUM} "$@"\n')
     program.chmod(0o755)
     with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
-        found = playwright.chromium.launch(executable_path=str(program), args=arguments)
+        found = playwright.chromium.launch(executable_path=str(program), args=ARGUMENTS)
         yield found
         found.close()
-
-
-@contextmanager
-def person(browser: Browser, site: str, token: str, language: str = "en-GB", **how: Any) -> Iterator[Page]:
-    """Somebody who has logged in, by the keyboard."""
-    context = browser.new_context(
-        base_url=site, locale=language, ignore_https_errors=True, viewport={"width": 1240, "height": 800}, **how
-    )
-    context.set_default_timeout(ENOUGH)
-    expect.set_options(timeout=ENOUGH)
-    page = context.new_page()
-    troubles: list[str] = []
-    page.on("console", lambda said: troubles.append(said.text) if "Content Security" in said.text else None)
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.goto("/")
-    assert_accessible(page)
-    page.keyboard.type(token)
-    page.keyboard.press("Enter")
-    page.wait_for_url(f"{site}/")
-    yield page
-    assert troubles == []
-    context.close()
 
 
 @pytest.fixture
 def token(own: SeatedMudanza) -> str:
     return own("token", "make", "browser", "--scope", "admin").out.strip().splitlines()[-1]
-
-
-def assert_accessible(page: Page) -> None:
-    """Have axe find nothing serious."""
-    found = Axe().run(page).response["violations"]
-    serious = [each for each in found if each["impact"] in ("serious", "critical")]
-    told = [(each["id"], [node["html"] for node in each["nodes"]][:3]) for each in serious]
-    assert told == []
 
 
 def picture(page: Page, name: str) -> None:
@@ -141,6 +108,12 @@ def picture(page: Page, name: str) -> None:
         page.screenshot(path=Path(place) / f"{name}.png", animations="disabled")
 
 
+LIT = """canvas => {
+  const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  let count = 0;
+  for (let at = 0; at < pixels.length; at += 4) if (pixels[at] || pixels[at + 1] || pixels[at + 2]) count++;
+  return count;
+}"""
 ENGLISH = ("en-GB", "light")
 SPANISH_IN_THE_DARK = ("es-ES", "dark")
 
@@ -174,27 +147,26 @@ class Visit:
         picture(self.page, name + self.suffix)
 
     def add_host(self, name: str, via: Via) -> None:
-        self.link(self.t("Add a host")).first.click()
-        self.page.get_by_label(self.t("Name")).fill(name)
-        self.page.get_by_label(self.t("How it is reached (a libvirt URI)")).fill(self.lab.uri(name, via))
-        self.button("Add it").click()
+        press(self.link(self.t("Add a host")).first)
+        fill(self.page.get_by_label(self.t("Name")), name)
+        fill(self.page.get_by_label(self.t("How it is reached (a libvirt URI)")), self.lab.uri(name, via))
+        press(self.button("Add it"))
         expect(self.page.locator("text.name", has_text=name)).to_be_visible()
 
-    def power(self, guest: Guest, press: str, then: str) -> None:
+    def power(self, guest: Guest, order: str, then: str) -> None:
         """Press a button of a VM's page, and look again and again until another one is there."""
 
         def is_so() -> bool:
             self.page.goto(f"/vms/{guest.uuid}")
             return self.button(then).count() == 1
 
-        self.button(press).click()
+        press(self.button(order))
         expect(self.page.get_by_role("status").first).to_be_visible()
-        await_true(is_so, f"after {press!r} there is {then!r}", END_LIMIT)
+        await_true(is_so, f"after {order!r} there is {then!r}", END_LIMIT)
 
     def type_into(self, guest: str) -> None:
-        self.block(guest).focus()
-        self.page.keyboard.press("Enter")
-        self.link(self.t("Console")).click()
+        press(self.block(guest))
+        press(self.link(self.t("Console")))
         expect(self.page.get_by_role("status").first).to_contain_text(self.t("Connected.").rstrip("."))
         self.page.keyboard.type("hello there")
         expect(self.page.get_by_role("application")).to_contain_text("hello there")
@@ -202,50 +174,95 @@ class Visit:
         self.page.keyboard.press("Control+]")
         self.page.keyboard.press("Enter")
 
+    def look_at_display(self, guest: str) -> None:
+        """See that what a key does is shown."""
+        self.page.goto("/")
+        press(self.block(guest))
+        press(self.link(self.t("Display")))
+        expect(self.page.get_by_role("status").first).to_contain_text(self.t("Connected.").rstrip("."))
+        await_true(lambda: self.lit() > 100, "something is shown", END_LIMIT)
+        before = self.lit()
+        self.page.keyboard.press("Escape")
+        await_true(lambda: self.lit() > before + 100, "the boot menu is shown", END_LIMIT)
+        self.looked_at("display")
+        self.page.keyboard.press("Control+]")
+        self.page.keyboard.press("Enter")
+
+    def lit(self) -> int:
+        """How many pixels of the display are not black."""
+        return int(self.page.locator("canvas").evaluate(LIT))
+
+    def migrate(self, to: str, probe: str = "") -> None:
+        choose(self.page.get_by_label(self.t("Where to")), to)
+        if probe:
+            fill(self.page.get_by_label(re.compile(r"tcp:")), probe)
+        press(self.button("Migrate"))
+
     def watch_and_cancel(self, to: str) -> None:
-        self.page.get_by_label(self.t("Where to")).select_option(to)
-        self.button("Migrate").click()
+        self.migrate(to)
         expect(self.page.locator("path.rate")).to_be_visible()
         self.looked_at("move")
-        self.button("Cancel the move").click()
+        under_way = self.page.url
+        press(self.link(self.t("Cluster")))
+        expect(self.page.locator("g.arrow text")).to_contain_text("%")
+        self.looked_at("moving")
+        self.page.goto(under_way)
+        press(self.button("Cancel the move"))
         self.await_end()
         expect(self.page.locator("main")).to_contain_text("cancelled")
 
-    def balance(self) -> None:
-        self.link(self.t("Plans")).click()
-        self.page.get_by_label(self.t("What for")).select_option("balance")
-        self.button("Make a plan").click()
-        expect(self.page.get_by_role("heading", name=f"{self.t('Plan')}: {self.t('balance')}")).to_be_visible()
-        assert_accessible(self.page)
-        self.button("Apply what is ticked").click()
+    def migrate_and_watch(self, guest: Guest, to: str) -> None:
+        self.page.goto(f"/vms/{guest.uuid}")
+        self.migrate(to, f"ping:{guest.address}")
         self.await_end()
-        expect(self.page.get_by_text(self.t("done")).first).to_be_visible()
-        picture(self.page, "plan" + self.suffix)
+        for told in ("in all", "vCPUs stopped", "nobody answered"):
+            expect(self.page.get_by_text(self.t(told))).to_be_visible()
+        self.looked_at("moved")
+
+    def balance(self) -> str:
+        """Apply a plan of two moves but for one of them; return the VM that stays."""
+        press(self.link(self.t("Plans")))
+        choose(self.page.get_by_label(self.t("What for")), self.t("balance"))
+        press(self.button("Make a plan"))
+        expect(self.page.get_by_role("heading", name=f"{self.t('Plan')}: {self.t('balance')}")).to_be_visible()
+        for picture in ("Before and after", "When"):
+            expect(self.page.get_by_role("heading", name=self.t(picture), exact=True)).to_be_visible()
+        moves = self.page.locator("tbody tr")
+        expect(moves).to_have_count(2)
+        stays = str(moves.first.locator("td").nth(1).text_content())
+        press(moves.first.get_by_role("checkbox"), "Space")
+        expect(moves.first.get_by_role("checkbox")).not_to_be_checked()
+        self.looked_at("plan")
+        press(self.button("Apply what is ticked"))
+        self.await_end()
+        expect(self.page.locator("tbody tr").get_by_text(self.t("done"))).to_have_count(1)
+        assert_accessible(self.page)
+        return stays
 
     def await_end(self) -> None:
         """Wait until what is followed has ended."""
         expect(self.page.locator("[data-live]")).to_have_count(0)
 
     def protection(self, guest: Guest) -> None:
-        self.link(self.t("Protection")).click()
-        self.link(guest.name).click()
+        press(self.link(self.t("Protection")))
+        press(self.link(guest.name))
         expect(self.page.get_by_role("heading", name=self.t("Failover"), exact=True)).to_be_visible()
         self.looked_at("protection")
 
     def moved_from_where_it_may_go(self, guest: Guest, to: str) -> None:
         self.page.goto(f"/vms/{guest.uuid}")
-        self.link(self.t("Where may it go?")).click()
+        press(self.link(self.t("Where may it go?")))
         expect(
             self.page.get_by_role("heading", name=self.t("Where may {vm} go?").format(vm=guest.name))
         ).to_be_visible()
         self.looked_at("ways")
-        self.page.get_by_role("button", name=f"{self.t('Migrate')} → {to}").click()
+        press(self.page.get_by_role("button", name=f"{self.t('Migrate')} → {to}"))
         self.await_end()
         expect(self.page.get_by_text(self.t("in all"))).to_be_visible()
         self.looked_at("moved")
 
     def leave(self) -> None:
-        self.button("Log out").click()
+        press(self.button("Log out"))
         expect(self.page.get_by_role("heading", name=self.t("Log in"))).to_be_visible()
 
 
@@ -267,13 +284,14 @@ def test_a_person_does_all_of_it_at_the_pages(
     colours: Any,
 ) -> None:
     shop, mail = make_guest("shop", memory=256 * MIB, working_set=96 * MIB), make_guest("mail")
+    guests = {guest.name: guest for guest in (shop, mail)}
     with person(browser, site, token, language, color_scheme=colours) as page:
         visit = Visit(lab, page, language)
         for host, via in (("h1", Via.SSH), ("h2", Via.SSH), ("h3", Via.TLS)):
             visit.add_host(host, via)
         expect(visit.block("mail")).to_be_visible()
         visit.looked_at("cluster")
-        visit.block("mail").click()
+        press(visit.block("mail"))
         visit.power(mail, "Shut down", then="Start")
         assert mail.states() == {"h1": "shut off"}
         visit.power(mail, "Start", then="Shut down")
@@ -283,15 +301,19 @@ def test_a_person_does_all_of_it_at_the_pages(
         with slow(lab, "h1", 8 * MIB):
             visit.watch_and_cancel(to="h3")
         assert shop.states() == {"h1": "running"}
-        visit.balance()
-        assert len({*shop.states(), *mail.states()}) == 2
+        with bios(lab, LISTEN.format("", "127.0.0.1"), name="till"):
+            visit.look_at_display("till")
+            stays = visit.balance()
+        assert [guest.states() for name, guest in guests.items() if name == stays] in ([], [{"h1": "running"}])
+        stayed = next(guest for guest in (mail, shop) if guest.states() == {"h1": "running"})
 
-        stayed = next(guest for guest in (shop, mail) if guest.states() == {"h1": "running"})
         own("protect", stayed.uuid, "--to", "h2", "--every", "1h")
         visit.protection(stayed)
         own("unprotect", stayed.uuid)
         if language != ENGLISH[0]:
             visit.moved_from_where_it_may_go(stayed, "h3")
-            assert stayed.states() == {"h3": "running"}
+        else:
+            visit.migrate_and_watch(stayed, "h3")
+        assert stayed.states() == {"h3": "running"}
         page.goto("/")
         visit.leave()

@@ -8,6 +8,8 @@ from mudanza import clock
 from mudanza.cli.output import say
 from mudanza.fleet.draining import without
 from mudanza.hypervisor.console import Console
+from mudanza.hypervisor.displays import Viewer, open_display
+from mudanza.hypervisor.pictures import Pictures
 from mudanza.journal.plans import Plans
 from mudanza.journal.protections import Protections
 from mudanza.model.carrying import RunPolicy
@@ -57,6 +59,11 @@ class OwnHands:
         with self._desk.at_work() as means, means.connections() as connections:
             return connections.domains(host).console(uuid)
 
+    def display(self, uuid: str, host: str) -> Viewer | Pictures:
+        """Open a guest's graphical display. Other viewers stay."""
+        with self._desk.at_work() as means, means.connections() as connections:
+            return open_display(connections.get(host), uuid)
+
     def ways(self, uuid: str) -> tuple[Check, Outlook]:
         """Return what ``mudanza check`` and ``mudanza forecast`` find of every other host."""
         options = MigrationOptions()
@@ -79,6 +86,11 @@ class OwnHands:
             chosen, policy = without(plan, left_out, cluster), RunPolicy()
             plans = Plans(means.database)
             return plans.put_down(chosen, policy, asked_by, kind="apply", subject=plan.subject, request=None)
+
+    def approve(self, number: int, asked_by: str) -> None:
+        """Say yes to a plan as ``mudanza run approve`` does, at its own pace."""
+        with self._desk.at_work() as means:
+            planning.approve(means, number, Plans(means.database).get(number).policy, asked_by)
 
     def protections(self) -> Sequence[Protection]:
         """Return all protected VMs."""

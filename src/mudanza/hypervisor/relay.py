@@ -18,6 +18,12 @@ _OPTIONS = (
 )  # fmt: skip
 
 
+def forwarding(here: str, there: str) -> Sequence[str]:
+    """Return options of ssh that have what listens at a host be at a UNIX socket here: by the time a shell has run its
+    first script, it is. ``there``: a path of the host, or ``ADDRESS:PORT`` as the host sees it."""
+    return [*_OPTIONS, "-L", f"{here}:{there}"]
+
+
 @dataclass(frozen=True, slots=True)
 class Relay:
     """What the two logins are told. By the time a shell has run its first script, its half is there."""

@@ -37,6 +37,10 @@ class HostShell:
     ) -> None:
         self._shell.close()
 
+    def said(self) -> str:
+        """Return the last of what was printed as errors since the last script began, in one line."""
+        return self._shell.said()
+
     def another(self) -> HostShell:
         """Return one more shell at the same host. Raises HostUnreachableError."""
         return HostShell(self._entry)

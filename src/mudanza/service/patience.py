@@ -1,4 +1,5 @@
-"""HTTP/1.1 for clients that may be slow: whoever keeps the daemon waiting is hung up on, and takes nobody's place."""
+"""HTTP/1.1 and WebSockets for clients that may be slow: whoever keeps the daemon waiting is hung up on, and takes
+nobody's place."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import asyncio
 from collections.abc import Callable
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
 
 REQUEST_LIMIT = 20.0
 """Seconds from the first sign of a client to the last byte of its request."""
@@ -66,6 +68,30 @@ class Patience(H11Protocol):
         if not self.cycle.response_complete:
             return not self.cycle.more_body
         return self.timeout_keep_alive_task is not None  # it rests: uvicorn waits for the next one
+
+
+class PatientSocket(WSProtocol):
+    """A WebSocket whose client may take its time to read, up to the same limit; whether it is there at all uvicorn asks
+    by itself."""
+
+    def __init__(self, *args: object, **named: object) -> None:
+        super().__init__(*args, **named)  # type: ignore[arg-type]
+        self._reading: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        """Begin to wait until the client reads on."""
+        super().pause_writing()
+        self._reading = self._reading or self.loop.call_later(READ_LIMIT, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It has read."""
+        super().resume_writing()
+        self._reading = _end(self._reading)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait for nothing more."""
+        self._reading = _end(self._reading)
+        super().connection_lost(exc)
 
 
 def _end(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:

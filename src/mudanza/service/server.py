@@ -20,7 +20,7 @@ from mudanza.model.errors import UsageError
 from mudanza.service.access import LOCAL
 from mudanza.service.api import MOST_BODY, MOST_HEADERS
 from mudanza.service.ending import told_of_ending
-from mudanza.service.patience import Patience
+from mudanza.service.patience import Patience, PatientSocket
 
 MOST_CONNECTIONS = 200
 """From elsewhere, at one time; who comes beyond is told to come again."""
@@ -56,7 +56,7 @@ class Server:
         self._ending = threading.Event()
         self._config = uvicorn.Config(
             told_of_ending(app, self._ending.is_set),
-            ws="wsproto",
+            ws=PatientSocket,
             ws_max_size=MOST_BODY,
             lifespan="off",
             log_config=None,

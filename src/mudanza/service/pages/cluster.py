@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI, Query, Request, Response
 
 from mudanza.journal.jobs import Filter, Job
 from mudanza.model.access import Asker
+from mudanza.model.carrying import Run
 from mudanza.model.errors import MudanzaError
 from mudanza.service.desk import Desk
 from mudanza.service.pages.drawing import draw
@@ -16,12 +17,15 @@ from mudanza.service.pages.hands import Hands
 from mudanza.service.pages.live import lasting
 from mudanza.service.pages.session import Admin, Visitor
 from mudanza.service.pages.site import Fields, page, render, see
+from mudanza.service.pages.timeline import bars
 from mudanza.service.sight import audited, known_hosts, known_vms, may_see_job
 
 HOSTS = 40
 """On one page."""
 MOST_JOBS = 200
 MOST_FOUND = 200
+MOST_PLANS = 3
+"""That are open, and shown before and after."""
 
 router = APIRouter()
 Page = Annotated[int, Query(alias="page", ge=1, le=10_000)]
@@ -46,7 +50,14 @@ def _drawn(request: Request, visitor: Asker, number: int) -> str:
 def _mark(app: FastAPI, visitor: Asker) -> object:
     """Return what differs when the picture does."""
     jobs = [(job.id, job.state, job.target) for job in _under_way(app, visitor)]
-    return app.state.desk.newest(), jobs, dict(app.state.hands.shares())
+    plans = [(run.id, run.state, [move.state for move in run.moves]) for run in _open_plans(app, visitor)]
+    return app.state.desk.newest(), jobs, plans, dict(app.state.hands.shares())
+
+
+def _open_plans(app: FastAPI, visitor: Asker) -> tuple[Run, ...]:
+    """Return those that wait for a yes or are being carried out, for who may know of all hosts."""
+    desk: Desk = app.state.desk
+    return () if visitor.is_limited else desk.plans.unfinished()[-MOST_PLANS:]
 
 
 def _under_way(app: FastAPI, visitor: Asker) -> list[Job]:
@@ -67,6 +78,9 @@ def _seen(app: FastAPI, visitor: Asker, number: int) -> dict[str, Any]:
         "hosts": hosts,
         "vms": vms,
         "jobs": jobs,
+        "open_plans": [
+            (run, bars([each for each in run.plan.outlooks if each.host in names])) for run in _open_plans(app, visitor)
+        ],
         "number": number,
         "pages": -(-len(hosts) // HOSTS),
         "taken_at": picture.taken_at,

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 
 from mudanza.journal.sessions import Sessions
 from mudanza.service.api import Bounded
-from mudanza.service.pages import cluster, console, entrance, history, jobs, plans, protection, vm
+from mudanza.service.pages import cluster, console, entrance, history, jobs, plans, protection, talking, vm
 from mudanza.service.pages.front import Front
 from mudanza.service.pages.hands import Hands
 from mudanza.service.pages.oidc import Oidc
@@ -18,7 +18,7 @@ def with_pages(api: FastAPI, sessions: Sessions, hands: Hands, oidc: Oidc | None
     pages = pages_of(api.state.desk, api.state.failures, sessions)
     pages.state.hands = hands
     pages.state.oidc = oidc
-    pages.state.consoles = console.Places()
+    pages.state.consoles = talking.Places()
     pages.state.proposals = plans.Proposals()
     pages.add_middleware(Bounded)
     for each in (cluster, console, entrance, history, jobs, plans, protection, vm):

@@ -14,7 +14,7 @@ from mudanza.operations.foreseeing import Outlook
 
 
 class Screen(Protocol):
-    """A guest's open console. ``receive`` and ``send`` may be used from two threads at once."""
+    """A guest's open console or display. ``receive`` and ``send`` may be used from two threads at once."""
 
     def __enter__(self) -> Screen: ...
 
@@ -48,6 +48,10 @@ class Hands(Protocol):
         """Open the serial console of a guest on a host. Raises HypervisorError where somebody has it open, or there is
         none."""
 
+    def display(self, uuid: str, host: str) -> Screen:
+        """Open the graphical display of a guest on a host, logged in. Raises BlockedError where it has none that can be
+        shown, HypervisorError."""
+
     def ways(self, uuid: str) -> tuple[Check, Outlook]:
         """Return what stands against moves of a VM to every other host, and what they would be like."""
 
@@ -59,6 +63,10 @@ class Hands(Protocol):
 
         Raises BlockedError where the world is not as it was then, or an unfinished plan has one of its VMs.
         """
+
+    def approve(self, number: int, asked_by: str) -> None:
+        """Have a plan carried out that waits for a yes. Raises UsageError for one that does not, BlockedError where the
+        world is not as it was when it was proposed."""
 
     def protections(self) -> Sequence[Protection]:
         """Return all protected VMs, by their names."""

@@ -125,6 +125,16 @@ def _seen(app: FastAPI, visitor: Asker, number: int) -> dict[str, Any]:
     return {"run": run, "timeline": timeline(run.plan), "bars": bars(run.plan.outlooks)}
 
 
+@router.post("/{number}/approve")
+def approve(request: Request, visitor: Planner, number: Number) -> Response:
+    """Have a plan carried out that waits for a yes, at the pace that it was proposed with."""
+    refuse_limited(visitor)
+    find_plan(request.app.state.desk, number)
+    with audited(request.app.state.desk, visitor, "approve plan", str(number)):
+        request.app.state.hands.approve(number, visitor.name)
+    return see(f"/plans/{number}")
+
+
 @router.post("/{number}/{order}")
 def order(request: Request, visitor: Planner, number: Number, order: PlanOrder) -> Response:
     """Pause it, go on with it, or cancel it."""

@@ -66,10 +66,24 @@ STATES = {
 TEXTS = {
     "Connected.": "Conectado.",
     "Connecting …": "Conectando …",
+    "Connect again": "Conectar otra vez",
     "Console": "Consola",
     "Console of {vm}": "Consola de {vm}",
     "Everything that is typed goes to the guest, Tab too; Ctrl+] leaves the console.": (
         "Todo lo que se escribe va a la máquina, también el tabulador; Ctrl+] sale de la consola."
+    ),
+    "Del": "Supr",
+    "Display": "Pantalla",
+    "Display of {vm}": "Pantalla de {vm}",
+    "Every key goes to the guest, Tab too, but Ctrl+], which leaves the display. Ctrl+Shift+V types what was copied.": (
+        "Todas las teclas van a la máquina, también el tabulador, salvo Ctrl+], que sale de la pantalla. "
+        "Ctrl+Mayús+V escribe lo copiado."
+    ),
+    "The display has ended: the VM is off, or on another host, or nobody may look any more.": (
+        "La pantalla ha terminado: la máquina está apagada o en otro anfitrión, o ya no se permite mirar."
+    ),
+    "Pictures, about one a second, and keys, but no pointer:": (
+        "Imágenes, una por segundo más o menos, y teclas, pero sin ratón:"
     ),
     "The console has ended: the VM is off, or on another host, or nobody may look any more.": (
         "La consola ha terminado: la máquina está apagada o en otro anfitrión, o ya no se permite mirar."
@@ -128,6 +142,7 @@ TEXTS = {
     "Cancel the plan": "Cancelar el plan",
     "Carried out": "Llevados a cabo",
     "Go on": "Seguir",
+    "Have it carried out": "Llevarlo a cabo",
     "History": "Historial",
     "Host to be drained": "Anfitrión que se vacía",
     "In all": "En total",
@@ -204,6 +219,7 @@ TEXTS = {
     "{count} found": "{count} encontradas",
     "{count} off": "{count} apagadas",
     "{count} running": "{count} en marcha",
+    "{done} of {count} moves are over": "{done} de {count} mudanzas han terminado",
     "{size} free": "{size} libres",
     "Add a host": "Añadir un anfitrión",
     "Add it": "Añadirlo",
@@ -235,6 +251,9 @@ TEXTS = {
     "The connection is lost: what you see may be old.": "Se ha perdido la conexión: lo que ve puede ser antiguo.",
     "This token is not good: unknown, expired or revoked.": "Este token no vale: desconocido, caducado o revocado.",
     "To": "Hacia",
+    "To see how long nobody answers: ping:ADDRESS or tcp:ADDRESS:PORT": (
+        "Para ver cuánto tiempo nadie responde: ping:DIRECCIÓN o tcp:DIRECCIÓN:PUERTO"
+    ),
     "To the cluster": "Al clúster",
     "Token": "Token",
     "Too many bad tokens came from there. Try again in a minute.": (

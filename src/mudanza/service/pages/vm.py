@@ -60,7 +60,9 @@ def ways(request: Request, visitor: Mover, key: Key) -> Response:
 def move(request: Request, visitor: Mover, key: Key, fields: Fields) -> Response:
     """Put a move into the queue, and show its job."""
     try:
-        order = MoveOrder.model_validate({"to": fields.get("to") or None, "mode": fields.get("mode") or "auto"})
+        probe = fields.get("probe", "").strip() or None
+        asked = {"to": fields.get("to") or None, "mode": fields.get("mode") or "auto", "probe": probe}
+        order = MoveOrder.model_validate(asked)
     except ValidationError as error:
         raise UsageError("this is no move that could be made") from error
     job = api.move(request.app.state.desk, visitor, Response(), key, order)

@@ -7,7 +7,7 @@ function talk(screen) {
   const decoder = new TextDecoder();
   const socket = new WebSocket(new URL(screen.dataset.stream, location.href.replace(/^http/, "ws")));
   socket.binaryType = "arraybuffer";
-  let waits = false;
+  let waits = false, failed = "";
 
   const draw = () => {
     waits = false;
@@ -21,12 +21,13 @@ function talk(screen) {
   const send = (text) => { if (text && socket.readyState === WebSocket.OPEN) socket.send(text); };
 
   socket.addEventListener("open", () => screen.focus());
-  socket.addEventListener("message", () => { state.textContent = state.dataset.open; }, { once: true });
   socket.addEventListener("message", (event) => {
+    if (typeof event.data === "string") { failed = event.data; return; }
+    state.textContent = state.dataset.open;
     send(terminal.write(decoder.decode(event.data, { stream: true })));
     if (!waits) { waits = true; requestAnimationFrame(draw); }
   });
-  socket.addEventListener("close", (event) => { state.textContent = event.reason || state.dataset.over; state.classList.add("over"); });
+  socket.addEventListener("close", (event) => { state.textContent = failed || event.reason || state.dataset.over; state.classList.add("over"); });
   screen.addEventListener("keydown", (event) => {
     if (event.ctrlKey && event.key === "]") { document.getElementById("leave").focus(); event.preventDefault(); return; }
     if (event.ctrlKey && event.key.toLowerCase() === "v") return; // what is pasted comes by itself
