@@ -6,6 +6,7 @@ from __future__ import annotations
 import queue
 import struct
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from mudanza.hypervisor.pictures import PNG
 from mudanza.journal.jobs import NewJob
 from mudanza.journal.sessions import Sessions
 from mudanza.model.access import Scope
@@ -160,6 +162,19 @@ DRAWN = update(
 ASKED = struct.pack("!BBHHHH", 3, 0, 0, 0, 64, 48)
 
 
+def picture() -> bytes:
+    """A red PNG, as large as the display, and how long it is."""
+    rows = b"".join(b"\0" + RED[:3] * 64 for _ in range(48))
+    found = b"\x89PNG\r\n\x1a\n"
+    for name, data in (
+        (b"IHDR", struct.pack("!IIBBBBB", 64, 48, 8, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ):
+        found += struct.pack("!I", len(data)) + name + data + struct.pack("!I", zlib.crc32(name + data))
+    return struct.pack("!I", len(found)) + found
+
+
 def pixel(page: Page, x: int, y: int) -> tuple[int, ...]:
     got = page.evaluate(
         "([x, y]) => [...document.getElementById('display').getContext('2d').getImageData(x, y, 1, 1).data]", [x, y]
@@ -228,7 +243,7 @@ def test_a_display_is_looked_for_anew_where_the_guest_has_gone(
         guest.await_heard(ASKED)
         moved = hands.screen = Display()
         name = b"pictures: it speaks <b>SPICE</b>"
-        moved.sends.put(BEGIN[:20] + struct.pack("!I", len(name)) + name + update(rect(0, 0, 1, 1, 0, RED)))
+        moved.sends.put(BEGIN[:20] + struct.pack("!I", len(name)) + name + update(rect(0, 0, 64, 48, PNG, picture())))
         guest.close()
         moved.await_heard(ASKED)
         page.locator("canvas[data-drawn]").wait_for()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mudanza.hypervisor import rfb
 from mudanza.hypervisor.displays import Way, way_to
-from mudanza.hypervisor.pictures import Keys, Picture, messages, parse_picture, update
+from mudanza.hypervisor.pictures import PNG, RAW, Keys, Picture, messages, parse_picture, update
 from mudanza.hypervisor.rfb import log_in, proof
 from mudanza.hypervisor.xml.displays import Display, parse_displays
 from mudanza.model.errors import BlockedError, HypervisorError
@@ -201,22 +201,25 @@ def ppm(width: int, height: int, pixels: bytes) -> bytes:
     return b"P6\n%d %d\n255\n" % (width, height) + pixels
 
 
+def png(width: int, height: int, rest: bytes = b"") -> bytes:
+    return b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR" + struct.pack("!II", width, height) + rest
+
+
 def test_a_picture_is_read_and_what_is_none_is_not() -> None:
-    assert parse_picture(ppm(2, 1, b"abcdef")) == Picture(2, 1, b"abcdef")
-    for none in (b"", b"\x89PNG", ppm(2, 1, b"abc"), ppm(0, 1, b""), b"P6 99999999 1 255 ", b"P5\n1 1\n255\nx"):
+    assert parse_picture(ppm(2, 1, b"abcdef")) == Picture(2, 1, RAW, b"abc\0def\0")
+    assert parse_picture(png(2, 1, b"...")) == Picture(2, 1, PNG, png(2, 1, b"..."))
+    for none in (b"", b"GIF89a", ppm(2, 1, b"abc"), ppm(0, 1, b""), b"P6 99999999 1 255 ", b"P5\n1 1\n255\nx"):
+        assert parse_picture(none) is None
+    for none in (png(0, 1), png(1 << 20, 1), png(2, 1)[:20]):
         assert parse_picture(none) is None
 
 
-def test_of_a_picture_what_differs_is_told() -> None:
-    before, after = Picture(1, 4, b"aaabbbcccddd"), Picture(1, 4, b"aaaBBBcccDDD")
+def test_of_pictures_those_that_differ_are_told() -> None:
+    before, after, large = (Picture(*each, b"aaa\0") for each in ((1, 1, RAW), (1, 1, PNG), (2, 2, RAW)))
     assert update(before, before, whole=False) == b""
-    rows = struct.pack("!BxHHHHHi", 0, 1, 0, 1, 1, 3, 0)
-    assert update(before, after, whole=False) == rows + b"BBB\0ccc\0DDD\0"
-    whole = struct.pack("!BxHHHHHi", 0, 1, 0, 0, 1, 4, 0)
-    assert update(before, before, whole=True) == whole + b"aaa\0bbb\0ccc\0ddd\0"
-    assert update(before, Picture(2, 2, b"aaabbbcccddd"), whole=False) == struct.pack(
-        "!BxHHHHHi", 0, 1, 0, 0, 2, 2, -223
-    )
+    assert update(before, before, whole=True) == struct.pack("!BxHHHHHi", 0, 1, 0, 0, 1, 1, 0) + b"aaa\0"
+    assert update(before, after, whole=False) == struct.pack("!BxHHHHHiI", 0, 1, 0, 0, 1, 1, PNG, 4) + b"aaa\0"
+    assert update(before, large, whole=False) == struct.pack("!BxHHHHHi", 0, 1, 0, 0, 2, 2, -223)
 
 
 SAID = (

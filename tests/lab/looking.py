@@ -13,7 +13,7 @@ import time
 
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.displays import Viewer, open_display
-from mudanza.hypervisor.pictures import Pictures
+from mudanza.hypervisor.pictures import PNG, Pictures
 from mudanza.model.errors import MudanzaError
 from mudanza.model.host import HostEntry
 
@@ -35,16 +35,20 @@ class Eyes:
         viewer.send(struct.pack("!BxHii", 2, 2, 0, KEYS_AS_THEY_LIE))
 
     def lit(self) -> int:
-        """Return how many pixels are not black."""
+        """Return how many pixels are not black; of a picture how many bytes it has, which grow with what is on it."""
         self._viewer.send(struct.pack("!BBHHHH", 3, 0, 0, 0, self.width, self.height))
         _, _, count = struct.unpack("!BBH", self._take(4))
-        pixels = b""
+        found = 0
         for _ in range(count):
             _, _, width, height, kind = struct.unpack("!HHHHi", self._take(12))
-            assert kind in (0, KEYS_AS_THEY_LIE), "nothing but raw pixels was asked for"
-            if kind == 0:
-                pixels += self._take(width * height * 4)
-        return sum(pixel != 0 for (pixel,) in struct.iter_unpack("=I", pixels))
+            if kind == PNG:
+                found += len(self._take(*struct.unpack("!I", self._take(4))))
+            elif kind == 0:
+                pixels = self._take(width * height * 4)
+                found += sum(pixel != 0 for (pixel,) in struct.iter_unpack("=I", pixels))
+            else:
+                assert kind == KEYS_AS_THEY_LIE, "nothing else was asked for"
+        return found
 
     def until(self, more_than: int) -> int:
         """Return how many are lit, once there are more than so many."""

@@ -74,7 +74,7 @@ def test_a_display_is_seen_and_typed_into(lab: Lab, graphics: str, via: Via) -> 
 
 
 def test_what_nobody_can_be_brought_to_is_shown_by_pictures_and_what_refuses_is_left(lab: Lab) -> None:
-    with bios(lab, LISTEN.format("", "127.0.0.1")) as uuid:
+    with bios(lab, LISTEN.format(PASSWORD, "127.0.0.1")) as uuid:
         found = looked_at(lab, uuid, Via.TLS)
         assert found.get("after", 0) > found.get("before", 0) > 100, found
         assert found["name"].startswith(NAMED + "the display of VM 'shown' listens at 127.0.0.1:59")

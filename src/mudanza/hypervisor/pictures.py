@@ -21,8 +21,12 @@ EVERY = 0.7
 """Seconds between two pictures, at the least."""
 PICTURE_LIMIT = 20.0
 """Seconds that one may take to come."""
-MOST_BYTES = 128 * 1024 * 1024
+MOST_BYTES = 64 * 1024 * 1024
 """Of one picture."""
+MOST_SIDE = 8192
+"""Pixels."""
+RAW, PNG = 0, 0x6D756470
+"""Encodings of a picture; the second is our own: how many bytes it has (four), and a PNG."""
 MOST_SAID = 1024 * 1024
 """Bytes that one message of a viewer may have."""
 HOLD = 40
@@ -39,46 +43,46 @@ _PPM = re.compile(rb"P6\s+(\d{1,5})\s+(\d{1,5})\s+255\s")
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What a display showed at one instant: three bytes for each pixel."""
+    """What a display showed at one instant."""
 
     width: int
     height: int
-    pixels: bytes
+    kind: int
+    """How ``data`` is told to a viewer: as pixels of four bytes, or as a PNG."""
+    data: bytes
 
 
 def parse_picture(data: bytes) -> Picture | None:
-    """Read a portable pixmap, which is what QEMU makes; None: it is none."""
+    """Read what libvirt gives: a PNG of QEMU 7.1 and later, before it a portable pixmap; None: it is neither."""
+    if data[:8] == b"\x89PNG\r\n\x1a\n" and data[12:16] == b"IHDR" and len(data) >= 24:
+        width, height = struct.unpack("!II", data[16:24])
+        return Picture(width, height, PNG, data) if 0 < width <= MOST_SIDE and 0 < height <= MOST_SIDE else None
     found = _PPM.match(data)
     if found is None:
         return None
     width, height = int(found[1]), int(found[2])
-    pixels = data[found.end() : found.end() + width * height * 3]
-    return Picture(width, height, pixels) if width and height and len(pixels) == width * height * 3 else None
+    colours = data[found.end() : found.end() + width * height * 3]
+    if not colours or len(colours) != width * height * 3:
+        return None
+    pixels = bytearray(width * height * 4)
+    for colour in range(3):
+        pixels[colour::4] = colours[colour::3]
+    return Picture(width, height, RAW, bytes(pixels))
 
 
 def update(before: Picture, now: Picture, *, whole: bool) -> bytes:
-    """Return what a viewer is told that knows what was before: the rows from the first to the last that differ, or all.
-    Empty: nothing differs. Where the size does, the viewer asks for the rest by itself."""
+    """Return what a viewer is told that knows what was before. Empty: nothing differs. Where the size does, the viewer
+    asks for the rest by itself."""
     if (before.width, before.height) != (now.width, now.height):
-        return _told((0, now.width, now.height, _SIZE, b""))
-    row = now.width * 3
-    differ = [
-        y
-        for y in range(now.height)
-        if whole or before.pixels[y * row : y * row + row] != now.pixels[y * row : y * row + row]
-    ]
-    if not differ:
+        return _told(now.width, now.height, _SIZE)
+    if before == now and not whole:
         return b""
-    part = now.pixels[differ[0] * row : (differ[-1] + 1) * row]
-    pixels = bytearray(len(part) // 3 * 4)
-    for colour in range(3):
-        pixels[colour::4] = part[colour::3]
-    return _told((differ[0], now.width, differ[-1] - differ[0] + 1, 0, bytes(pixels)))
+    length = struct.pack("!I", len(now.data)) if now.kind == PNG else b""
+    return _told(now.width, now.height, now.kind, length + now.data)
 
 
-def _told(*rects: tuple[int, int, int, int, bytes]) -> bytes:
-    parts = (struct.pack("!HHHHi", 0, y, width, height, kind) + data for y, width, height, kind, data in rects)
-    return struct.pack("!BxH", 0, len(rects)) + b"".join(parts)
+def _told(width: int, height: int, kind: int, data: bytes = b"") -> bytes:
+    return struct.pack("!BxHHHHHi", 0, 1, 0, 0, width, height, kind) + data
 
 
 def messages(said: bytes) -> tuple[list[bytes], bytes]:
@@ -187,9 +191,7 @@ class Pictures:
         if not self._begun and data:
             self._begun, data = True, data[1:]
             begin = struct.pack("!HH", self._last.width, self._last.height) + _FORMAT
-            self._say(
-                begin + struct.pack("!I", len(self._name)) + self._name + _told((0, 0, 0, _KEYS_AS_THEY_LIE, b""))
-            )
+            self._say(begin + struct.pack("!I", len(self._name)) + self._name + _told(0, 0, _KEYS_AS_THEY_LIE))
         try:
             found, self._rest = messages(self._rest + data)
         except ValueError as error:

@@ -24,7 +24,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -143,10 +143,16 @@ def _sqlite(path: Path) -> Engine:
 
 @contextmanager
 def transaction(engine: Database) -> Iterator[Connection]:
-    """Do something in the database, all of it or nothing. Raises JournalLostError where it does not answer."""
+    """Do something in the database, all of it or nothing. Raises JournalLostError where it does not answer, UsageError
+    for what it takes in no text."""
     try:
         with _turn_to_write(engine), engine.begin() as connection:
             yield connection
+    except (DataError, UnicodeEncodeError) as error:  # PostgreSQL keeps no NUL, and nobody half a character
+        raise UsageError(
+            f"the database does not take that: {getattr(error, 'orig', None) or error}",
+            remedy="leave out what cannot be printed",
+        ) from error
     except (OperationalError, InterfaceError, PoolTimeoutError) as error:
         reason = str(getattr(error, "orig", None) or error).strip()
         place = engine.url.render_as_string(hide_password=True)

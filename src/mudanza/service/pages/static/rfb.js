@@ -3,7 +3,9 @@
 // the keyboard. It begins with ClientInit: the daemon has logged in.
 
 const RAW = 0, COPY = 1, HEXTILE = 5, SIZE = -223, KEYS_AS_THEY_LIE = -258;
+const PICTURE = 0x6d756470; // the daemon's own, where it has but pictures: a PNG, and how long it is before it
 const MOST_SIDE = 8192;
+const MOST_PICTURE = 1 << 26;
 const MOST_TEXT = 1 << 20;
 
 // Bytes that have come, taken in the pieces that one asks for.
@@ -68,7 +70,7 @@ class Viewer {
     }
   }
 
-  bounded(count) { if (count > MOST_TEXT) throw new Error("the display sends too much"); return count; }
+  bounded(count, most = MOST_TEXT) { if (count > most) throw new Error("the display sends too much"); return count; }
 
   resize(width, height) {
     if (!width || !height || width > MOST_SIDE || height > MOST_SIDE) throw new Error(`a display of ${width} × ${height}`);
@@ -106,6 +108,9 @@ class Viewer {
       else if (kind === COPY) {
         const from = await this.inflow.view(4);
         this.pen.drawImage(this.canvas, from.getUint16(0), from.getUint16(2), width, height, x, y, width, height);
+      } else if (kind === PICTURE) {
+        const length = this.bounded((await this.inflow.view(4)).getUint32(0), MOST_PICTURE);
+        this.pen.drawImage(await createImageBitmap(new Blob([await this.inflow.take(length)], { type: "image/png" })), x, y);
       } else if (kind === HEXTILE) await this.hextile(x, y, width, height);
       else throw new Error(`the display draws in a way that is not known here: ${kind}`);
     }
