@@ -57,6 +57,10 @@ LOOKS = (
 @pytest.fixture
 def desk(database: str) -> Desk:
     """The same on each kind of database: one takes what the other refuses."""
+    return desk_at(database)
+
+
+def desk_at(database: str) -> Desk:
     engine = open_database(database)
     picture = Picture(CLUSTER, 1000.0, 0.5)
     return Desk(Jobs(engine), Plans(engine), Balances(engine), Audit(engine), Tokens(engine), lambda: picture, "1.2.3")
@@ -146,8 +150,9 @@ class Line:
 
 
 @pytest.fixture
-def place(desk: Desk, hands: Hands, tmp_path: Path) -> Iterator[Path]:
+def place(hands: Hands, tmp_path: Path) -> Iterator[Path]:
     """Where the pages are served."""
+    desk = desk_at(str(tmp_path / "pages.db"))
     server = LocalServer(with_pages(api_of(desk), Sessions(desk.tokens._engine), hands), tmp_path / "pages.sock")
     server.start()
     yield tmp_path / "pages.sock"
