@@ -290,6 +290,17 @@ def test_a_move_is_drawn_with_what_is_done_of_it(admin: TestClient, desk: Desk) 
     assert len(tree.xpath("//rect[@class='ghost']")) == 1
 
 
+def test_a_vm_that_both_its_hosts_list_while_it_moves_is_drawn_on_its_way(desk: Desk, hands: Hands) -> None:
+    both = [make.vm(), make.vm(host="h2", state=VmState.PAUSED)]
+    picture = Picture(make.cluster([make.host("h1"), make.host("h2")], both), 1.0, 0.1)
+    client = enter(site_of(replace(desk, newest=lambda: picture), hands), desk, Scope.ADMIN)
+    desk.jobs.put_down(NewJob("move", make.UUID, "web", "h1", "h2", {}, "ana"))
+    tree = sound(client.get("/"))
+    assert [words(each) for each in tree.xpath("//g[@class='arrow']")] == ["web 42 %"]
+    assert (len(tree.xpath("//rect[@class='ghost']")), len(tree.xpath("//svg//a"))) == (1, 1)
+    assert "1 VMs" in words(tree)
+
+
 def test_blocks_are_as_wide_as_memory(admin: TestClient, desk: Desk, hands: Hands) -> None:
     vms = [make.vm(name="big", memory=8 << 30), make.vm(name="small", uuid=make.OTHER_UUID, memory=4 << 30)]
     picture = Picture(make.cluster(vms=vms), 1.0, 0.1)

@@ -205,7 +205,7 @@ class Visit:
         under_way = self.page.url
         press(self.link(self.t("Cluster")))
         expect(self.page.locator("g.arrow text")).to_contain_text("%")
-        self.looked_at("moving")
+        picture(self.page, "moving" + self.suffix)
         self.page.goto(under_way)
         press(self.button("Cancel the move"))
         self.await_end()
@@ -298,7 +298,7 @@ def test_a_person_does_all_of_it_at_the_pages(
 
         page.goto("/")
         visit.type_into("shop")
-        with slow(lab, "h1", 8 * MIB):
+        with slow(lab, "h1", 2 * MIB):
             visit.watch_and_cancel(to="h3")
         assert shop.states() == {"h1": "running"}
         with bios(lab, LISTEN.format("", "127.0.0.1"), name="till"):

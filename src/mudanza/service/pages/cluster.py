@@ -76,7 +76,7 @@ def _seen(app: FastAPI, visitor: Asker, number: int) -> dict[str, Any]:
     return {
         "drawing": draw(shown, [vm for vm in vms if vm.host in names], jobs, hands.shares()),
         "hosts": hosts,
-        "vms": vms,
+        "vms": {vm.uuid for vm in vms},  # one that moves live is listed at both its hosts
         "jobs": jobs,
         "open_plans": [
             (run, bars([each for each in run.plan.outlooks if each.host in names])) for run in _open_plans(app, visitor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from mudanza.journal.job import Job
@@ -98,12 +98,19 @@ def draw(hosts: Sequence[Host], vms: Sequence[Vm], jobs: Sequence[Job], shares: 
     per_pixel = max((_span(host, vms) for host in hosts), default=1.0) / BAR
     busy = {job.vm_uuid: job for job in jobs}
     memory = {vm.uuid: vm.memory for vm in vms}
+    there = {(vm.uuid, vm.host) for vm in vms}
+    vms = [vm for vm in vms if not _arrives(vm, busy.get(vm.uuid), there)]
     lanes = []
     for number, host in enumerate(hosts):
         mine = sorted((vm for vm in vms if vm.host == host.name), key=lambda vm: (-vm.memory, vm.name))
         coming = [job for job in jobs if job.target == host.name and not any(vm.uuid == job.vm_uuid for vm in mine)]
         lanes.append(_lane(host, number * ROW, mine, coming, busy, memory, max(per_pixel, 1.0)))
     return Drawing(max(len(lanes), 1) * ROW, tuple(lanes), tuple(_arrows(lanes, shares)))
+
+
+def _arrives(vm: Vm, job: Job | None, there: Collection[tuple[str, str]]) -> bool:
+    """Whether this is a copy that is still being filled: libvirt lists a VM that moves live at both its hosts."""
+    return job is not None and vm.host == job.target != job.source and (vm.uuid, job.source) in there
 
 
 def _span(host: Host, vms: Sequence[Vm]) -> float:
