@@ -14,7 +14,7 @@ import pytest
 from mudanza.availability.heartbeats import Heartbeats
 from mudanza.availability.observing import Observer
 from mudanza.hypervisor.connections import Connections
-from mudanza.hypervisor.host_command import HostCommand
+from mudanza.hypervisor.host_command import HostCommand, PassingCommand
 from mudanza.model.host import HostEntry
 
 LIMIT = 30.0
@@ -38,7 +38,7 @@ def heartbeats(tmp_path: Path, made: list[HostCommand]) -> Iterator[Heartbeats]:
     ]
 
     def command(entry: HostEntry, name: str) -> HostCommand:
-        made.append(HostCommand(entry, f"{name}-{entry.name}-{os.getpid()}"))  # they share one machine
+        made.append(PassingCommand(entry, f"{name}-{entry.name}-{os.getpid()}"))  # they share one machine
         return made[-1]
 
     yield Heartbeats(entries, str(tmp_path), "journal", command)

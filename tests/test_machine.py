@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine
 
 from mudanza.availability.behind import as_redfish, ipmi_words, machine_behind
-from mudanza.availability.fence_agents import Agents
+from mudanza.availability.fence_agents import Agents, Description, refuse_wrong
 from mudanza.availability.fencer import Fencer
 from mudanza.cli.settings import FencingSettings
 from mudanza.hypervisor.reading.machine import machine_of
 from mudanza.journal.database import open_database
 from mudanza.journal.fences import WAKE, Fences
-from mudanza.model.errors import NeedsPersonError
+from mudanza.model.errors import NeedsPersonError, UsageError
 from mudanza.model.fencing import Device
 from mudanza.model.machine import Comparison, Machine, Verdict, compare, machine
 from tests.fence_agent import AGENT, FakeAgent
@@ -181,11 +181,30 @@ def test_a_bmc_is_asked_by_ipmitool_and_its_password_is_no_argument(bmc: Agents,
     assert "no route" in machine_behind(bmc, told).why_not
 
 
+def test_a_bmc_that_nobody_can_log_in_to_is_asked_once(bmc: Agents, tmp_path: Path) -> None:
+    told = Device("bmc", "fence_ipmilan", 1, {"ip": "10.0.0.9"}, {"password": "bmc"})
+    tool, asked = tmp_path / "ipmi" / "ipmitool", tmp_path / "ipmi" / "asked"
+    refused = "Error: Unable to establish IPMI v2 / RMCP+ session"
+    tool.write_text(f"#!/bin/sh\necho asked >>{asked}\necho '{refused}' >&2\nexit 1\n")
+    assert refused in machine_behind(bmc, told).why_not
+    assert asked.read_text() == "asked\n"
+
+
+def test_a_key_of_the_bmcs_own_is_a_secret_and_no_argument(bmc: Agents) -> None:
+    key = {"hexadecimal_kg": "bmc"}
+    found = machine_behind(bmc, Device("bmc", "fence_ipmilan", 1, {"ip": "h"}, {"password": "bmc", **key}))
+    assert "which everybody here could read" in found.why_not
+    known = Description(frozenset({"ip", "hexadecimal_kg"}), frozenset({"off", "status"}))
+    with pytest.raises(UsageError, match="is a secret"):
+        refuse_wrong(Device("bmc", "fence_ipmilan", 1, {"ip": "h", "hexadecimal_kg": "31323334"}), known)
+
+
 def test_what_an_agent_is_told_is_what_the_bmc_is() -> None:
     assert ipmi_words("fence_idrac", {"ip": "h", "privlvl": "operator"}) == [
         *("-I", "lanplus", "-E", "-H", "h", "-L", "OPERATOR")
     ]
     assert ipmi_words("fence_ipmilan", {"ip": "h", "timeout": "9"})[:2] == ["-I", "lan"]
+    assert ipmi_words("fence_ipmilan", {"ipmitool_timeout": "5", "target": "0x24"})[3:] == ["-N", "5", "-t", "0x24"]
     assert as_redfish({"ip": "h", "systems_uri": "/redfish/v1/Systems/1", "ssl_insecure": "1"}) == {
         "ip": "h",
         "system": "/redfish/v1/Systems/1",

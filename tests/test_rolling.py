@@ -6,11 +6,15 @@ import os
 import stat
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mudanza.fleet.rolling import Next, as_before, decide, in_order, unwell
 from mudanza.hypervisor.host_command import MOST_AT_ONCE, HostCommand, seen_or_none
@@ -23,7 +27,7 @@ from mudanza.operations.rolling import whole
 from tests.program import Program
 
 LIMIT = 20.0
-BOOT = "boot/1"
+BOOT, ANEW = "boot/1", "boot/2"
 ORDER = Order(("h1",), "true", "true", limit=60.0)
 REBOOT = replace(ORDER, reboot=True)
 LAP = Lap(1, "h1", Stage.COMMAND, boot=BOOT)
@@ -41,29 +45,62 @@ def seen(state: CommandState, code: int | None = None, boot: str = BOOT) -> Seen
 @pytest.mark.parametrize(
     ("order", "lap", "found", "what"),
     [
-        (ORDER, LAP, seen(CommandState.ABSENT), Next.BEGIN),
+        (ORDER, LAP, seen(CommandState.READY), Next.BEGIN),
         (ORDER, BEGUN, seen(CommandState.RUNS), Next.WAIT),
         (ORDER, LATE, seen(CommandState.RUNS), Next.END),
         (ORDER, BEGUN, seen(CommandState.ENDED, 0), Next.GO_ON),
         (ORDER, LATE, seen(CommandState.ENDED, 0), Next.GO_ON),
         (ORDER, BEGUN, seen(CommandState.ENDED, 1), Next.FAULT),
         (ORDER, BEGUN, None, Next.WAIT),
-        (ORDER, LATE, None, Next.FAULT),
+        (ORDER, LATE, None, Next.SILENT),
+        (ORDER, LAP, None, Next.WAIT),
         (REBOOT, BEGUN, seen(CommandState.ENDED, 0), Next.WAIT),
         (REBOOT, LATE, seen(CommandState.ENDED, 0), Next.FAULT),
         (REBOOT, BEGUN, seen(CommandState.ENDED, 1), Next.FAULT),
-        (REBOOT, BEGUN, seen(CommandState.ABSENT, boot="boot/2"), Next.GO_ON),
+        # It has started anew: its disk tells.
+        (ORDER, LAP, seen(CommandState.READY, boot=ANEW), Next.AGAIN),
+        (REBOOT, LAP, seen(CommandState.READY, boot=ANEW), Next.AGAIN),
+        (ORDER, LAP, seen(CommandState.ENDED, 0, ANEW), Next.GO_ON),
+        (REBOOT, BEGUN, seen(CommandState.ENDED, 0, ANEW), Next.GO_ON),
+        (REBOOT, BEGUN, seen(CommandState.ENDED, 1, ANEW), Next.FAULT),
+        (REBOOT, BEGUN, seen(CommandState.LOST, boot=ANEW), Next.GO_ON),
+        (REBOOT, BEGUN, seen(CommandState.ABSENT, boot=ANEW), Next.GO_ON),
         # Nobody can know how far it got, and it is not begun a second time.
-        (ORDER, BEGUN, seen(CommandState.ABSENT, boot="boot/2"), Next.FAULT),
+        (ORDER, BEGUN, seen(CommandState.LOST, boot=ANEW), Next.FAULT),
+        (ORDER, BEGUN, seen(CommandState.ABSENT, boot=ANEW), Next.FAULT),
+        (ORDER, BEGUN, seen(CommandState.READY, boot=ANEW), Next.FAULT),
         (ORDER, BEGUN, seen(CommandState.ABSENT), Next.FAULT),
+        (ORDER, BEGUN, seen(CommandState.READY), Next.FAULT),
+        (ORDER, LAP, seen(CommandState.ABSENT), Next.FAULT),
         (ORDER, BEGUN, seen(CommandState.LOST), Next.FAULT),
-        (REBOOT, LAP, seen(CommandState.ABSENT, boot="boot/2"), Next.FAULT),
+        (REBOOT, LAP, seen(CommandState.ABSENT, boot=ANEW), Next.FAULT),
+        (REBOOT, LAP, seen(CommandState.LOST, boot=ANEW), Next.FAULT),
     ],
 )
 def test_what_is_done_about_a_command(order: Order, lap: Lap, found: Seen | None, what: Next) -> None:
     verdict = decide(order, lap, found)
     assert verdict.next is what
     assert bool(verdict.said) is (what not in (Next.BEGIN, Next.WAIT))
+
+
+def test_a_host_that_is_silent_is_waited_for_as_long_as_its_command_may_take() -> None:
+    assert decide(ORDER, LAP, None, 59.0).next is Next.WAIT
+    assert "it has not answered for 1 min" in decide(ORDER, LAP, None, 61.0).said
+    assert decide(ORDER, BEGUN, None, 61.0).next is Next.WAIT, "that counts from when its command began"
+
+
+@given(
+    order=st.sampled_from([ORDER, REBOOT]),
+    lap=st.sampled_from([LAP, BEGUN, LATE]),
+    found=st.builds(Seen, st.sampled_from([BOOT, ANEW]), st.sampled_from(CommandState), st.sampled_from([None, 0, 1])),
+)
+def test_a_command_is_begun_only_where_it_is_certain_that_it_was_not(order: Order, lap: Lap, found: Seen) -> None:
+    verdict = decide(order, lap, found)
+    if verdict.next in (Next.BEGIN, Next.AGAIN):
+        assert (found.state, lap.begun) == (CommandState.READY, False)
+        assert (verdict.next is Next.BEGIN) == (found.boot == BOOT)
+    if verdict.next is Next.GO_ON and not lap.begun:
+        assert (found.state, found.exit_code) == (CommandState.ENDED, 0)
 
 
 def host(*, pool: bool = True, network: bool = True, error: str | None = None) -> Host:
@@ -134,28 +171,56 @@ def until(command: HostCommand, state: CommandState, after: int = 0) -> Seen:
     return found
 
 
+def begin(command: HostCommand, text: str, interpreter: tuple[str, ...] = ("sh",)) -> str:
+    boot = command.prepare(text)
+    command.begin(interpreter)
+    return boot
+
+
 def test_a_command_runs_by_itself_and_says_how_it_ended(command: HostCommand) -> None:
     assert command.look(0).state is CommandState.ABSENT
-    command.begin("echo it runs; echo 'and it''s bad' >&2; exit 3", ("sh",))
+    boot = begin(command, "echo it runs; echo 'and it''s bad' >&2; exit 3")
     found = until(command, CommandState.ENDED)
     assert (found.exit_code, found.output) == (3, b"it runs\nand its bad\n")
     assert command.look(8).output == b"and its bad\n"
-    assert found.boot == command.boot()
+    assert found.boot == boot
     with pytest.raises(HypervisorError):
-        command.begin("echo a second time", ("sh",))
+        command.begin(("sh",))
     assert command.look(0).output == found.output
     command.forget()
     assert command.look(0).state is CommandState.ABSENT
 
 
+def test_a_command_that_is_ready_has_not_begun(command: HostCommand) -> None:
+    with pytest.raises(HypervisorError):
+        command.begin(("sh",))
+    assert command.look(0).state is CommandState.ABSENT
+    command.prepare("echo one")
+    assert command.look(0).state is CommandState.READY
+    boot = command.prepare("echo two")
+    assert command.look(0) == Seen(boot, CommandState.READY)
+    command.begin(("sh",))
+    assert until(command, CommandState.ENDED).output == b"two\n"
+
+
+def test_of_two_who_begin_it_at_once_one_does(command: HostCommand) -> None:
+    command.prepare("echo it runs; sleep 0.3")
+    with ThreadPoolExecutor(2) as both:
+        for each in [both.submit(command.begin, ("sh",)) for _ in range(2)]:
+            with suppress(HypervisorError):  # where the other one was quicker by more than a moment
+                each.result()
+    assert until(command, CommandState.ENDED).output == b"it runs\n"
+
+
 def test_a_script_is_read_by_whom_it_names(command: HostCommand) -> None:
-    command.begin("#!/usr/bin/env python3\nimport sys\nprint(sys.argv[0][-6:])", ("/usr/bin/env", "python3"))
+    text = "#!/usr/bin/env python3\nimport sys\nprint(sys.argv[0][-6:])"
+    begin(command, text, ("/usr/bin/env", "python3"))
     assert until(command, CommandState.ENDED).output == b"script\n"
 
 
 def test_it_goes_on_when_who_began_it_is_gone_and_can_be_ended(command: HostCommand, tmp_path: Path) -> None:
     go = tmp_path / "go"
-    command.begin(f"until [ -e {go} ]; do sleep 0.05; done; echo over; sleep 1000", ("sh",))
+    begin(command, f"until [ -e {go} ]; do sleep 0.05; done; echo over; sleep 1000")
     assert command.look(0).state is CommandState.RUNS  # each look is a login of its own
     go.touch()
     end = time.monotonic() + LIMIT
@@ -166,7 +231,7 @@ def test_it_goes_on_when_who_began_it_is_gone_and_can_be_ended(command: HostComm
 
 
 def test_much_is_read_piece_by_piece(command: HostCommand) -> None:
-    command.begin(f"head -c {MOST_AT_ONCE + 10} /dev/zero", ("sh",))
+    begin(command, f"head -c {MOST_AT_ONCE + 10} /dev/zero")
     found = until(command, CommandState.ENDED)
     assert len(found.output) == MOST_AT_ONCE
     assert len(command.look(MOST_AT_ONCE).output) == 10
@@ -179,7 +244,7 @@ def test_our_own_machine_is_known(command: HostCommand) -> None:
 def test_a_host_that_does_not_let_us_in_says_nothing() -> None:
     assert seen_or_none(HostCommand(HostEntry("h9", "qemu+ssh://h9/system?command=/bin/false"), "x"), 0) is None
     with pytest.raises(BlockedError, match="not reached by ssh"):
-        HostCommand(HostEntry("h9", "qemu:///system"), "x").boot()
+        HostCommand(HostEntry("h9", "qemu:///system"), "x").prepare("true")
 
 
 # In the journal.

@@ -16,11 +16,11 @@ from mudanza.journal.inventory import Inventory
 from mudanza.model.cluster import Cluster
 from mudanza.model.fencing import Device, Order, Reply
 from mudanza.model.finding import Finding, Level
-from mudanza.model.host import Pool
+from mudanza.model.host import HostEntry, Pool
 from mudanza.model.host_power import Standing as Power
 from mudanza.model.host_power import Wish, away
 from mudanza.model.vm import VmState
-from mudanza.operations.switching import magic_packet
+from mudanza.operations.waking import magic_packet, wake
 from tests import factories as make
 from tests.fence_agent import AGENT, FakeAgent
 from tests.program import Program
@@ -72,6 +72,14 @@ def test_the_word_that_wakes_a_network_card() -> None:
     packet = magic_packet("52:54:00:12:34:56")
     assert len(packet) == 6 + 16 * 6
     assert packet[:12].hex() == "ffffffffffff525400123456"
+
+
+def test_it_is_said_where_nobody_could_send_that_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("socket.if_nameindex", lambda: [(1, "lo"), (2, "no-such-card")])
+    assert not wake("52:54:00:12:34:56", [HostEntry("h2", "qemu+tls://h2/system")], said.append)
+    assert "cannot be told to wake from here" in said[0]
+    assert "cannot be told to wake from h2: host h2 is not reached by ssh" in said[1]
 
 
 HOSTS = """

@@ -111,30 +111,55 @@ def test_a_host_that_starts_anew_is_waited_for(lab: Lab, seat: Mudanza, guests: 
 
 
 @pytest.mark.soak
-def test_a_daemon_has_it_roll_and_the_next_one_goes_on(
-    lab: Lab, seat: Mudanza, guests: list[Guest], tmp_path: Path
+def test_a_host_that_dies_just_before_its_command_begins_has_it_begun_once_it_is_back(lab: Lab, seat: Mudanza) -> None:
+    """Its disk tells that it had not begun: nobody has to be asked, and nothing is done twice."""
+    host, ran = lab.hosts[0], "/root/ran"
+    # The last thing before a command is that its number is linked: there it is held up.
+    held = "printf '#!/bin/sh\ntouch /run/beginning; exec sleep 900\n' >/root/ln; chmod 755 /root/ln"
+    lab.cell(host).run(["sh", "-c", f"rm -f {ran}; {held}; mount --bind /root/ln /usr/bin/ln"])
+    running = seat.start("rolling", "--hosts", host, "--command", f"echo once >>{ran}; sync", "-o", "json")
+    begins = ["test", "-e", "/run/beginning"]
+    await_true(lambda: not lab.cell(host).run(begins, check=False).returncode, "it is about to begin", limit=LIMIT)
+    faults.kill_host(lab, host)
+    faults.boot_host(lab, host)
+    told = running.end(limit=LIMIT)
+    assert f"{host}: it has started anew before its command began" in told.err
+    assert told.events[-1]["state"] == "done"
+    assert lab.cell(host).run(["cat", ran]).stdout == "once\n"
+    assert lab.cell(host).run(["ls", "/var/lib/mudanza"]).stdout == "", "nothing of it is left there"
+    lab.cell(host).run(["rm", ran, "/root/ln"])
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_a_daemon_has_it_roll_and_the_next_one_goes_on_by_itself(
+    lab: Lab, seat: Mudanza, guests: list[Guest], tmp_path: Path, end: signal.Signals
 ) -> None:
+    """And whoever follows it hears of it to its end."""
     place = tmp_path / "mudanza.sock"
     through, hosts = ("--server", str(place), "rolling"), lab.hosts[:2]
     cell = lab.cell(hosts[0])
     held = "touch /run/begun; until [ -e /run/go ]; do sleep 0.2; done; echo gone on"
     lab.cell(hosts[1]).run(["touch", "/run/go"])
     with serving(seat, place) as (daemon, _):
-        rolling = seat.start(*through, "--hosts", ",".join(hosts), "--command", held)
+        rolling = seat.start(*through, "--hosts", ",".join(hosts), "--command", held, "-o", "json")
         await_true(lambda: cell.run(["test", "-e", "/run/begun"], check=False).returncode == 0, "it runs", limit=LIMIT)
-        daemon.send(signal.SIGTERM)
-        left = rolling.end(5, limit=LIMIT)
-        daemon.end(0)
-    assert f"is left at {hosts[0]}, which runs the command, and its command goes on there" in left.err
-    number = left.err.partition("mudanza rolling --resume ")[2].split()[0]
+        daemon.send(end)
+        daemon.end(expect=None)
     cell.run(["touch", "/run/go"])
     with serving(seat, place) as (daemon, _):
-        done = seat(*through, "--resume", number, limit=LIMIT)
-        assert f"{hosts[0]} | gone on" in done.err
-        assert f"rolling maintenance {number} is done: 2 hosts are done" in done.err
+        done = rolling.end(limit=LIMIT)
         daemon.send(signal.SIGTERM)
         daemon.end(0)
-    assert [lap["output"] for lap in seat("rolling", "show", number, "-o", "json").data["laps"]] == ["gone on\n"] * 2
+    number = done.events[-1]["rolling"]
+    assert (done.events[-1]["event"], done.events[-1]["state"]) == ("rolling ended", "done")
+    assert f"rolling maintenance {number} is gone on with here" in done.err
+    assert f"{hosts[0]} | gone on" in done.err
+    stages = [(each["host"], each["stage"]) for each in done.events if each["event"] == "rolling"]
+    assert stages[-1] == (hosts[1], "returning")
+    assert {each["event"] for each in done.events} >= {"rolling", "plan", "start", "end", "report"}
+    kept = seat("rolling", "show", str(number), "-o", "json").data
+    assert [lap["output"] for lap in kept["laps"]] == ["gone on\n"] * 2
     at_home(lab, guests)
     for host in hosts:
         lab.cell(host).run(["rm", "-f", "/run/begun", "/run/go"])

@@ -22,6 +22,7 @@ from mudanza.model.host import HostEntry
 from mudanza.model.rolling import CommandState, Order, Rolling, RollingState, Seen, Stage
 from mudanza.operations.outings import arranged, outings, refuse_stuck
 from mudanza.operations.rolling import Roller
+from mudanza.operations.rolling_kept import give_up
 from tests.twin.fleet import Fleet
 from tests.twin.scene import new_journal, scene_on
 
@@ -33,10 +34,12 @@ ORDER = Order(HOSTS, "upgrade", "upgrade", limit=600.0)
 
 @dataclass
 class Process:
-    """A command that runs at a host."""
+    """A command at a host, as the host's disk has it."""
 
-    boot: str
-    begun: float
+    boot: str = ""
+    """In which of its starts it was begun; empty: it was not."""
+    begun: float = 0.0
+    code: int | None = None
 
 
 @dataclass
@@ -51,7 +54,11 @@ class Machines:
     code: dict[str, int] = field(default_factory=dict)
     reboots: bool = False
     never_ends: bool = False
+    volatile: bool = False
+    """Nothing on their disks outlives a start."""
     here: str = ""
+    at_begin: dict[str, Callable[[Process], None]] = field(default_factory=dict)
+    """What happens at a host where a command is to begin, instead of that it does, and that it is told."""
 
     def boot(self, host: str) -> str:
         return f"{host}/{self.boots[host]}"
@@ -60,6 +67,12 @@ class Machines:
         self.boots[host] += 1
         self.hosts[host].power_off()
         self.hosts[host].power_on()
+        if self.volatile:
+            self.processes.clear()
+
+    def run(self, host: str, process: Process) -> None:
+        self.ran.append(host)
+        process.boot, process.begun = self.boot(host), clock.monotonic()
 
 
 class TwinCommand(HostCommand):
@@ -67,32 +80,43 @@ class TwinCommand(HostCommand):
 
     machines: Machines
 
-    def boot(self) -> str:
-        return self.look(0).boot
-
     def is_here(self) -> bool:
         return self._entry.name == self.machines.here
 
-    def begin(self, text: str, interpreter: tuple[str, ...]) -> None:
+    def prepare(self, text: str) -> str:
+        boot = self.look(0).boot
+        self.machines.processes[self._name] = Process()
+        return boot
+
+    def begin(self, interpreter: tuple[str, ...]) -> None:
         host = self._entry.name
-        if self.look(0).state is not CommandState.ABSENT:
-            raise HypervisorError(host, "it is there")
-        self.machines.ran.append(host)
-        self.machines.processes[self._name] = Process(self.machines.boot(host), clock.monotonic())
+        if self.look(0).state is not CommandState.READY:
+            raise HypervisorError(host, "it is not ready, or there already")
+        process = self.machines.processes[self._name]
+        if (happens := self.machines.at_begin.pop(host, None)) is not None:
+            happens(process)
+            raise HostUnreachableError(host, "connection reset")
+        self.machines.run(host, process)
 
     def look(self, after: int) -> Seen:
         the, host = self.machines, self._entry.name
         if not the.hosts[host].powered:
             raise HostUnreachableError(host, "no route")
-        found = the.processes.get(self._name)
-        if found is None or found.boot != the.boot(host):
-            return Seen(the.boot(host), CommandState.ABSENT)
-        if the.never_ends or clock.monotonic() < found.begun + LASTS:
-            return Seen(found.boot, CommandState.RUNS, output=b"it is being upgraded\n"[after:])
-        if the.reboots and the.code.get(host, 0) == 0:
-            the.start_anew(host)
-            return Seen(the.boot(host), CommandState.ABSENT)
-        return Seen(found.boot, CommandState.ENDED, the.code.get(host, 0), b"it is being upgraded\n"[after:])
+        found, boot = the.processes.get(self._name), the.boot(host)
+        if found is None:
+            return Seen(boot, CommandState.ABSENT)
+        if not found.boot:
+            return Seen(boot, CommandState.READY)
+        printed = b"it is being upgraded\n"[after:]
+        if found.boot == boot and found.code is None:
+            if the.never_ends or clock.monotonic() < found.begun + LASTS:
+                return Seen(boot, CommandState.RUNS, output=printed)
+            if the.reboots and the.code.get(host, 0) == 0:
+                the.start_anew(host)
+                return self.look(after)
+            found.code = the.code.get(host, 0)
+        state = CommandState.LOST if found.code is None else CommandState.ENDED
+        return Seen(boot, state, found.code, printed)
 
     def stop(self) -> None:
         self.machines.never_ends = False
@@ -212,6 +236,85 @@ def test_a_start_that_nobody_foresaw_stops_it(world: World) -> None:
     assert "h1: it has started anew while the command ran" in found.outcome
     assert world.closed() == ["h1"]
     world.assert_sound()
+
+
+def unless_told(world: World, happens: Callable[[Process], None], order: Order = ORDER) -> Rolling:
+    """Have something happen at h2 when its command is to begin, of which its controller is told nothing."""
+    world.machines.at_begin["h2"] = happens
+    return world.begin(order)
+
+
+def test_a_host_that_dies_before_its_command_begins_has_it_begun_when_it_is_back(world: World) -> None:
+    def die(_: Process) -> None:
+        world.machines.start_anew("h2")
+
+    world.assert_all_done(unless_told(world, die))
+    assert world.machines.ran == ["h1", "h2", "h3"]
+    assert world.machines.boots["h2"] == 2
+    assert any("h2: it has started anew before its command began" in said for said in world.fleet.said)
+
+
+def test_a_command_that_began_untold_is_waited_for_and_not_begun_again(world: World) -> None:
+    world.assert_all_done(unless_told(world, lambda process: world.machines.run("h2", process)))
+    assert world.machines.ran == ["h1", "h2", "h3"]
+
+
+def test_a_command_that_was_done_before_the_host_died_is_done(world: World) -> None:
+    def do_it_and_die(process: Process) -> None:
+        world.machines.run("h2", process)
+        process.code = 0
+        world.machines.start_anew("h2")
+
+    world.assert_all_done(unless_told(world, do_it_and_die))
+    assert world.machines.ran == ["h1", "h2", "h3"]
+
+
+def test_a_command_that_failed_before_the_host_died_has_failed(world: World) -> None:
+    def fail_and_die(process: Process) -> None:
+        world.machines.run("h2", process)
+        process.code = 9
+        world.machines.start_anew("h2")
+
+    found = unless_told(world, fail_and_die, replace(ORDER, reboot=True))
+    assert found.outcome == "h2: the command ended with exit code 9, and then the host has started anew"
+    world.assert_sound()
+
+
+@pytest.mark.parametrize("volatile", [False, True])
+def test_where_nobody_can_know_how_far_it_got_a_person_is_asked(world: World, volatile: bool) -> None:
+    def begin_and_die(process: Process) -> None:
+        world.machines.run("h2", process)
+        world.machines.start_anew("h2")
+
+    world.machines.volatile = volatile
+    found = unless_told(world, begin_and_die)
+    assert found.state is RollingState.STOPPED
+    assert "h2: it has started anew when its command was about to begin: nobody knows" in found.outcome
+    assert world.machines.ran == ["h1", "h2"]
+    world.assert_sound()
+    world.assert_all_done(world.done("bo", lambda roller, _: roller.resume(found.id)))
+    assert world.machines.ran == ["h1", "h2", "h2", "h3"]
+
+
+def test_a_host_that_stays_away_when_its_command_was_to_begin_keeps_nobody_waiting_for_ever(world: World) -> None:
+    found = unless_told(world, lambda _: world.twin.hosts["h2"].power_off())
+    assert "h2: it has not answered for 10 min" in found.outcome
+    world.twin.hosts["h2"].power_on()
+    world.machines.boots["h2"] += 1
+    world.assert_all_done(world.done("bo", lambda roller, _: roller.resume(found.id)))
+    assert world.machines.ran == ["h1", "h2", "h3"]
+
+
+def test_what_was_given_up_is_cleared_away_at_its_host(world: World) -> None:
+    world.machines.code["h2"] = 9
+    found = world.begin()
+    assert world.machines.processes
+
+    def end_it(_: Roller, app: App) -> Rolling:
+        return give_up(app, found.id, "bo", world.command)
+
+    assert world.done("bo", end_it).state is RollingState.GIVEN_UP
+    assert world.machines.processes == {}
 
 
 def test_it_stops_at_the_first_fault_and_goes_on_once_that_is_mended(world: World) -> None:

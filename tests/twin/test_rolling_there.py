@@ -13,14 +13,20 @@ import httpx
 import pytest
 
 from mudanza import clock
+from mudanza.cli.carrying import CarriedHere
+from mudanza.cli.context import App
+from mudanza.cli.output import Format
 from mudanza.hypervisor.host_command import HostCommand
+from mudanza.hypervisor.twin.threads import Controller
 from mudanza.journal.audit import Audit
 from mudanza.journal.rollings import Rollings
 from mudanza.model.access import Scope
-from mudanza.model.rolling import RollingState, Stage
+from mudanza.model.rolling import Order, RollingState, Stage
 from mudanza.model.rules import Rule, RuleKind, Rules
+from mudanza.operations.rolling import Roller
 from mudanza.service.api import api_of
-from tests.program import Program
+from mudanza.service.rolling_left import MOST_TRIES, LeftRollings
+from tests.program import Done, Program
 from tests.test_service import problem
 from tests.twin.asking import InProcess, Passing, answered_in, asking, desk_over
 from tests.twin.conftest import Ask
@@ -134,8 +140,8 @@ def test_what_there_was_is_shown_the_same_way(the: Scene, there: Ask, program: P
         assert "upgrade" in here.stdout
     resumed = there("rolling", "--resume", "1", "--skip-command", "-o", "json")
     assert resumed.returncode == 0, resumed.stderr
-    [event] = [json.loads(line) for line in resumed.stdout.splitlines()]
-    assert (event["event"], event["state"], event["exit_code"]) == ("rolling ended", "done", 0)
+    events = [json.loads(line) for line in resumed.stdout.splitlines()]
+    assert (events[-1]["event"], events[-1]["state"], events[-1]["exit_code"]) == ("rolling ended", "done", 0)
     assert machines.ran == ["h1", "h2"]
     assert homes(the) == HOME
 
@@ -234,30 +240,196 @@ def test_it_is_stopped_from_elsewhere(the: Scene, there: Ask, daemon: Passing) -
     assert there("rolling", "--resume", "1").returncode == 2
 
 
-@pytest.mark.parametrize("when", ["begun", "h1 (1 of 2) runs the command", "h1 (1 of 2) gets its VMs back"])
-def test_a_daemon_that_ends_leaves_it_and_the_next_one_goes_on(
-    the: Scene, there: Ask, daemon: Passing, program: Program, machines: Machines, when: str
+def happened(done: Done) -> dict[str, Any]:
+    """Return what programs were told, without what depends on when they were."""
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+
+    def of(kind: str, *names: str) -> list[tuple[Any, ...]]:
+        return [tuple(each[name] for name in names) for each in events if each["event"] == kind]
+
+    return {
+        "kinds": {each["event"] for each in events},
+        "stages": of("rolling", "host", "n", "stage", "of"),
+        "reports": sorted(of("report", "vm", "source", "target")),
+        "begun": sorted(of("start", "vm")),
+        "over": sorted(of("end", "vm")),
+        "plans": [each for each in of("plan", "state", "moves") if each[0] == "done"],
+        "end": of("rolling ended", "state", "outcome", "exit_code"),
+    }
+
+
+def test_programs_are_told_the_same_as_without_a_daemon(
+    the: Scene, there: Ask, program: Program, machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    words = (*COMMAND, "-o", "json")
+    through = there(*words)
+    assert through.returncode == 0, through.stderr
+    monkeypatch.setattr(HostCommand, "machines", machines, raising=False)
+    for name in ("is_here", "prepare", "begin", "look", "stop", "forget"):
+        monkeypatch.setattr(HostCommand, name, vars(TwinCommand)[name])
+    here = the.do(partial(program, *words), points=10**6)
+    assert here.returncode == 0, here.stderr
+    assert happened(through) == happened(here)
+    assert happened(here)["kinds"] == {"rolling", "plan", "start", "progress", "end", "report", "rolling ended"}
+    assert len(happened(here)["reports"]) == 4, "two leave, and come back"
+
+
+# Daemons that end, or die, and those that go on.
+
+
+class Keeper:
+    """A daemon's duty to go on with what was left, in the simulation."""
+
+    def __init__(self, the: Scene, daemon: Passing) -> None:
+        self.said: list[str] = []
+        left = LeftRollings(daemon.desk, self.said.append)
+        the.twin.scheduler.start(lambda: left.watch(clock.new_event()), "keeper", Controller("keeper"))
+
+
+@pytest.mark.parametrize("when", ["begun", "h1 (1 of 2) runs the command", "h1 (1 of 2) gets its VMs back"])
+def test_the_next_daemon_goes_on_by_itself_and_whoever_follows_hears_of_it(
+    the: Scene, there: Ask, daemon: Passing, machines: Machines, when: str
+) -> None:
+    under_way, seen = daemon.desk.under_way, list[str]()
+
+    def watch(request: httpx.Request, answer: httpx.Response) -> None:
+        if "/orders/" not in request.url.path or request.method != "GET":
+            return
+        if when in answer.text and not seen:
+            seen.append(when)
+            under_way.wound_up()
+        elif seen and answer.json()["state"] == "left":
+            under_way._takes_more = True  # the next one
+
+    daemon.on_answer = watch
+    keeper = Keeper(the, daemon)
+    done = there(*COMMAND, "-o", "json")
+    assert done.returncode == 0, done.stderr
+    assert "this controller ends: rolling maintenance 1 is left at h1" in done.stderr
+    assert "rolling maintenance 1 is gone on with here" in done.stderr
+    assert "rolling maintenance 1 is done: 2 hosts are done" in done.stderr
+    assert happened(done)["end"] == [("done", "2 hosts are done", 0)]
+    assert machines.ran == ["h1", "h2"], "no command is run a second time by itself"
+    assert (homes(the), closed(the)) == (HOME, set())
+    assert keeper.said == ["rolling maintenance 1 was left, and is gone on with here: order 1"]
+    [asked] = the.do(lambda: Audit(the.engine).since(None))
+    assert (asked.command[0], asked.exit_code) == ("rolling", 0)
+
+
+def test_ctrl_c_stops_it_also_at_the_next_daemon(the: Scene, there: Ask, daemon: Passing, machines: Machines) -> None:
     under_way = daemon.desk.under_way
+    steps: list[str] = []
 
+    def watch(request: httpx.Request, answer: httpx.Response) -> None:
+        if "/orders/1" not in request.url.path or request.method != "GET":
+            return
+        state = answer.json()["state"]
+        if not steps and "h1 | it is being upgraded" in answer.text:
+            steps.append("killed")
+            under_way._known.clear()
+            under_way.wound_up()
+        elif steps == ["killed"] and state == "left":
+            steps.append("anew")
+            under_way._takes_more = True
+        elif steps == ["killed", "anew"] and state == "running":
+            steps.append("pressed")
+            raise KeyboardInterrupt
+
+    daemon.on_answer = watch
+    Keeper(the, daemon)
+    done = there(*COMMAND)
+    assert steps == ["killed", "anew", "pressed"]
+    assert done.returncode == 4, done.stderr
+    assert "somebody@localhost wanted it stopped" in done.stderr
+    assert machines.ran == ["h1"]
+
+
+def test_where_no_daemon_follows_it_is_said_how_it_is_gone_on_with(
+    the: Scene, there: Ask, daemon: Passing, program: Program, machines: Machines
+) -> None:
     def end() -> None:
-        under_way.wound_up()
+        daemon.desk.under_way.wound_up()
 
-    seen = pressed(daemon, when, end)
+    seen = pressed(daemon, "h1 (1 of 2) runs the command", end)
     done = there(*COMMAND)
     assert seen
     assert done.returncode == 5, done.stderr
     assert "rolling maintenance 1 is left at h1" in done.stderr
-    assert "go on: mudanza rolling --resume 1" in done.stderr
+    assert "go on: mudanza rolling --resume ID" in done.stderr
     assert Rollings(the.engine).get(1).state is RollingState.RUNNING
     here = the.do(partial(program, "rolling", "show"))
     assert "running, abandoned" in here.stdout
     assert there("rolling", "show") == here
-    under_way._takes_more = True  # the next one
+    daemon.desk.under_way._takes_more = True  # the next one
     again = there("rolling", "--resume", "1")
     assert again.returncode == 0, again.stderr
     assert machines.ran == ["h1", "h2"], "no command is run a second time by itself"
     assert (homes(the), closed(the)) == (HOME, set())
+
+
+@pytest.fixture
+def left(the: Scene, daemon: Passing, machines: Machines, tmp_path: Path) -> Rollings:
+    """One that was begun without a daemon, and whose controller was killed while the command ran at h1."""
+    settings, controller = tmp_path / "ana.toml", Controller("ana")
+    settings.write_text(f"database = {the.database!r}\n")
+    command = type("Command", (TwinCommand,), {"machines": machines})
+
+    def work() -> None:
+        app = App(settings, debug=False)
+        roller = Roller(app, CarriedHere(app, Format.TABLE), "ana", lambda _: None, command=command)
+        roller.begin(Order(("h1", "h2"), "upgrade", "upgrade"))
+
+    the.twin.scheduler.start(work, "ana", controller)
+    rollings = Rollings(the.engine)
+    until(daemon, lambda: machines.ran == ["h1"])
+    the.twin.kill(controller)
+    return rollings
+
+
+def until(daemon: Passing, holds: Callable[[], bool], seconds: float = 900.0) -> None:
+    """Let time pass until something holds."""
+    for _ in range(int(seconds)):
+        if holds():
+            return
+        daemon.let_pass(1.0)
+    raise AssertionError("it does not come to that")
+
+
+def test_one_that_was_begun_without_a_daemon_is_gone_on_with_once_its_controller_is_gone(
+    the: Scene, daemon: Passing, left: Rollings, machines: Machines
+) -> None:
+    Keeper(the, daemon)
+    until(daemon, lambda: left.get(1).state is RollingState.DONE)
+    assert machines.ran == ["h1", "h2"], "no command is run a second time by itself"
+    assert (homes(the), closed(the)) == (HOME, set())
+    [asked] = the.do(lambda: Audit(the.engine).since(None))
+    assert (asked.who, asked.command) == ({"user": "ana", "by": "daemon"}, ("rolling resume", "1"))
+    assert left.get(1).ordered == asked.n
+
+
+def test_who_wants_one_stopped_that_was_left_has_it_stopped(the: Scene, daemon: Passing, left: Rollings) -> None:
+    the.do(lambda: left.wish_stopped(1, "bo"))
+    Keeper(the, daemon)
+    until(daemon, lambda: left.get(1).state is RollingState.STOPPED)
+    assert left.get(1).outcome == "h1: bo wanted it stopped"
+
+
+def test_one_that_has_stopped_waits_for_somebody(the: Scene, there: Ask, daemon: Passing, machines: Machines) -> None:
+    machines.code["h1"] = 9
+    assert there(*COMMAND).returncode == 4
+    keeper = Keeper(the, daemon)
+    daemon.let_pass(300.0)
+    assert (keeper.said, machines.ran) == ([], ["h1"])
+
+
+def test_what_nobody_has_foreseen_is_not_tried_for_ever(
+    the: Scene, daemon: Passing, left: Rollings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Roller, "take_up", lambda *_: 1 / 0)
+    keeper = Keeper(the, daemon)
+    daemon.let_pass(300.0)
+    assert len(keeper.said) == MOST_TRIES
+    assert left.get(1).state is RollingState.RUNNING
 
 
 def test_a_daemon_that_dies_says_how_it_is_gone_on_with(the: Scene, there: Ask, daemon: Passing) -> None:

@@ -30,6 +30,10 @@ _LANPLUS = BY_IPMI - {"fence_ipmilan"}
 _GUID = re.compile(r"System GUID\s*:\s*([0-9a-fA-F-]{32,36})")
 _SERIAL = re.compile(r"(?:Product|Chassis|Board) Serial\s*:\s*(.+)")
 _TRUE = frozenset({"1", "yes", "on", "true"})
+_NO_SESSION = "Unable to establish"
+"""What ipmitool says where it cannot log in, or nobody answers: it need not be asked for more."""
+_KEYS = ("hexadecimal_kg", "hexadecimal-kg")
+"""A key of the BMC's, which ipmitool takes as an argument only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +91,13 @@ def _by_ipmi(agents: Agents, device: Device, values: Mapping[str, str]) -> Told:
         return Told(Machine(), "ipmitool, which would ask the BMC, is not on this machine")
     if "password" not in values and "passwd" not in values:
         return Told(Machine(), f"ipmitool would need the password, and {device.shown} has none as a secret")
+    if any(key in values for key in _KEYS):
+        return Told(Machine(), "ipmitool would need the BMC's own key as an argument, which everybody here could read")
     words = [program, *ipmi_words(device.agent, values)]
     password = {"IPMI_PASSWORD": values.get("password", values.get("passwd", ""))}
     guid = agents.run([*words, "mc", "guid"], password)
-    fru = agents.run([*words, "fru", "print", "0"], password)
+    unheard = guid.code is None or _NO_SESSION in guid.text
+    fru = guid if unheard else agents.run([*words, "fru", "print", "0"], password)
     found = machine(_GUID.findall(guid.text), _SERIAL.findall(fru.text))
     return Told(found, "" if found else f"ipmitool does not say: it {guid.fault or fru.fault or 'knows neither'}")
 
@@ -100,7 +107,7 @@ def ipmi_words(agent: str, values: Mapping[str, str]) -> list[str]:
     goes by the environment: pure."""
     plus = values.get("lanplus", "1" if agent in _LANPLUS else "0").lower() in _TRUE
     known = {"ip": "-H", "ipaddr": "-H", "ipport": "-p", "username": "-U", "login": "-U", "cipher": "-C"}
-    known |= {"privlvl": "-L", "auth": "-A"}
+    known |= {"privlvl": "-L", "auth": "-A", "ipmitool_timeout": "-N", "target": "-t"}
     words = ["-I", "lanplus" if plus else "lan", "-E"]
     for key, value in values.items():
         if key in known:

@@ -30,7 +30,7 @@ MOST_METADATA = 256 * 1024
 NAME = re.compile(r"fence_[a-z0-9_]+")
 FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """What the file of a secret may be called."""
-_SECRET = re.compile(r"passw|secret|token|api_?key|community")
+_SECRET = re.compile(r"passw|secret|token|api_?key|community|hexadecimal[-_]kg")
 _NOT_SECRET = re.compile(r"_(script|file|path)$")
 _OURS = frozenset({"action", "option"})
 """What no device may say: which action is meant is said for each call."""

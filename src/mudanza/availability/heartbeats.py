@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from mudanza import clock
 from mudanza.hypervisor.bounded import Task
-from mudanza.hypervisor.host_command import HostCommand
+from mudanza.hypervisor.host_command import HostCommand, PassingCommand
 from mudanza.hypervisor.shell import HostShell
 from mudanza.model.errors import MudanzaError
 from mudanza.model.host import HostEntry
@@ -41,7 +41,7 @@ class Heartbeats:
         entries: Sequence[HostEntry],
         directory: str,
         journal: str,
-        command: Callable[[HostEntry, str], HostCommand] = HostCommand,
+        command: Callable[[HostEntry, str], HostCommand] = PassingCommand,
     ) -> None:
         """``directory``: where it is on every host; ``journal``: whose heartbeats these are."""
         self._entries: Mapping[str, HostEntry] = {entry.name: entry for entry in entries}
@@ -67,8 +67,8 @@ class Heartbeats:
             with suppress(MudanzaError):  # it is no sign of life then, as on hosts that are not reached by ssh
                 command = self._command(self._entries[name], f"heartbeat-{self._journal}")
                 if command.look(0).state is not CommandState.RUNS:
-                    command.forget()
-                    command.begin(_BEAT.format(file=shlex.quote(self._file(name))), SHELL)
+                    command.prepare(_BEAT.format(file=shlex.quote(self._file(name))))
+                    command.begin(SHELL)
 
     def beats(self, name: str, witnesses: Sequence[str]) -> bool | None:
         """Return whether a host's heart has beaten since this was asked last; None: nobody can say.

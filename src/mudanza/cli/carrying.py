@@ -22,6 +22,7 @@ from mudanza.model.errors import BlockedError, MigrationFailedError, MudanzaErro
 from mudanza.model.plain import plain
 from mudanza.model.units import format_duration
 from mudanza.operations.checking import arrivals_of
+from mudanza.operations.handed_on import as_event
 
 if TYPE_CHECKING:
     from mudanza.fleet.elsewhere import Elsewhere
@@ -52,8 +53,7 @@ class Teller:
             return
         self._told = words
         if self.output is Format.JSON:
-            counts = {state.value: run.count(state) for state in MoveState}
-            emit("plan", plan=run.id, state=run.state.value, moves=counts, seconds_left=left)
+            emit(**as_event(run, left))
         soon = f"; done in about {format_duration(left)}" if left else ""
         say(f"{words}{soon}")
 

@@ -65,7 +65,7 @@ class MovesThere:
                         under_way.append(begun)
                     else:
                         outcomes[vm.uuid].error = begun
-                for each in [each for each in under_way if not self._goes_on(each, view)]:
+                for each in [each for each in under_way if not self.goes_on(each, view)]:
                     under_way.remove(each)
                     outcomes[each.uuid].report, outcomes[each.uuid].error = each.report, each.error
                 if under_way:
@@ -86,14 +86,14 @@ class MovesThere:
         """Follow a job to its end that somebody works on, or will; return its report. Raises how it ended otherwise."""
         followed = Followed(job.vm_name, job.vm_uuid, job.id, announced=not job.is_queued)
         with view_for(self._output) as view, asking_at_ctrl_c(self._stop, view):
-            while self._goes_on(followed, view):
+            while self.goes_on(followed, view):
                 clock.sleep(LOOK_EVERY)
         if followed.error is not None:
             raise followed.error
         return followed.report
 
-    def _goes_on(self, followed: Followed, view: View) -> bool:
-        """Look at one; return whether it goes on."""
+    def goes_on(self, followed: Followed, view: View) -> bool:
+        """Look at one; return whether it goes on. If not, it has its report, or its error."""
         try:
             if self._look(followed, view):
                 return True

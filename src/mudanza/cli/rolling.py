@@ -133,7 +133,11 @@ def _asked(command: str | None, script: Path | None) -> tuple[str, str]:
 def _begin(*, context: typer.Context, order: Order, output: Format) -> None:
     app = app_of(context)
     if app.there is not None:
-        _leave_with(app.there.roll(order, say), output)
+        from mudanza.cli.following_plans import plans_there
+
+        with plans_there(app.there, output) as listener:
+            found = app.there.roll(order, say, listener)
+        _leave_with(found, output)
     from mudanza.operations.outings import arranged, outings, refuse_stuck
 
     order = arranged(app, order)
@@ -145,7 +149,11 @@ def _begin(*, context: typer.Context, order: Order, output: Format) -> None:
 def _resume(*, context: typer.Context, number: int, skip: bool, output: Format) -> None:
     app = app_of(context)
     if app.there is not None:
-        _leave_with(app.there.resume_rolling(number, say, skip=skip), output)
+        from mudanza.cli.following_plans import plans_there
+
+        with plans_there(app.there, output) as listener:
+            found = app.there.resume_rolling(number, say, listener, skip=skip)
+        _leave_with(found, output)
     _leave_with(_roller(app, output).resume(number, skip=skip), output)
 
 
@@ -201,13 +209,12 @@ def _as_data(outing: OutingOf) -> dict[str, object]:
 
 
 def _roller(app: App, output: Format) -> Roller:
-    from mudanza.operations.rolling import Roller, Telling
+    from mudanza.operations.rolling import Roller
+    from mudanza.operations.rolling_kept import Telling, as_event
 
     def changed(found: Rolling) -> None:
-        lap = found.current
-        if lap is not None and output is Format.JSON:
-            about = {"host": lap.host, "n": lap.n, "stage": lap.stage.name.lower(), "of": len(found.laps)}
-            emit("rolling", rolling=found.id, **about)
+        if output is Format.JSON and (event := as_event(found)) is not None:
+            emit(**event)
 
     return Roller(app, CarriedHere(app, output), app.asked_by(), say, Telling(say, changed))
 

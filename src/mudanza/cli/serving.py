@@ -31,6 +31,7 @@ from mudanza.service.desk import Desk
 from mudanza.service.pages.dashboard import with_pages
 from mudanza.service.picture import Photographer
 from mudanza.service.processes import Line
+from mudanza.service.rolling_left import LeftRollings
 from mudanza.service.server import LocalServer, NetworkServer
 from mudanza.service.sharing import Publisher, Subscriber
 from mudanza.service.watcher import Watcher
@@ -104,6 +105,7 @@ def answer(app: App, doors: Doors, workers: tuple[Place, ...], line: Line) -> No
     with _answering(front, doors):
         for each in told:
             clock.start_thread(partial(each.run, LOOK_EVERY, line.stop), "hear of others")
+        clock.start_thread(partial(LeftRollings(desk, say).watch, line.stop), "left rollings")
         figures = Task(lambda: watcher.run(FIGURES_EVERY, line.stop))
         line.ready()
         while not line.stop.wait(LOOK_EVERY):

@@ -17,9 +17,13 @@ class Next(StrEnum):
     BEGIN = "begin"
     WAIT = "wait"
     GO_ON = "go on"
+    AGAIN = "again"
+    """It is to be made ready once more, and then begun."""
     END = "end"
     """Its time is over."""
     FAULT = "fault"
+    SILENT = "silent"
+    """Nobody can say anything: it is looked at again once somebody goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +37,21 @@ class Verdict:
 WAIT = Verdict(Next.WAIT)
 
 
-def decide(order: Order, lap: Lap, seen: Seen | None) -> Verdict:
-    """Say what is to be done about the command of a host; ``seen`` None: the host does not answer.
+def decide(order: Order, lap: Lap, seen: Seen | None, silent: float = 0.0) -> Verdict:
+    """Say what is to be done about the command of a host; ``seen`` None: the host does not answer, ``silent``: for so
+    many seconds.
 
     A command is never begun twice by itself: where nobody can know how far it got, a person is asked.
     """
     overdue = lap.for_seconds > order.limit
     if seen is None:
-        if not overdue:
-            return WAIT
-        return Verdict(Next.FAULT, f"it has not answered since its command began, {_ago(lap)} ago")
+        return _unheard(order, lap, silent)
     if seen.boot != lap.boot:
-        return _started_anew(order, lap)
+        return _started_anew(order, lap, seen)
     match seen.state:
-        case CommandState.ABSENT:
-            if not lap.begun:
-                return Verdict(Next.BEGIN)
+        case CommandState.READY if not lap.begun:
+            return Verdict(Next.BEGIN)
+        case CommandState.READY | CommandState.ABSENT:
             return Verdict(Next.FAULT, "what was kept of the command there is gone: nobody knows how far it got")
         case CommandState.LOST:
             return Verdict(Next.FAULT, "the command was ended by something else there: nobody knows how far it got")
@@ -58,11 +61,27 @@ def decide(order: Order, lap: Lap, seen: Seen | None) -> Verdict:
             return _ended(order, seen.exit_code, overdue=overdue)
 
 
-def _started_anew(order: Order, lap: Lap) -> Verdict:
+def _unheard(order: Order, lap: Lap, silent: float) -> Verdict:
+    if lap.begun and lap.for_seconds > order.limit:
+        return Verdict(Next.SILENT, f"it has not answered since its command began, {_ago(lap)} ago")
+    if not lap.begun and silent > order.limit:
+        ago = format_duration(silent)
+        return Verdict(Next.SILENT, f"it has not answered for {ago}, since its command was to begin")
+    return WAIT
+
+
+def _started_anew(order: Order, lap: Lap, seen: Seen) -> Verdict:
+    """What its disk has kept outlives the start: each sign was there before what it is a sign of."""
+    if seen.state is CommandState.ENDED and seen.exit_code != 0:
+        said = f"the command ended with exit code {seen.exit_code}, and then the host has started anew"
+        return Verdict(Next.FAULT, said)
+    if seen.state is CommandState.ENDED:
+        return Verdict(Next.GO_ON, "the command was done, and then the host has started anew")
+    if seen.state is CommandState.READY and not lap.begun:
+        return Verdict(Next.AGAIN, "it has started anew before its command began")
     if not lap.begun:
-        return Verdict(
-            Next.FAULT, "it has started anew when its command was about to begin: nobody knows whether it did"
-        )
+        said = "it has started anew when its command was about to begin: nobody knows whether it did"
+        return Verdict(Next.FAULT, said)
     if order.reboot:
         return Verdict(Next.GO_ON, "it has started anew")
     return Verdict(Next.FAULT, "it has started anew while the command ran, which was not foreseen (--reboot)")

@@ -1,8 +1,10 @@
 """A command that runs at a host by itself: begun by ssh, it goes on when whoever began it is gone, and anybody can look
 at how it stands.
 
-What it is, what it prints and how it ends lies in a directory of the host: below ``/run`` where root logs in, so that
-nothing of it outlives the host's next start, else below ``~/.cache``.
+What it is, what it prints and how it ends lies in a directory on the host's disk: below ``/var/lib`` where root logs
+in, else below ``~/.cache``. It is made before the command is begun, and each sign is on the disk before what it is a
+sign of: so a host that has started anew meanwhile tells whether the command had begun, and how it had ended. Whoever
+has read that takes it away.
 """
 
 from __future__ import annotations
@@ -21,33 +23,48 @@ PATIENCE = 20.0
 MOST_AT_ONCE = 64 * 1024
 """Bytes of what was printed that are read in one look."""
 
+BEGINNING = 150
+"""Tenths of a second within which a command that was begun must be seen to run."""
+
 # A host's start has an id of its own; its first process, too, has begun anew in one that shares its kernel.
 _BOOT = """\
 boot() { echo "$(cat /proc/sys/kernel/random/boot_id)/$(sed 's/.*) //' /proc/1/stat | cut -d ' ' -f 20)"; }
-base=/run; [ -w $base ] || base=$HOME/.cache
+base=$root; [ -w "$base" ] || base=$HOME/.cache
 place=$base/mudanza/$name
 """
-_BEGIN = """\
+_PREPARE = """\
 set -eu
 umask 077
 mkdir -p "$base/mudanza"
+rm -rf -- "$place"
 mkdir "$place"
 printf %s "$text" >"$place/script"
 : >"$place/output"
+sync "$place/script" "$place/output" "$place" "$base/mudanza" "$base"
+echo "@ $(boot)"
+"""
+# Only one gets to link its number there, and it does so before anything of the command is done.
+_BEGIN = """\
+set -eu
+umask 077
+[ ! -e "$place/pid" ]
 setsid sh -c '
-  echo $$ >"$1/pid.new"; mv "$1/pid.new" "$1/pid"
   place=$1; shift
+  echo $$ >"$place/pid.$$"
+  sync "$place/pid.$$" && ln "$place/pid.$$" "$place/pid" && sync "$place" || exit
   "$@" "$place/script" >"$place/output" 2>&1
-  echo $? >"$place/code.new"; mv "$place/code.new" "$place/code"
+  echo $? >"$place/code.new"; sync "$place/code.new" "$place/output"; mv "$place/code.new" "$place/code"; sync "$place"
 ' sh "$place" INTERPRETER </dev/null >/dev/null 2>&1 &
-until [ -e "$place/pid" ]; do sleep 0.1; done
+turns=0
+until [ -e "$place/pid" ]; do [ $turns -lt "$most" ]; turns=$((turns + 1)); sleep 0.1; done
 """
 # A number of a process that is gone may have been given to another one, which does not name this directory.
 _LOOK = """\
 lives() { [ -e "$place/pid" ] && tr '\\0' ' ' <"/proc/$(cat "$place/pid")/cmdline" | grep -qF "$place"; }
 state=absent code=-
 if [ -d "$place" ]; then
-  state=lost
+  state=ready
+  if [ -e "$place/pid" ]; then state=lost; fi
   if lives 2>/dev/null; then state=runs; fi
   if [ -e "$place/code" ]; then state=ended code=$(cat "$place/code"); fi
 fi
@@ -69,16 +86,14 @@ class HostCommand:
     """One command at one host. Everything of it raises HostUnreachableError where the host does not answer,
     BlockedError where the controller does not log in there by ssh, and HypervisorError where the host refuses."""
 
+    root = "/var/lib"
+    """Where root keeps what there is of it."""
+
     def __init__(self, entry: HostEntry, name: str) -> None:
         """``name``: what it is called at the host; nobody else calls one so."""
         self.host = entry.name
         self._entry = entry
         self._name = name
-
-    def boot(self) -> str:
-        """Return which of its starts the host is in."""
-        [[found]] = self._run('echo "@ $(boot)"', "reading the boot id")
-        return found
 
     def is_here(self) -> bool:
         """Return whether the host is the machine that we run on."""
@@ -87,9 +102,16 @@ class HostCommand:
         own = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return list(words) == [own, str(Path("/proc/self/ns/pid").readlink())]
 
-    def begin(self, text: str, interpreter: tuple[str, ...]) -> None:
-        """Begin it. Raises HypervisorError also where it was begun already."""
-        self._run(_BEGIN.replace("INTERPRETER", shlex.join(interpreter)), "beginning the command", text=text)
+    def prepare(self, text: str) -> str:
+        """Make it ready to be begun, in place of whatever was kept of it; it must not run. Return which of its starts
+        the host is in."""
+        [[found]] = self._run(_PREPARE, "making the command ready", text=text)
+        return found
+
+    def begin(self, interpreter: tuple[str, ...]) -> None:
+        """Begin it. Raises HypervisorError also where it was begun already, or is not ready."""
+        script = _BEGIN.replace("INTERPRETER", shlex.join(interpreter))
+        self._run(script, "beginning the command", most=BEGINNING)
 
     def look(self, after: int) -> Seen:
         """Return how it stands, and what it printed after so many bytes."""
@@ -107,8 +129,15 @@ class HostCommand:
 
     def _run(self, script: str, what: str, **values: object) -> list[list[str]]:
         with HostShell(self._entry) as shell:
-            found = shell.run(f"{_BOOT}{script}", {"name": self._name, **values}, what=what, patience=PATIENCE)
+            told = {"name": self._name, "root": self.root, **values}
+            found = shell.run(f"{_BOOT}{script}", told, what=what, patience=PATIENCE)
         return [list(words) for words in found]
+
+
+class PassingCommand(HostCommand):
+    """One of which nothing outlives the host's next start."""
+
+    root = "/run"
 
 
 def seen_or_none(command: HostCommand, after: int) -> Seen | None:

@@ -20,6 +20,8 @@ from mudanza.model.rolling import Before, Lap, Order, Rolling, RollingState, Sta
 ROLLING = Duty("rolling", "maintenance rolls over hosts", "has maintenance roll over hosts", "mudanza rolling show")
 MOST = 1024 * 1024
 """Characters of a command's output that are kept, the first ones."""
+MOST_READ = 1000
+"""That are looked at for one that was left."""
 LEFT_OUT = "\n… and more, which was left out\n"
 
 
@@ -29,8 +31,8 @@ class Rollings(Duties):
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine, ROLLING)
 
-    def begin(self, order: Order, asked_by: str, under: DutyHandle) -> int:
-        """Write down what is asked; return its number.
+    def begin(self, order: Order, asked_by: str, under: DutyHandle, ordered: int | None = None) -> int:
+        """Write down what is asked; return its number. ``ordered``: the order of a daemon's that it is done by.
 
         Raises BlockedError where an unfinished one has one of its hosts, or the journal cannot be written;
         LeaseLostError.
@@ -40,7 +42,7 @@ class Rollings(Duties):
                 under.guard(connection)
                 _refuse_shared(connection, order)
                 values = {"asked": json.dumps(order.as_data()), "asked_by": asked_by, "outcome": "", "wish_by": ""}
-                first = {"state": RollingState.RUNNING.value, "started_at": now(connection)}
+                first = {"state": RollingState.RUNNING.value, "started_at": now(connection), "ordered": ordered}
                 key = connection.execute(insert(rolling).values(**values, **first)).inserted_primary_key
                 number = int(key[0]) if key else 0
                 for n, host in enumerate(order.hosts, start=1):
@@ -91,12 +93,31 @@ class Rollings(Duties):
             stopped = {"state": RollingState.STOPPED.value, "outcome": without_secrets(said), "wish_by": ""}
             connection.execute(update(rolling).where(rolling.c.id == number).values(**stopped))
 
-    def go_on(self, number: int, under: DutyHandle) -> None:
+    def left(self) -> Rolling | None:
+        """Return the oldest that is to go on, and that nobody carries out; None: there is none. One that was stopped
+        waits for somebody."""
+        holder = self.on_duty()
+        if holder is not None and holder.alive:
+            return None
+        found = self._read((rolling.c.state == RollingState.RUNNING.value,), MOST_READ)
+        return found[-1] if found else None
+
+    def taken_up(self, number: int, ordered: int | None, under: DutyHandle) -> None:
+        """Write down by which order it is gone on with that its controller has left. Raises UsageError where it does
+        not run any more; LeaseLostError."""
+        with transaction(self._engine) as connection:
+            under.guard(connection)
+            mine = (rolling.c.id == number) & (rolling.c.state == RollingState.RUNNING.value)
+            changed = connection.execute(update(rolling).where(mine).values(ordered=ordered)).rowcount
+        if changed != 1:
+            raise UsageError(f"rolling maintenance {number} is {self.get(number).state.value} by now")
+
+    def go_on(self, number: int, under: DutyHandle, ordered: int | None = None) -> None:
         """Write down that it goes on. Raises UsageError where it has ended; LeaseLostError."""
         with transaction(self._engine) as connection:
             under.guard(connection)
             mine = (rolling.c.id == number) & rolling.c.ended_at.is_(None)
-            running = {"state": RollingState.RUNNING.value, "outcome": "", "wish_by": ""}
+            running = {"state": RollingState.RUNNING.value, "outcome": "", "wish_by": "", "ordered": ordered}
             changed = connection.execute(update(rolling).where(mine).values(**running)).rowcount
         if changed != 1:
             found = self.get(number)
@@ -175,6 +196,7 @@ def _rolling(row: Row[Any], laps: Any) -> Rolling:
         outcome=row.outcome,
         wish_by=row.wish_by,
         laps=tuple(_lap(each) for each in laps),
+        ordered=row.ordered,
     )
 
 

@@ -18,13 +18,15 @@ CONTROLLER = "controller"
 SEATS = (CLIENT, CONTROLLER)
 STORAGE = "storage"
 """A seat that only some tests open: it serves network disks."""
+MANAGEMENT = "management"
+"""Another one: the BMCs of the hosts are there."""
 
 PREFIX_LENGTH = 24
 FIRST_GUEST = IPv4Address("10.77.0.101")
 MAX_GUESTS = 150
 FIRST_HOST = IPv4Address("10.77.0.11")
 MAX_HOSTS = 64
-SEAT_ADDRESSES = {CLIENT: "10.77.0.2", CONTROLLER: "10.77.0.3", STORAGE: "10.77.0.4"}
+SEAT_ADDRESSES = {CLIENT: "10.77.0.2", CONTROLLER: "10.77.0.3", STORAGE: "10.77.0.4", MANAGEMENT: "10.77.0.5"}
 
 UNIX_SOCKET_PATH_MAX = 107
 """Bytes a socket address holds, without its closing NUL (sun_path in unix(7))."""

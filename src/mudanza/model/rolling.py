@@ -98,10 +98,12 @@ class CommandState(StrEnum):
 
     ABSENT = "absent"
     """There is no trace of it."""
+    READY = "ready"
+    """It can be begun, and was not."""
     RUNS = "runs"
     ENDED = "ended"
     LOST = "lost"
-    """It was begun, and is gone without having said how it ended."""
+    """It was begun, or was just about to be, and is gone without having said how it ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,8 @@ class Rolling:
     wish_by: str
     """Who wants it stopped; empty: nobody."""
     laps: tuple[Lap, ...]
+    ordered: int | None = None
+    """By which order a daemon carries it out; None: by none."""
 
     def lap(self, n: int) -> Lap:
         """Return the host of that number."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mudanza import clock
 from mudanza.model.carrying import MoveState, Run, RunState, Wish
@@ -55,11 +56,19 @@ class ControllerEndsError(NeedsPersonError):
 class HandedOn:
     """Has plans carried out by whoever takes them."""
 
-    def __init__(self, means: Means, asked_by: str, say: Say, halt: Halt) -> None:
-        """``say`` is told how each plan stands, whenever that changes."""
+    def __init__(
+        self,
+        means: Means,
+        asked_by: str,
+        say: Say,
+        halt: Halt,
+        tell: Callable[[Mapping[str, Any]], None] = lambda _: None,
+    ) -> None:
+        """``say`` is told how each plan stands, whenever that changes, and ``tell`` so for programs."""
         self._means = means
         self._asked_by = asked_by
         self._say = say
+        self._tell = tell
         self._halt = halt
         from mudanza.journal.plans import Plans
 
@@ -86,6 +95,7 @@ class HandedOn:
             run = self._plans.get(number)
             if run.in_words != told:
                 told, left = run.in_words, seconds_left(run)
+                self._tell(as_event(run, left))
                 self._say(f"{told}; done in about {format_duration(left)}" if left else told)
             if run.ended_at is not None:
                 return run
@@ -102,6 +112,12 @@ class HandedOn:
                     remedy=f"see how it goes: mudanza run watch {number}",
                 )
             clock.sleep(LOOK_AGAIN)
+
+
+def as_event(run: Run, left: float | None) -> dict[str, Any]:
+    """Return what programs are told when a plan has got on; ``left``: seconds that it will take yet."""
+    counts = {state.value: run.count(state) for state in MoveState}
+    return {"event": "plan", "plan": run.id, "state": run.state.value, "moves": counts, "seconds_left": left}
 
 
 def _rests(run: Run) -> bool:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mudanza.operations.host_power import PowerOf
     from mudanza.operations.means import Say
     from mudanza.operations.outings import Foreseen
-    from mudanza.operations.rolling import Listed
+    from mudanza.operations.rolling_kept import Listed
 
 
 class HereOfHosts(Asker):
@@ -63,10 +63,10 @@ class HereOfHosts(Asker):
         return saver_of(self._means, self._asked_by, say).once()
 
     def rollings(self, limit: int) -> Listed:
-        """Return the newest maintenance that has rolled; see ``rolling.listed``."""
-        from mudanza.operations import rolling
+        """Return the newest maintenance that has rolled; see ``rolling_kept.listed``."""
+        from mudanza.operations import rolling_kept
 
-        return rolling.listed(self._means, limit)
+        return rolling_kept.listed(self._means, limit)
 
     def rolling(self, number: int) -> Rolling:
         """Return one. Raises UsageError."""
@@ -75,16 +75,16 @@ class HereOfHosts(Asker):
         return Rollings(self._means.database).get(number)
 
     def stop_rolling(self, number: int) -> str:
-        """Have one stop after what is under way; see ``rolling.stop``."""
-        from mudanza.operations import rolling
+        """Have one stop after what is under way; see ``rolling_kept.stop``."""
+        from mudanza.operations import rolling_kept
 
-        return rolling.stop(self._means, number, self._asked_by)
+        return rolling_kept.stop(self._means, number, self._asked_by)
 
     def give_up_rolling(self, number: int) -> Rolling:
-        """Go on no more with one that has stopped; see ``rolling.give_up``."""
-        from mudanza.operations import rolling
+        """Go on no more with one that has stopped; see ``rolling_kept.give_up``."""
+        from mudanza.operations import rolling_kept
 
-        return rolling.give_up(self._means, number, self._asked_by)
+        return rolling_kept.give_up(self._means, number, self._asked_by)
 
     def outings(self, order: Order, say: Say) -> Foreseen:
         """Say how each host would be emptied; see ``outings.foresee``."""

@@ -8,9 +8,8 @@ by themselves; the command runs at its host whether its controller lives or not.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mudanza import clock
@@ -20,15 +19,21 @@ from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.host_command import MOST_AT_ONCE, HostCommand, seen_or_none
 from mudanza.hypervisor.reading.cluster import read_cluster
 from mudanza.journal.errors import JournalLostError, LeaseLostError
-from mudanza.journal.identity import journal_id
 from mudanza.journal.plans import Plans
 from mudanza.journal.rollings import Rollings
 from mudanza.model.carrying import BRINGING_HOME, ENTERING, CannotGo, Run
-from mudanza.model.errors import BlockedError, MigrationFailedError, MudanzaError
+from mudanza.model.errors import (
+    BlockedError,
+    HostUnreachableError,
+    HypervisorError,
+    MigrationFailedError,
+    MudanzaError,
+)
 from mudanza.model.rolling import CommandState, Lap, Order, Rolling, RollingState, Seen, Stage
 from mudanza.operations import maintenance
 from mudanza.operations.checking import arrivals_of, judge_of
 from mudanza.operations.handed_on import ControllerEndsError, NeverHalt
+from mudanza.operations.rolling_kept import command_of, keeping, on_duty
 from mudanza.planning.homecoming import way_home
 
 if TYPE_CHECKING:
@@ -44,74 +49,6 @@ WELL_EVERY = 3.0
 """Seconds between two looks whether a host is as it was."""
 
 
-class Telling:
-    """Tells how it stands, whenever that changes."""
-
-    def __init__(self, say: Say, changed: Callable[[Rolling], None] = lambda _: None) -> None:
-        self._say = say
-        self._changed = changed
-        self._told = ""
-
-    def __call__(self, found: Rolling) -> None:
-        """Tell, if there is something new."""
-        words = found.in_words
-        if not words or words == self._told:
-            return
-        if not self._told:
-            self._say(f"rolling maintenance {found.id}: {found.order.shown}, on {', '.join(found.order.hosts)}")
-        self._told = words
-        self._say(words)
-        self._changed(found)
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """Those there are and were."""
-
-    found: tuple[Rolling, ...]
-    """The newest first."""
-    held: bool
-    """Whether a controller that lives carries one out."""
-
-    def is_left(self, rolling: Rolling) -> bool:
-        """Whether one runs, and its controller is gone."""
-        return rolling.state is RollingState.RUNNING and not self.held
-
-
-def listed(means: Means, limit: int) -> Listed:
-    """Return the newest ones."""
-    rollings = Rollings(means.database)
-    holder = rollings.on_duty()
-    return Listed(rollings.latest(limit), holder is not None and holder.alive)
-
-
-def stop(means: Means, number: int, asked_by: str) -> str:
-    """Have one stop after what is under way; return what is to be told. Raises UsageError where it does not run."""
-    Rollings(means.database).wish_stopped(number, asked_by)
-    return f"rolling maintenance {number} stops after what is under way; go on: mudanza rolling --resume {number}"
-
-
-def give_up(means: Means, number: int, asked_by: str) -> Rolling:
-    """Close one that is not to be gone on with. What was begun is left as it is. Raises UsageError where it has ended;
-    BlockedError while another controller has maintenance roll."""
-    rollings = Rollings(means.database)
-    with _on_duty(rollings) as duty:
-        rollings.go_on(number, duty)
-        rollings.finish(number, RollingState.GIVEN_UP, f"given up by {asked_by}", duty)
-        return rollings.get(number)
-
-
-@contextmanager
-def _on_duty(rollings: Rollings) -> Iterator[DutyHandle]:
-    duty = rollings.take()
-    try:
-        with duty.kept():
-            yield duty
-    finally:
-        with suppress(LeaseLostError, JournalLostError):
-            duty.let_go()
-
-
 class Roller:
     """Has maintenance roll over hosts."""
 
@@ -124,9 +61,11 @@ class Roller:
         tell: Callable[[Rolling], None] = lambda _: None,
         command: Callable[[HostEntry, str], HostCommand] = HostCommand,
         halt: Halt | None = None,
+        ordered: int | None = None,
     ) -> None:
         """``tell`` is told how the whole stands before each step. ``halt``: wanted to stop, it does once moves that are
-        under way have ended; where its controller is about to end, it is left as it is."""
+        under way have ended; where its controller is about to end, it is left as it is. ``ordered``: the order of a
+        daemon's by which it is done."""
         self._means = means
         self._carrying = carrying
         self._asked_by = asked_by
@@ -134,6 +73,8 @@ class Roller:
         self._tell = tell
         self._new_command = command
         self._halt = halt or NeverHalt()
+        self._ordered = ordered
+        self._heard = clock.monotonic()
         self._rollings = Rollings(means.database)
         self._plans = Plans(means.database)
 
@@ -142,18 +83,27 @@ class Roller:
 
         Raises BlockedError while another controller has maintenance roll; LeaseLostError, JournalLostError.
         """
-        with _on_duty(self._rollings) as duty:
-            return self._roll(self._rollings.begin(order, self._asked_by, duty), duty)
+        with on_duty(self._rollings) as duty:
+            return self._roll(self._rollings.begin(order, self._asked_by, duty, self._ordered), duty)
 
     def resume(self, number: int, *, skip: bool = False) -> Rolling:
         """Go on with one that has stopped, or whose controller is gone. ``skip``: without the command at the host where
         it stands. Raises UsageError where it has ended, and what ``begin`` raises."""
-        with _on_duty(self._rollings) as duty:
-            self._rollings.go_on(number, duty)
+        with on_duty(self._rollings) as duty:
+            self._rollings.go_on(number, duty, self._ordered)
             lap = self._rollings.get(number).current
             if skip and lap is not None and lap.stage in (Stage.EMPTYING, Stage.COMMAND):
                 self._refuse_running_command(number, lap)
+                self._command(number, lap).forget()
                 self._rollings.enter(number, lap.n, Stage.HEALING, duty)
+            return self._roll(number, duty)
+
+    def take_up(self, number: int, duty: DutyHandle) -> Rolling:
+        """Go on with one whose controller is gone; ``duty`` is had already. Who wants it stopped does so still. Raises
+        UsageError where it does not run any more, LeaseLostError, JournalLostError."""
+        with keeping(duty):
+            self._rollings.taken_up(number, self._ordered, duty)
+            self._say(f"rolling maintenance {number} is gone on with here")
             return self._roll(number, duty)
 
     def _roll(self, number: int, duty: DutyHandle) -> Rolling:
@@ -218,34 +168,54 @@ class Roller:
         if order.cannot_go is not CannotGo.STAY:
             self._refuse_running(lap.host)
         self._refuse_running_command(found.id, lap)
-        command = self._command(found.id, lap)
-        command.forget()
+        boot = self._command(found.id, lap).prepare(order.text)
+        self._heard = clock.monotonic()
         afresh = {"begun_at": None, "exit_code": None, "output": "", "taken": 0}
-        self._rollings.enter(found.id, lap.n, Stage.COMMAND, duty, boot=command.boot(), **afresh)
+        self._rollings.enter(found.id, lap.n, Stage.COMMAND, duty, boot=boot, **afresh)
 
     def _mind_command(self, found: Rolling, lap: Lap, duty: DutyHandle) -> None:
         command = self._command(found.id, lap)
         seen = seen_or_none(command, lap.taken)
-        if seen is not None and seen.boot == lap.boot and self._take(found, lap, seen, duty):
+        self._heard = clock.monotonic() if seen is not None else self._heard
+        if seen is not None and self._take(found, lap, seen, duty):
             return
-        verdict = decide(found.order, lap, seen)
+        verdict = decide(found.order, lap, seen, clock.monotonic() - self._heard)
         match verdict.next:
             case Next.BEGIN:
-                command.begin(found.order.text, found.order.interpreter)
-                self._rollings.begun(found.id, lap.n, duty)
+                self._begin(found, lap, command, duty)
             case Next.WAIT:
                 clock.sleep(LOOK_EVERY)
+            case Next.AGAIN:
+                self._say(f"{lap.host}: {verdict.said}")
+                self._until_well(found, lap)
+                self._rollings.enter(found.id, lap.n, Stage.EMPTYING, duty)
             case Next.GO_ON:
                 self._say(f"{lap.host}: {verdict.said}")
                 self._rollings.ended(found.id, lap.n, seen.exit_code if seen is not None else None, duty)
                 self._rollings.enter(found.id, lap.n, Stage.HEALING, duty)
                 command.forget()
+            case Next.SILENT:
+                raise MigrationFailedError(verdict.said)
             case Next.END | Next.FAULT:
                 self._fail(found, lap, command, seen, verdict, duty)
 
+    def _begin(self, found: Rolling, lap: Lap, command: HostCommand, duty: DutyHandle) -> None:
+        """Begin a command; where nobody says whether that was done, it is looked for. Raises HypervisorError and
+        HostUnreachableError where it was not."""
+        try:
+            command.begin(found.order.interpreter)
+        except (HypervisorError, HostUnreachableError) as error:
+            seen = seen_or_none(command, lap.taken)
+            if seen is not None and seen.state is CommandState.READY and seen.boot == lap.boot:
+                raise
+            self._say(f"{lap.host}: {error}; whether its command has begun is looked for there")
+            return
+        self._rollings.begun(found.id, lap.n, duty)
+
     def _take(self, found: Rolling, lap: Lap, seen: Seen, duty: DutyHandle) -> bool:
         """Write down what a command has printed since; return whether there is more to be read at once."""
-        if seen.state is not CommandState.ABSENT and not lap.begun:
+        has_begun = seen.state not in (CommandState.ABSENT, CommandState.READY)
+        if has_begun and not lap.begun and seen.boot == lap.boot:
             self._rollings.begun(found.id, lap.n, duty)  # by one that died before it could write that down
             return True
         if not seen.output:
@@ -268,15 +238,20 @@ class Roller:
 
     def _await_health(self, found: Rolling, lap: Lap, duty: DutyHandle) -> None:
         assert lap.before is not None
+        self._until_well(found, lap)
+        if not lap.before.closed:
+            self._check_way_home(found.order, lap.host)
+        self._rollings.enter(found.id, lap.n, Stage.RETURNING, duty)
+
+    def _until_well(self, found: Rolling, lap: Lap) -> None:
+        """Wait until a host is as it was. Raises MigrationFailedError where it is not in time, ControllerEndsError."""
+        assert lap.before is not None
         until = clock.monotonic() + found.order.healthy
         while why := unwell(lap.before, self._seen(lap.host)):
             if clock.monotonic() >= until:
                 raise MigrationFailedError(f"it is not as it was before: {why}")
             self._refuse_leaving()
             clock.sleep(WELL_EVERY)
-        if not lap.before.closed:
-            self._check_way_home(found.order, lap.host)
-        self._rollings.enter(found.id, lap.n, Stage.RETURNING, duty)
 
     def _check_way_home(self, order: Order, host: str) -> None:
         """Raise BlockedError where a VM could not come back as it left."""
@@ -315,8 +290,7 @@ class Roller:
                 _refuse_unfinished(self._carrying.go_on(run.id))
 
     def _command(self, number: int, lap: Lap) -> HostCommand:
-        name = f"rolling-{journal_id(self._means.database)[:12]}-{number}-{lap.n}"
-        return self._new_command(self._means.inventory.host(lap.host), name)
+        return command_of(self._means, number, lap, self._new_command)
 
     def _refuse_running_command(self, number: int, lap: Lap) -> None:
         if self._command(number, lap).look(0).state is CommandState.RUNS:
@@ -342,7 +316,7 @@ def _left(found: Rolling, lap: Lap) -> ControllerEndsError:
     return ControllerEndsError(
         f"this controller ends: rolling maintenance {found.id} is left at {lap.host}, which {lap.stage.value}{still}",
         vm_state="a plan that has begun goes on",
-        remedy=f"go on: mudanza rolling --resume {found.id}",
+        remedy=f"the next daemon goes on with it; or: mudanza rolling --resume {found.id}",
     )
 
 

@@ -7,7 +7,6 @@ which nobody fences; doing the same again goes on from what is found.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mudanza import clock
 from mudanza.model.carrying import CannotGo, RunPolicy
-from mudanza.model.errors import BlockedError, HypervisorError, MudanzaError, NeedsPersonError, UsageError
+from mudanza.model.errors import BlockedError, MudanzaError, NeedsPersonError, UsageError
 from mudanza.model.fencing import Device, Order
 from mudanza.model.host_power import Standing, Switching, Wish
 from mudanza.operations.emptying import Choose, Emptying, off
@@ -33,8 +32,6 @@ LOOK_AGAIN = 2.0
 """Seconds between two looks whether a host is off, or well."""
 SHUTTING = 20.0
 """Seconds within which a host must have taken the order to shut down."""
-WAKE_PORT = 9
-"""UDP; nobody has to listen there, for it is the network card that does."""
 
 # A lab's host, or a container, is no machine that could be switched off: the machine around it would be.
 _SHUT_DOWN = """
@@ -42,12 +39,6 @@ if [ "$own" = no ] && [ "$(cat /proc/1/comm)" != systemd ]; then echo "@ no-syst
 # Its word comes once it has a session of its own, which does not end with this one.
 word=$(setsid --fork sh -c "echo ordered; exec </dev/null >/dev/null 2>&1; sleep 1; $command")
 echo "@ $word"
-"""
-_WAKE = """
-for tool in "wakeonlan $mac" "ether-wake $mac" "etherwake $mac"; do
-  command -v ${tool%% *} >/dev/null && $tool >/dev/null 2>&1 && { echo "@ ${tool%% *}"; exit 0; }
-done
-echo "@ none"
 """
 USUAL_COMMAND = "systemctl poweroff"
 
@@ -281,21 +272,17 @@ class Switcher:
         self._by_network(host, mac)
 
     def _by_network(self, host: str, mac: str) -> None:
-        """Send a host's network card its wake-up word, from here and from a host that answers."""
-        with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
-            wire.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-            wire.sendto(magic_packet(mac), ("255.255.255.255", WAKE_PORT))
-            self._say(f"{mac} is told to wake, from here")
-        from mudanza.hypervisor.shell import HostShell
+        """Send a host's network card its wake-up word, from here and from hosts that are to be on. Raises
+        NeedsPersonError where nobody could."""
+        from mudanza.operations.waking import wake
 
-        for entry in self._means.inventory.hosts():
-            if entry.name == host or entry.maintenance:
-                continue
-            with suppress(BlockedError, HypervisorError, MudanzaError), HostShell(entry) as shell:
-                [[tool]] = shell.run(_WAKE, {"mac": mac}, what=f"waking {host}", patience=SHUTTING)
-                if tool != "none":
-                    self._say(f"{mac} is told to wake, from {entry.name} ({tool})")
-                    return
+        others = [each for each in self._means.inventory.hosts() if each.name != host and not each.maintenance]
+        if not wake(mac, others, self._say):
+            raise NeedsPersonError(
+                f"nobody could tell the network card {mac} of host {host} to wake",
+                vm_state="it gets no VMs",
+                remedy=f"switch it on yourself, then: mudanza power on {host}",
+            )
 
     def _await_well(self, host: str) -> tuple[str, ...]:
         """Wait until a host is well; return why it is not in the end."""
@@ -321,8 +308,3 @@ class Switcher:
         before = Sightings(self._means.database).last().get(host)
         findings = [finding for each in examined for finding in each.findings]
         return unfit(seen, before.host if before else None, findings)
-
-
-def magic_packet(mac: str) -> bytes:
-    """Return what wakes the network card of that address: six times FF, then sixteen times itself."""
-    return b"\xff" * 6 + bytes.fromhex(mac.replace(":", "")) * 16

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uuid import uuid4
 
 import httpx
@@ -42,25 +42,60 @@ class DaemonLostError(MudanzaError):
     exit_code = 3
 
 
+class Listener(Protocol):
+    """Hears for programs what goes on while an order is followed."""
+
+    def tell(self, event: Mapping[str, Any]) -> None:
+        """Something has happened."""
+
+    def look(self) -> None:
+        """Time has passed: look at whatever else goes on."""
+
+
+class Deaf:
+    """Hears nothing."""
+
+    def tell(self, event: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def look(self) -> None:
+        """Do nothing."""
+
+
 class Followed:
     """An order that a daemon carries out, as far as it was heard of."""
 
-    def __init__(self, see: str, go_on: str) -> None:
+    def __init__(self, see: str, go_on: str, listener: Listener) -> None:
         """``see``: the command that shows what becomes of it; ``go_on``: how it is gone on with."""
         self.see = see
         self.go_on = go_on
         self.told: Any = {}
         self.heard = 0
         self.to_be_stopped = False
+        self.to_be_stopped_again = False
+        """Whether somebody wanted it stopped, and whoever carries it out by now has not heard of that."""
+        self._listener = listener
+        self._carrier = ""
 
-    def take(self, told: Any, say: Say) -> None:
-        """Hear how it stands, and tell what was said. Raises the problem that came in its place."""
+    def take(self, told: Any, say: Say) -> bool:
+        """Hear how it stands, and tell what was said; return whether it is to be asked once more at once, for another
+        daemon carries it out by now, and tells of it anew. Raises the problem that came in its place."""
+        carrier = told.get("carrier", "")
+        if carrier and self._carrier and carrier != self._carrier:
+            self._carrier, self.heard = carrier, 0
+            self.to_be_stopped_again |= self.to_be_stopped
+            self.to_be_stopped = False
+            return True
+        self._carrier = carrier or self._carrier
         for each in told.get("said", ()):
             say(str(each))
-            self.heard += 1
+        for event in told.get("events", ()):
+            self._listener.tell(event)
         if "state" not in told:  # the problem itself
             raise _without_words(told)
-        self.told, self.heard = told, told["heard"]
+        self.told, self.heard = told, max(told["heard"], self.heard)
+        self._listener.look()
+        return False
 
     @property
     def number(self) -> int:
@@ -100,14 +135,23 @@ class Asking:
             clock.sleep(TRY_AGAIN)
         return self._ask(method, path, headers={"Idempotency-Key": key}, **what)
 
-    def _order(self, path: str, say: Say, body: Any = None, see: str = JOBS, go_on: str = AGAIN) -> Any:
+    def _order(
+        self,
+        path: str,
+        say: Say,
+        body: Any = None,
+        see: str = JOBS,
+        go_on: str = AGAIN,
+        listener: Listener | None = None,
+    ) -> Any:
         """Have the daemon carry out what takes its time, and return what came of it; ``say`` is told what it says.
 
         Ctrl-C: one that can stop halfway is told to, and followed until it has; else, and once more, it goes on without
-        us. ``see``, ``go_on``: what shows what becomes of it, and how it is gone on with if the daemon dies.
+        us. ``see``, ``go_on``: what shows what becomes of it, and how it is gone on with if the daemon dies;
+        ``listener``: hears for programs.
         Raises what that has raised; NeedsPersonError where the daemon is gone over it.
         """
-        followed = Followed(see, go_on)
+        followed = Followed(see, go_on, listener or Deaf())
         followed.take(
             self._problem_too("POST", path, TRIES * TRY_AGAIN, json=body, headers={"Idempotency-Key": new_key()}), say
         )
@@ -145,15 +189,21 @@ class Asking:
                     remedy=f"see what became of it: {followed.see}; {followed.go_on}",
                 )
             clock.sleep(LOOK_EVERY)
-            heard = {"after": followed.heard}
-            try:
-                told = self._problem_too("GET", f"/orders/{followed.number}", SILENCE, params=heard)
-            except DaemonLostError as error:
-                error.vm_state = f"nobody has looked since; what becomes of it: {followed.see}"
-                error.remedy = f"{error.remedy}; {followed.go_on}"
-                raise
-            followed.take(told, say)
+            while followed.take(self._looked(followed), say):
+                pass
+            if followed.to_be_stopped_again and followed.may_be_stopped:
+                followed.to_be_stopped_again = not self._stopped(followed)
         return _result(followed.told)
+
+    def _looked(self, followed: Followed) -> Any:
+        """Return how an order stands, with what is not heard of it yet."""
+        heard = {"after": followed.heard}
+        try:
+            return self._problem_too("GET", f"/orders/{followed.number}", SILENCE, params=heard)
+        except DaemonLostError as error:
+            error.vm_state = f"nobody has looked since; what becomes of it: {followed.see}"
+            error.remedy = f"{error.remedy}; {followed.go_on}"
+            raise
 
     def _problem_too(self, method: str, path: str, patience: float, **what: Any) -> Any:
         """Return the answer, which may be a problem; while no daemon answers, ask again for ``patience`` seconds."""

@@ -11,14 +11,14 @@ from mudanza.model.plain import plain
 from mudanza.model.rolling import Order, Rolling
 from mudanza.operations.cleaning import Cleaned, OldDefinition
 from mudanza.operations.host_power import PowerOf
-from mudanza.remote.asking import Asking, pace_of, read
+from mudanza.remote.asking import Asking, Listener, pace_of, read
 
 if TYPE_CHECKING:
     from mudanza.operations.cpus import Changed, CpuPicture, CpuWish
     from mudanza.operations.host_off import Off, PutOff
     from mudanza.operations.means import Say
     from mudanza.operations.outings import Foreseen
-    from mudanza.operations.rolling import Listed
+    from mudanza.operations.rolling_kept import Listed
 
 POWER = "mudanza power show"
 ROLLING = "mudanza rolling show"
@@ -79,8 +79,8 @@ class ThereOfHosts(Asking):
         return str(self._order("/power/rounds", say, see=POWER)["said"])
 
     def rollings(self, limit: int) -> Listed:
-        """As ``operations.rolling.listed``."""
-        from mudanza.operations.rolling import Listed
+        """As ``operations.rolling_kept.listed``."""
+        from mudanza.operations.rolling_kept import Listed
 
         return read(Listed, self._ask("GET", "/rolling", params={"limit": limit}))
 
@@ -89,11 +89,11 @@ class ThereOfHosts(Asking):
         return read(Rolling, self._ask("GET", f"/rolling/{number}"))
 
     def stop_rolling(self, number: int) -> str:
-        """As ``operations.rolling.stop``."""
+        """As ``operations.rolling_kept.stop``."""
         return self._said("POST", f"/rolling/{number}/stop")
 
     def give_up_rolling(self, number: int) -> Rolling:
-        """As ``operations.rolling.give_up``."""
+        """As ``operations.rolling_kept.give_up``."""
         return read(Rolling, self._ask("POST", f"/rolling/{number}/give-up"))
 
     def outings(self, order: Order, say: Say) -> Foreseen:
@@ -105,14 +105,15 @@ class ThereOfHosts(Asking):
             say(each)
         return read(Foreseen, body["foreseen"])
 
-    def roll(self, order: Order, say: Say) -> Rolling:
+    def roll(self, order: Order, say: Say, listener: Listener) -> Rolling:
         """As ``operations.rolling.Roller.begin``, once each host was found to get empty."""
-        return read(Rolling, self._order("/rolling", say, _asked(order), see=ROLLING, go_on=RESUME))
+        ways = {"see": ROLLING, "go_on": RESUME}
+        return read(Rolling, self._order("/rolling", say, _asked(order), listener=listener, **ways))
 
-    def resume_rolling(self, number: int, say: Say, *, skip: bool) -> Rolling:
+    def resume_rolling(self, number: int, say: Say, listener: Listener, *, skip: bool) -> Rolling:
         """As ``operations.rolling.Roller.resume``."""
-        order = {"skip_command": skip}
-        return read(Rolling, self._order(f"/rolling/{number}/resume", say, order, see=ROLLING, go_on=RESUME))
+        order, ways = {"skip_command": skip}, {"see": ROLLING, "go_on": RESUME}
+        return read(Rolling, self._order(f"/rolling/{number}/resume", say, order, listener=listener, **ways))
 
 
 def _asked(order: Order) -> dict[str, Any]:

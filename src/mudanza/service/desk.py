@@ -93,14 +93,21 @@ class Desk:
         return self.under_way.begin(self.audit, asker, command, lambda order: work(means, order.say), key)
 
     def begin_stoppable(
-        self, asker: Asker, command: Sequence[str], work: Callable[[Means, Order], Any], key: str | None = None
+        self,
+        asker: Asker,
+        command: Sequence[str],
+        work: Callable[[Means, Order], Any],
+        key: str | None = None,
+        *,
+        goes_on: bool = False,
     ) -> Order:
         """The same of something that heeds what its order says: whether somebody wants nothing more begun, and whether
-        this daemon is about to end."""
+        this daemon is about to end. ``goes_on``: the next daemon goes on with it then."""
         means = self.means
         if means is None:
             raise NotReadyError("this daemon does nothing on hosts itself")
-        return self.under_way.begin(self.audit, asker, command, lambda order: work(means, order), key, may_stop=True)
+        begin = self.under_way.begin
+        return begin(self.audit, asker, command, lambda order: work(means, order), key, may_stop=True, goes_on=goes_on)
 
     def picture(self) -> Picture:
         """Return the newest picture. Raises NotReadyError before there is one."""

@@ -25,13 +25,15 @@ def order(
     desk: AtDesk,
     asker: Reader,
     number: Number,
-    after: Annotated[int, Query(ge=0, le=2**31 - 1, description="Without so many of the first sentences.")] = 0,
+    after: Annotated[int, Query(ge=0, le=2**31 - 1, description="Without so many that were told first.")] = 0,
 ) -> Any:
     """Return how an order stands that is carried out beside the request that began it, and what was said on the way.
 
-    ``state``: running; ended, with its ``result`` or its ``problem``; left, where another daemon carries it out, or did
-    so until it died. ``may_stop``: whether it can be stopped halfway; ``stop_by``: who wants that. It is there for
-    whoever has asked for it, and for those who may do everything.
+    ``said``: sentences; ``events``: what has happened, for programs; ``heard``: how many of both there are so far;
+    where ``carrier`` is another one than before, all is told anew. ``state``: running; ended, with its ``result`` or
+    its ``problem``; left, where another daemon carries it out, or did so until it ended or died. ``may_stop``: whether
+    it can be stopped halfway; ``stop_by``: who wants that. It is there for whoever has asked for it, and for those who
+    may do everything.
     """
     return desk.under_way.find(desk.audit, asker, number).told(after)
 
@@ -56,10 +58,16 @@ def begun(
 
 
 def begun_stoppable(
-    desk: Desk, asker: Asker, command: Sequence[str], work: Callable[[Means, Order], Any], key: str | None
+    desk: Desk,
+    asker: Asker,
+    command: Sequence[str],
+    work: Callable[[Means, Order], Any],
+    key: str | None,
+    *,
+    goes_on: bool = False,
 ) -> JSONResponse:
     """The same of one that can be stopped: see ``Desk.begin_stoppable``."""
-    return _answer(desk.begin_stoppable(asker, command, work, key))
+    return _answer(desk.begin_stoppable(asker, command, work, key, goes_on=goes_on))
 
 
 def _answer(found: Order) -> JSONResponse:

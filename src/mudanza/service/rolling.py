@@ -16,10 +16,11 @@ from mudanza.model.access import Asker
 from mudanza.model.errors import BlockedError, UsageError
 from mudanza.model.plain import plain
 from mudanza.model.rolling import Rolling
-from mudanza.operations import outings, rolling
+from mudanza.operations import outings, rolling_kept
 from mudanza.operations.handed_on import HandedOn
 from mudanza.operations.means import Means
-from mudanza.operations.rolling import Roller, Telling
+from mudanza.operations.rolling import Roller
+from mudanza.operations.rolling_kept import Telling, as_event
 from mudanza.service.access import Admin, refuse_limited
 from mudanza.service.desk import Desk
 from mudanza.service.host_orders import ResumeOrder, RollingOrder
@@ -38,7 +39,7 @@ def listed(desk: AtDesk, asker: Admin, limit: Limit = 20) -> Any:
     out (``held``)."""
     refuse_limited(asker)
     with desk.at_work() as means:
-        return plain(rolling.listed(means, limit))
+        return plain(rolling_kept.listed(means, limit))
 
 
 @router.get("/rolling/{number}", tags=["rolling"])
@@ -64,8 +65,8 @@ def roll(desk: AtDesk, asker: Admin, order: RollingOrder, idempotency_key: OnceK
     which is followed at its ``Location``. ``result``: how it stands when all is done, or it has stopped at a fault.
 
     409 where a host could not be emptied, nothing being begun. Stopped, it ends after what is under way. Where the
-    daemon ends over it, it is left as it is: POST /rolling/N/resume. Sent again with the same Idempotency-Key, it is
-    the same order.
+    daemon ends or dies over it, the next one goes on with it, and with its order. Sent again with the same
+    Idempotency-Key, it is the same order.
     """
     refuse_limited(asker)
     wanted = order.order()
@@ -75,9 +76,9 @@ def roll(desk: AtDesk, asker: Admin, order: RollingOrder, idempotency_key: OnceK
         outings.refuse_stuck(outings.outings(means, arranged, under_way.say))
         if under_way.stop_by:
             raise BlockedError(f"{under_way.stop_by} wanted it stopped; nothing was begun")
-        return _roller(means, asker, under_way).begin(arranged)
+        return roller_of(means, asker.name, under_way).begin(arranged)
 
-    return begun_stoppable(desk, asker, ("rolling", _words(order)), work, idempotency_key)
+    return begun_stoppable(desk, asker, ("rolling", _words(order)), work, idempotency_key, goes_on=True)
 
 
 @router.post("/rolling/{number}/resume", status_code=202, tags=["rolling"])
@@ -88,10 +89,11 @@ def resume(
     _find(desk, asker, number)
 
     def work(means: Means, under_way: Order) -> Any:
-        return _roller(means, asker, under_way).resume(number, skip=order.skip_command)
+        return roller_of(means, asker.name, under_way).resume(number, skip=order.skip_command)
 
     words = order.model_dump_json(exclude_defaults=True)
-    return begun_stoppable(desk, asker, ("rolling resume", str(number), words), work, idempotency_key)
+    command = ("rolling resume", str(number), words)
+    return begun_stoppable(desk, asker, command, work, idempotency_key, goes_on=True)
 
 
 @router.post("/rolling/{number}/stop", status_code=202, tags=["rolling"])
@@ -99,7 +101,7 @@ def stop(desk: AtDesk, asker: Admin, number: Number) -> Mapping[str, list[str]]:
     """Have one stop after what is under way, whoever carries it out; it can be gone on with."""
     _find(desk, asker, number)
     with desk.at_work() as means, audited(desk, asker, "rolling stop", str(number)):
-        return {"said": [rolling.stop(means, number, asker.name)]}
+        return {"said": [rolling_kept.stop(means, number, asker.name)]}
 
 
 @router.post("/rolling/{number}/give-up", tags=["rolling"])
@@ -107,7 +109,7 @@ def give_up(desk: AtDesk, asker: Admin, number: Number) -> Any:
     """Close one that is not to be gone on with, and return it. The host where it stands is left as it is."""
     _find(desk, asker, number)
     with desk.at_work() as means, audited(desk, asker, "rolling give-up", str(number)):
-        return plain(rolling.give_up(means, number, asker.name))
+        return plain(rolling_kept.give_up(means, number, asker.name, HostCommand))
 
 
 def _find(desk: Desk, asker: Asker, number: int) -> Rolling:
@@ -119,12 +121,18 @@ def _find(desk: Desk, asker: Asker, number: int) -> Rolling:
             raise NotThereError(str(error), remedy=error.remedy) from error
 
 
-def _roller(means: Means, asker: Asker, under_way: Order) -> Roller:
+def roller_of(means: Means, asked_by: str, under_way: Order) -> Roller:
+    """Return who has maintenance roll for an order, which is told all that it does."""
+
     def say(words: str) -> None:
         under_way.say(without_secrets(words))
 
-    carrying = HandedOn(means, asker.name, say, under_way)
-    return Roller(means, carrying, asker.name, say, Telling(say), HostCommand, under_way)
+    def changed(found: Rolling) -> None:
+        if (event := as_event(found)) is not None:
+            under_way.tell(event)
+
+    carrying = HandedOn(means, asked_by, say, under_way, under_way.tell)
+    return Roller(means, carrying, asked_by, say, Telling(say, changed), HostCommand, under_way, under_way.number)
 
 
 def _words(order: RollingOrder) -> str:

@@ -125,6 +125,7 @@ rolling = Table(
     Column("ended_at", Float),
     Column("outcome", Text, nullable=False),  # one sentence
     Column("wish_by", String, nullable=False),  # who wants it stopped
+    Column("ordered", Integer),  # the order by which a daemon carries it out: its row in the audit
 )
 
 rolling_host = Table(
