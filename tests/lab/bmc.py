@@ -18,7 +18,7 @@ from mudanza.lab.lab import Lab
 from mudanza.lab.process import ProcessId
 from tests.lab.conftest import await_true
 
-USER, PASSWORD = "admin", "not-for-everybody"
+USER, PASSWORD = "admin", "not-for-all"
 FIRST_PORT = 6231
 PROGRAMS = {"fence_ipmilan": "fence-agents", "ipmitool": "ipmitool", "ipmi_sim": "openipmi"}
 """What it takes, and the Debian packages that have it; ``scripts/setup --soak`` installs them."""

@@ -275,6 +275,7 @@ def test_a_command_that_failed_before_the_host_died_has_failed(world: World) -> 
         process.code = 9
         world.machines.start_anew("h2")
 
+    world.machines.reboots = True
     found = unless_told(world, fail_and_die, replace(ORDER, reboot=True))
     assert found.outcome == "h2: the command ended with exit code 9, and then the host has started anew"
     world.assert_sound()
@@ -292,6 +293,7 @@ def test_where_nobody_can_know_how_far_it_got_a_person_is_asked(world: World, vo
     assert "h2: it has started anew when its command was about to begin: nobody knows" in found.outcome
     assert world.machines.ran == ["h1", "h2"]
     world.assert_sound()
+    world.twin.scheduler.advance(seconds=120.0)
     world.assert_all_done(world.done("bo", lambda roller, _: roller.resume(found.id)))
     assert world.machines.ran == ["h1", "h2", "h2", "h3"]
 
