@@ -108,13 +108,15 @@ def test_a_host_that_is_cut_off_is_switched_off_by_its_bmc_and_its_vm_runs_elsew
     try:
         site.mudanza("ha", "enable", "fenced")
         site.mudanza("ha", "run", "--once", limit=LIMIT)
-        watching = site.mudanza.start("ha", "run")
+        watching, working = site.mudanza.start("ha", "run"), site.mudanza.start("work")
         try:
             faults.cut(lab, "h1")
             await_true(lambda: not lab.cell("h1").alive, "its power is cut", limit=LIMIT)
             await_true(lambda: "running" in guest.states().values(), "it runs elsewhere", limit=LIMIT)
         finally:
-            watching.send(signal.SIGTERM)
+            for each in (working, watching):
+                each.send(signal.SIGTERM)
+            working.end(expect=None, limit=LIMIT)
             told = watching.end(expect=None, limit=LIMIT)
         assert "h1 is confirmed dead" in told.err
         assert "bmc (fence_ipmilan): status: off" in told.err

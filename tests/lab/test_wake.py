@@ -89,9 +89,9 @@ def seat(lab: Lab, tmp_path: Path) -> SeatedMudanza:
 
 
 def test_a_host_that_is_off_is_woken_by_its_network_card(lab: Lab, seat: SeatedMudanza) -> None:
-    mac, controller, other = mac_of(lab, "h3", "br0"), mac_of(lab, "controller", "uplink"), mac_of(lab, "h1", "br0")
+    mac, controller, other = mac_of(lab, "h3", "uplink"), mac_of(lab, "controller", "uplink"), mac_of(lab, "h1", "br0")
     seat("fence", "set", "h3", "strip", "--agent", AGENT, "--option", "plug=h3", "--unmatched")
-    seat("power", "set", "h3", "--mac", mac, "--unmatched")
+    seat("power", "set", "h3", "--mac", mac)
     seat("power", "off", "h3", limit=LIMIT)
     assert not lab.cell("h3").alive
     try:
