@@ -21,6 +21,7 @@ from mudanza.journal.database import open_database, transaction
 from mudanza.journal.fences import Fences
 from mudanza.journal.jobs import Jobs, NewJob
 from mudanza.journal.plans import Plans
+from mudanza.journal.standbys import Standbys
 from mudanza.journal.tally import EDGES, count, tallies
 from mudanza.journal.tokens import Tokens
 from mudanza.model.fencing import Device
@@ -128,6 +129,23 @@ def test_it_says_which_fence_devices_answer(database: str) -> None:
     fences.tested("h1", device, "")
     assert values(desk, "mudanza_fence_device_answers", host="h1", device="bmc") == [1]
     assert values(desk, "mudanza_fence_device_tested_timestamp_seconds") == [fences.tests()[0].at]
+
+
+def test_it_says_how_old_the_copies_of_the_journal_are(database: str) -> None:
+    desk, standbys = desk_at(database), Standbys(open_database(database))
+    standbys.put("h2", "/srv/standby", 3600.0, "ana")
+    desk = replace(desk, standbys=standbys.all)
+    assert values(desk, "mudanza_standby_late", standby="h2") == [0], "the first one has its time"
+    assert values(desk, "mudanza_standby_age_seconds") == []
+    standbys.sent("h2", 1, standbys.instant() - 7300.0, 4096)
+    assert values(desk, "mudanza_standby_late", standby="h2") == [0], "there was no time for two copies yet"
+    [age] = values(desk, "mudanza_standby_age_seconds", standby="h2")
+    assert age >= 7300
+    standbys.put("h2", "/srv/standby", 1e-9, "ana")
+    assert values(desk, "mudanza_standby_late", standby="h2") == [1]
+    assert values(desk, "mudanza_standby_failing", standby="h2") == [0]
+    standbys.failed("h2", "no route to host")
+    assert values(desk, "mudanza_standby_failing", standby="h2") == [1]
 
 
 def test_it_says_what_waits_what_moves_and_who_leads(database: str) -> None:

@@ -25,6 +25,7 @@ from mudanza.journal.handle import LEASE
 from mudanza.journal.job import NEEDS_PERSON
 from mudanza.journal.jobs import JobHandle, Jobs, NewJob
 from mudanza.journal.outbox import KEPT, NOTIFY, STALE, Outbox
+from mudanza.journal.standbys import Standbys
 from mudanza.model.cluster import Cluster
 from mudanza.model.errors import BlockedError, UsageError
 from mudanza.model.notice import DeliveryState, Happening, Kind, Webhook
@@ -208,6 +209,44 @@ def test_another_daemon_tells_no_second_time_of_a_host_and_nobody_of_one_in_main
         for host in seen("h1").hosts
     ]
     assert watch.notice(Cluster(tuple(resting), ()), {}, 100.0) == []
+
+
+# Standbys.
+
+
+def test_a_standby_is_late_once_its_copy_is_too_old_and_well_again_when_a_newer_one_is_there(
+    engine: Engine, receiver: Receiver, passing: SetClock
+) -> None:
+    house, standbys = House(engine, receiver.webhook), Standbys(engine)
+    standbys.put("h2", "/srv/standby", 60.0, "ana")
+    house.round()
+    passing.pass_time(119.0)
+    house.round()
+    assert receiver.got == [], "the first one has its time"
+    passing.pass_time(2.0)
+    standbys.failed("h2", "no route to host")
+    for _ in range(3):
+        house.round()
+    [late] = receiver.told()
+    assert (late["type"], late["data"]["standby"], late["data"]["age"]) == ("standby.late", "h2", None)
+    assert "there is none yet: no route to host" in late["data"]["said"]
+    standbys.sent("h2", 1, standbys.instant(), 4096)
+    for _ in range(3):
+        house.round()
+    assert [told["type"] for told in receiver.told()] == ["standby.late", "standby.back"]
+    passing.pass_time(121.0)
+    house.round()
+    assert receiver.told()[-1]["type"] == "standby.late"
+    assert "the newest is 2 min 1 s old; nobody sends them" in receiver.told()[-1]["data"]["said"]
+
+
+def test_one_who_was_replaced_tells_of_no_standby(engine: Engine, receiver: Receiver, passing: SetClock) -> None:
+    house, standbys = House(engine, receiver.webhook), Standbys(engine)
+    standbys.put("h2", "/srv/standby", 60.0, "ana")
+    standbys.replaced("taken over at h2")
+    passing.pass_time(600.0)
+    house.round()
+    assert receiver.got == []
 
 
 # Deliveries.

@@ -17,6 +17,7 @@ from mudanza.journal.standbys import Standbys
 from mudanza.model.errors import BlockedError, HypervisorError, MudanzaError, UsageError
 from mudanza.model.host import HostEntry
 from mudanza.operations import reigning, standby
+from mudanza.operations.examining import examine_standbys
 from mudanza.operations.reigning import ReplacedError, refuse_replaced
 
 PLACE = "ssh://root@dr.example"
@@ -238,3 +239,16 @@ def test_the_commands(
     assert run(app, "standby", "send", PLACE)[0] == 3
     assert json.loads(run(app, "standby", "show", "-o", "json")[1])["places"][0]["state"] == "replaced"
     assert run(app, "standby", "remove", PLACE)[0] == 0
+
+
+def test_the_doctor_says_which_copies_are_old_or_were_not_brought(app: App) -> None:
+    store = Standbys(app.database)
+    assert examine_standbys(app) == ()
+    store.put(PLACE, "/srv/standby", 3600.0, "ana")
+    [new] = examine_standbys(app)
+    assert (new.subject, new.said, new.findings) == (f"standby {PLACE}", "no copy yet", ())
+    store.put(PLACE, "/srv/standby", 1e-9, "ana")
+    store.failed(PLACE, "no route to host")
+    [late] = examine_standbys(app)
+    assert [each.code for each in late.findings] == ["standby-late", "standby-failing"]
+    assert "no route to host" in late.findings[1].message

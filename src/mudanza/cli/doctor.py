@@ -57,12 +57,14 @@ def doctor(context: typer.Context, all_ways: EveryWay = False, output: Output = 
 def _controller(app: App, show: _Show) -> Iterable[Examined]:
     from mudanza.fleet.examining import examine_hooks, examine_journal
     from mudanza.fleet.health import Examined
+    from mudanza.operations.examining import examine_standbys
 
     path = app.loaded.path
     found = [
         Examined("settings", str(path) if path else "none: everything is as it is without"),
         examine_journal(app.database, app.loaded.settings.database, app.jobs),
         *examine_hooks(app.hooks),
+        *examine_standbys(app),
     ]
     for each in found:
         show(each)

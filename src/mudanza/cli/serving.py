@@ -134,6 +134,7 @@ def _desk(app: App, newest: Callable[[], Picture | None], watcher: Watcher) -> D
     from mudanza.journal.balance import Balances
     from mudanza.journal.fences import Fences
     from mudanza.journal.plans import Plans
+    from mudanza.journal.standbys import Standbys
     from mudanza.journal.tokens import Tokens
 
     database = app.database
@@ -146,7 +147,7 @@ def _desk(app: App, newest: Callable[[], Picture | None], watcher: Watcher) -> D
     usual = {"shutdown_limit": settings.limits.shutdown, "guest_clock": settings.guest.clock}
     return Desk(
         *parts, newest, __version__, app, watcher.standing, usual, settings.balance.every, finisher,
-        fence_tests=Fences(database).tests,
+        fence_tests=Fences(database).tests, standbys=Standbys(database).all,
     )  # fmt: skip
 
 

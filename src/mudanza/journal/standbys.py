@@ -56,6 +56,11 @@ class Standby:
         return self.lag is None or self.lag > LATE * self.every
 
     @property
+    def overdue(self) -> bool:
+        """Whether it is late, and not only because nobody has had the time to send the first one."""
+        return self.late and self.read_at - self.made_at > LATE * self.every
+
+    @property
     def due(self) -> bool:
         """Whether one is to be sent now."""
         return self.tried_at is None or self.read_at - self.tried_at >= self.every

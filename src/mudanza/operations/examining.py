@@ -1,4 +1,4 @@
-"""What is wrong with availability, as ``mudanza doctor`` asks for it."""
+"""What is wrong with availability and with standbys, as ``mudanza doctor`` asks for it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ from mudanza.fleet.health import Examined
 from mudanza.journal.fences import WAKE, Fences
 from mudanza.journal.kept import KeptUps
 from mudanza.journal.protections import Protections
+from mudanza.journal.standbys import Standby, Standbys
+from mudanza.model.units import format_duration
 from mudanza.operations.cleaning import stale
+from mudanza.preflight.wording import warning
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mudanza.model.cluster import Cluster
+    from mudanza.model.finding import Finding
     from mudanza.operations.means import Means
 
 
@@ -35,6 +41,29 @@ def examine_availability(means: Means, cluster: Cluster) -> Examined:
     )
     said = f"{len(kept)} VMs kept up, {len(protections)} protected, {sum(map(len, devices.values()))} fence devices"
     return Examined("availability", said, of_availability(state))
+
+
+def examine_standbys(means: Means) -> tuple[Examined, ...]:
+    """Look how old the copies of the journal are at each standby. Raises JournalLostError."""
+    return tuple(
+        Examined(
+            f"standby {each.name}",
+            "no copy yet" if each.lag is None else f"generation {each.generation}, {format_duration(each.lag)} old",
+            tuple(_of_standby(each)),
+        )
+        for each in Standbys(means.database).all()
+    )
+
+
+def _of_standby(standby: Standby) -> Iterator[Finding]:
+    if standby.overdue:
+        said = f"its copy of the journal is older than twice {format_duration(standby.every)}"
+        remedy = f"have somebody send them: mudanza serve; or one now: mudanza standby send {standby.name}"
+        yield warning("standby-late", f"standby {standby.name}", said, remedy)
+    if standby.said:
+        said = f"the last copy was not brought there: {standby.said}"
+        remedy = f"mend that, and try: mudanza standby send {standby.name}"
+        yield warning("standby-failing", f"standby {standby.name}", said, remedy)
 
 
 def _moving(means: Means, cluster: Cluster) -> frozenset[str]:

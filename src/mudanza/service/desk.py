@@ -21,6 +21,7 @@ from mudanza.service.under_way import Order, UnderWay
 if TYPE_CHECKING:
     from mudanza.hypervisor.connections import Connections
     from mudanza.journal.job import Job
+    from mudanza.journal.standbys import Standby
     from mudanza.migration.residue import Residue
     from mudanza.model.access import Asker
     from mudanza.model.fencing import DeviceTest
@@ -63,6 +64,8 @@ class Desk:
     """The orders that are carried out beside the requests that began them."""
     fence_tests: Callable[[], Sequence[DeviceTest]] = tuple
     """Tells what fence devices said when they were asked last."""
+    standbys: Callable[[], Sequence[Standby]] = tuple
+    """Tells where copies of the journal are kept, and how old they are."""
     _places: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(MOST_AT_WORK))
 
     @contextmanager

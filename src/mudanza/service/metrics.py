@@ -11,6 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from mudanza.journal.jobs import Filter, Job
+from mudanza.journal.standbys import Standby
 from mudanza.journal.tally import DOWNTIME, DURATION, ERROR, TRAVELLED, Tallies
 from mudanza.model.balance import OnDuty
 from mudanza.model.fencing import DeviceTest
@@ -56,6 +57,7 @@ class _Figures(Collector):
         yield from _counted(self._desk.jobs.counted())
         yield from _of_duties(self._desk.balances.everybody())
         yield from _of_fences(self._desk.fence_tests())
+        yield from _of_standbys(self._desk.standbys())
 
 
 def _by_state(name: str, what: str, counted: Counter[str]) -> Metric:
@@ -113,6 +115,23 @@ def _of_fences(tests: Iterable[DeviceTest]) -> Iterator[Metric]:
         answers.add_metric([each.host, each.device], not each.fault)
         tested.add_metric([each.host, each.device], each.at)
     yield from (answers, tested)
+
+
+def _of_standbys(standbys: Iterable[Standby]) -> Iterator[Metric]:
+    labels = ["standby"]
+    age = GaugeMetricFamily(
+        "mudanza_standby_age_seconds", "How old the newest copy of the journal at a standby is.", labels=labels
+    )
+    late = GaugeMetricFamily("mudanza_standby_late", "Whether that is older than it should be.", labels=labels)
+    failing = GaugeMetricFamily(
+        "mudanza_standby_failing", "Whether the last copy was not brought there.", labels=labels
+    )
+    for each in standbys:
+        if each.lag is not None:
+            age.add_metric([each.name], each.lag)
+        late.add_metric([each.name], each.overdue)
+        failing.add_metric([each.name], bool(each.said))
+    yield from (age, late, failing)
 
 
 def _of_picture(picture: Picture) -> Iterator[Metric]:

@@ -19,9 +19,11 @@ from mudanza.journal.database import Database
 from mudanza.journal.duty import Duties, DutyHandle
 from mudanza.journal.errors import JournalLostError, LeaseLostError
 from mudanza.journal.outbox import NOTIFY, Outbox
+from mudanza.journal.standbys import Standby, Standbys
 from mudanza.model.cluster import Cluster
 from mudanza.model.errors import BlockedError, UsageError
 from mudanza.model.notice import Delivery, DeliveryState, Happening, Kind, Webhook
+from mudanza.model.units import format_duration
 from mudanza.service.picture import Picture
 
 LOOK_EVERY = 2.0
@@ -63,6 +65,28 @@ class HostWatch:
             if not is_told and not host.entry.maintenance and instant - since >= self.patience:
                 found.append((Kind.HOST_DOWN, name, f"host {name} does not answer: {host.error}"))
         return found
+
+
+def standby_news(
+    standbys: Iterable[Standby], told: Mapping[str, Kind]
+) -> list[tuple[Kind, str, str, Mapping[str, Any]]]:
+    """Return what is to be told of standbys: kind, name, sentence, figures. Pure. ``told``: what was told last of
+    whom."""
+    found: list[tuple[Kind, str, str, Mapping[str, Any]]] = []
+    for each in standbys:
+        is_told = told.get(each.name) is Kind.STANDBY_LATE
+        if each.overdue == is_told or (is_told and each.late):
+            continue
+        about = {"standby": each.name, "age": each.lag, "every": each.every, "generation": each.generation}
+        age = "there is none yet" if each.lag is None else f"the newest is {format_duration(each.lag)} old"
+        if each.overdue:
+            why = f": {each.said}" if each.said else "; nobody sends them: mudanza serve, or mudanza standby run"
+            said = f"standby {each.name} has no copy of the journal that is new enough, {age}{why}"
+            found.append((Kind.STANDBY_LATE, each.name, said, about))
+        else:
+            said = f"standby {each.name} has a copy of the journal again that is new enough, {age}"
+            found.append((Kind.STANDBY_BACK, each.name, said, about))
+    return found
 
 
 def key_of(webhook: Webhook) -> bytes:
@@ -135,6 +159,7 @@ class Notifier:
     ) -> None:
         """``patience``: seconds that a host may be silent before that is told."""
         self._outbox = Outbox(database)
+        self._standbys = Standbys(database)
         self._duties = Duties(database, NOTIFY)
         self._webhooks = tuple(webhooks)
         self._newest = newest
@@ -166,12 +191,21 @@ class Notifier:
             self._tell(webhook, handle, stop)
 
     def _notice(self) -> None:
+        self._notice_standbys()
         picture = self._newest()
         if picture is None:
             return
         told = self._outbox.last_about((Kind.HOST_DOWN, Kind.HOST_BACK))
         for kind, host, said in self._hosts.notice(picture.cluster, told, clock.monotonic()):
             self._outbox.write_down(kind, host, said, {"host": host})
+
+    def _notice_standbys(self) -> None:
+        standbys = self._standbys.all()
+        if not standbys or self._standbys.reign().replaced:
+            return
+        told = self._outbox.last_about((Kind.STANDBY_LATE, Kind.STANDBY_BACK))
+        for kind, name, said, about in standby_news(standbys, told):
+            self._outbox.write_down(kind, name, said, about)
 
     def _tell(self, webhook: Webhook, handle: DutyHandle, stop: clock.Event) -> None:
         """Tell one receiver all that is due, until it does not take something: what is behind that waits with it."""
