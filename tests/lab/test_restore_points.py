@@ -126,6 +126,43 @@ def test_a_guest_whose_controller_dies_while_it_is_frozen_is_thawed_by_its_guard
         by_ssh("unprotect", filing.uuid, expect=None)
 
 
+@pytest.mark.soak
+def test_a_whole_group_is_frozen_for_one_instant(lab: Lab, by_ssh: Mudanza, filing: Guest) -> None:
+    with volume(lab, "others.qcow2", size=16 * MIB) as others:
+        spec = GuestSpec(
+            "others", memory=192 * MIB, disk=32 * MIB, guest_agent=True, devices=disk(others, "vdb", "qcow2")
+        )
+        other = create_guest(lab, spec)
+        both = (filing, other)
+        try:
+            await_true(lambda: answers(lab, "h1", other), "its agent answers")
+            have_done(lab, other, NOT_WRITTEN_BACK)
+            for guest in both:
+                have_done(lab, guest, f"echo held-back-{guest.name} >/data/one")
+            how = ("--to", "h2", "--group", "files", "--every", "1h", "--freeze-every", "2")
+            by_ssh("protect", filing.uuid, other.uuid, *how)
+            for guest in both:
+                assert not holds(lab, guest, 1, f"held-back-{guest.name}"), "the guest has it in its memory only"
+            by_ssh("protection", "sync", filing.uuid)
+            for guest in both:
+                assert points(by_ssh, guest)[-1]["consistency"] == "application"
+                assert holds(lab, guest, 2, f"held-back-{guest.name}")
+                assert not is_frozen(lab, guest)
+            assert len({state(by_ssh, guest)["instant"] for guest in both}) == 1
+            assert not guardians(lab)
+
+            have_done(lab, other, "umount /data")
+            for _ in range(2):
+                by_ssh("protection", "sync", filing.uuid)
+            assert [points(by_ssh, guest)[-1]["consistency"] for guest in both] == ["application", "crash"]
+            assert len({state(by_ssh, guest)["instant"] for guest in both}) == 1, "the others do not fall out over it"
+            assert not is_frozen(lab, filing)
+        finally:
+            for guest in both:
+                by_ssh("unprotect", guest.uuid, expect=None)
+            other.remove()
+
+
 def test_uefi_variables_and_the_tpm_come_up_as_they_were_at_the_point(lab: Lab, by_ssh: Mudanza) -> None:
     guest = create_guest(lab, GuestSpec("firmly", uefi=True, tpm=True, disk=64 * MIB, memory=256 * MIB))
     try:
