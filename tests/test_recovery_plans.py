@@ -24,9 +24,10 @@ from mudanza.model.protection import Protection, Standing
 from mudanza.model.recovery import Address, Await, Group, Machine, RecoveryPlan, Wait
 from mudanza.model.units import GIB
 from mudanza.operations.recovery_file import read_plan
-from mudanza.protection.addressing import Card, cards_of
+from mudanza.protection.addressing import cards_of
 from mudanza.protection.between import answers_tcp
 from mudanza.protection.failover import Outcome
+from mudanza.protection.lasting import Card
 from mudanza.protection.possible import findings_of
 from mudanza.protection.recovery import FailingOver, Recovery
 from tests.test_protection import VALUES, point
@@ -166,7 +167,7 @@ def test_other_networks_addresses_and_scripts_are_checked(store: Protections) ->
 
 def test_a_card_gets_an_address_if_it_is_clear_which_one() -> None:
     machine = read_plan("site", ELSEWHERE).machines["db"]
-    assert cards_of(machine, DOMAIN) == (Card("52:54:00:00:00:01", "10.9.0.5/24", "10.9.0.1"),)
+    assert cards_of(machine, DOMAIN) == (Card("52:54:00:00:00:01", "10.9.0.5/24", "10.9.0.1", ("10.9.0.53",)),)
     card = "<interface type='network'><mac address='52:54:00:00:00:02'/><source network='lan'/></interface></devices>"
     with pytest.raises(BlockedError, match="2 cards on 'lan'"):
         cards_of(machine, DOMAIN.replace("</devices>", card))
@@ -236,6 +237,7 @@ def test_all_come_up_in_their_order_and_it_is_told_how_long_each_took(engine: En
         ("app", "h2", "b", 7.0),
     ]
     assert 0 <= done[0].up_after <= done[1].up_after
+    assert all(each.ran_after is not None and 0 <= each.ran_after <= each.up_after for each in done)
     [job] = Jobs(engine).latest(9)
     assert (job.kind, job.exit_code) == ("recovery", 0)
     assert set(job.report["vms"]) == {"db", "app"}
@@ -260,7 +262,7 @@ def test_one_whose_failover_is_unfinished_does_not_count_as_up(engine: Engine, s
     store.change(store.of("db").id, standing=Standing.FAILED_OVER)
     runs = Runs(store)
     with pytest.raises(NeedsPersonError, match=f"unfinished failover, job {left.id}"):
-        recovery(engine, runs).run(plan(), {}, "ana")
+        recovery(engine, runs).run(plan(Group("a", ("db",)), Group("b", ("app",), after=("a",))), {}, "ana")
     assert runs.asked == []
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mudanza.cli.settings import History, HookSettings, Limits, Settings, candidates, default_database, load_settings
+from mudanza.cli.places import candidates, default_database
+from mudanza.cli.settings import History, HookSettings, Limits, Settings, load_settings
 from mudanza.model.errors import UsageError
 from mudanza.model.units import parse_duration
 

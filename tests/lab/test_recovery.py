@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mudanza.hypervisor.connections import Connections
+from mudanza.journal.database import open_database
+from mudanza.journal.inventory import Inventory
 from mudanza.lab import faults
 from mudanza.lab.domain import GuestSpec, mac_of
 from mudanza.lab.guest import Guest, create_guest, virsh
 from mudanza.lab.lab import Lab
+from mudanza.model.recovery import Machine
 from mudanza.model.units import MIB
+from mudanza.protection.addressing import readdress, take_back
+from mudanza.protection.lasting import Card
 from tests.lab.command import Mudanza
 from tests.lab.conftest import REPLICAS, await_true, know_by_ssh
 
@@ -57,43 +65,133 @@ def addresses(lab: Lab, host: str, guest: Guest) -> dict[str, list[str]]:
     }
 
 
+@pytest.fixture
+def beside(lab: Lab, by_ssh: Mudanza) -> Iterator[Guest]:
+    made = create_guest(lab, GuestSpec("beside", memory=128 * MIB, disk=32 * MIB, guest_agent=True), on="h3")
+    yield made
+    made.remove()
+
+
+def have_done(lab: Lab, guest: Guest, script: str) -> str:
+    """Have a guest at h2 run a script, by its agent; return what it said."""
+
+    def ask(command: str, **arguments: object) -> dict[str, Any]:
+        question = json.dumps({"execute": command, "arguments": arguments})
+        answer = json.loads(virsh(lab.cell("h2"), "qemu-agent-command", guest.uuid, question))["return"]
+        return dict(answer)
+
+    begun = ask("guest-exec", **{"path": "/bin/sh", "arg": ["-c", script], "capture-output": True})
+    answers: list[dict[str, Any]] = []
+
+    def has_run() -> bool:
+        answers.append(ask("guest-exec-status", pid=begun["pid"]))  # told once, and then forgotten
+        return bool(answers[-1]["exited"])
+
+    await_true(has_run, "it has run")
+    return base64.b64decode(answers[-1].get("out-data", "")).decode()
+
+
+PRETENDING = {
+    "ifupdown": """
+mkdir -p /etc/network
+cat >/etc/network/interfaces <<END
+auto lo
+
+iface eth0 inet static
+    address 10.1.2.3/24
+END
+for each in ifup ifdown; do printf '#!/bin/sh\necho "$0 $*" >>/tmp/told\n' >/bin/$each; chmod +x /bin/$each; done
+""",
+    "networkd": """
+mkdir -p /run/systemd/netif/links
+echo ADMIN_STATE=configured >/run/systemd/netif/links/$(cat /sys/class/net/eth0/ifindex)
+printf '#!/bin/sh\necho "$0 $*" >>/tmp/told\n' >/bin/networkctl; chmod +x /bin/networkctl
+""",
+}
+"""A guest that is looked after by somebody: who writes down what he is told."""
+
+
+def readdressed_as_if(lab: Lab, by_ssh: Mudanza, guest: Guest) -> None:
+    """Have a guest at h2 be given addresses, and its own back, by each way that it can pretend to go."""
+    database = open_database(str(by_ssh.config.parent / "mudanza.db"))
+    card = Card(mac_of(guest.address), "10.99.0.78/16", "", ("10.99.0.53",))
+    machine = Machine(limit=120.0)
+    with Connections(Inventory(database).hosts(), timeout=60) as connections:
+        domains = connections.domains("h2")
+
+        def give() -> str:
+            [given] = readdress(domains, guest.uuid, machine, (card,))
+            assert addresses(lab, "h2", guest)[card.mac] == ["10.99.0.78"]
+            return str(given)
+
+        assert give() == "10.99.0.78/16 (until it reboots)"
+        assert not take_back(domains, guest.uuid, [card.mac], 120.0), "nothing was written"
+
+        have_done(lab, guest, PRETENDING["ifupdown"])
+        before = have_done(lab, guest, "cat /etc/network/interfaces")
+        assert give() == "10.99.0.78/16 (by ifupdown)"
+        own = have_done(lab, guest, "cat /etc/network/interfaces.d/mudanza-eth0")
+        assert own.splitlines()[:3] == ["auto eth0", "iface eth0 inet static", "    address 10.99.0.78/16"]
+        assert "10.1.2.3" not in have_done(lab, guest, "cat /etc/network/interfaces")
+        assert take_back(domains, guest.uuid, [card.mac], 120.0)
+        assert have_done(lab, guest, "cat /etc/network/interfaces") == before
+        assert have_done(lab, guest, "find /etc/network/interfaces.d /var/lib/mudanza -type f") == ""
+        told = have_done(lab, guest, "cat /tmp/told; rm /tmp/told").splitlines()
+        assert told == ["/bin/ifdown --force eth0", "/bin/ifup eth0"] * 2
+
+        have_done(lab, guest, PRETENDING["networkd"])
+        assert give() == "10.99.0.78/16 (by systemd-networkd)"
+        shown = have_done(lab, guest, "cat /etc/systemd/network/05-mudanza-*.network")
+        assert "Address=10.99.0.78/16\nDNS=10.99.0.53\n" in shown
+        assert take_back(domains, guest.uuid, [card.mac], 120.0)
+        assert have_done(lab, guest, "find /etc/systemd/network -type f") == ""
+        told = have_done(lab, guest, "cat /tmp/told").splitlines()
+        assert told == ["/bin/networkctl reload", "/bin/networkctl reconfigure eth0"] * 2
+
+
 def test_a_script_a_question_and_another_address(
-    lab: Lab, by_ssh: Mudanza, guest: Guest, script: Path, tmp_path: Path
+    lab: Lab, by_ssh: Mudanza, guest: Guest, beside: Guest, script: Path, tmp_path: Path
 ) -> None:
     plan = tmp_path / "site.toml"
     plan.write_text(f"""
 [[group]]
 name = "all"
-vms = ["{guest.name}"]
+vms = ["{guest.name}", "{beside.name}"]
 before = [{{ script = "dns" }}, {{ ask = "Is the storage up?", limit = "2m" }}]
 wait = [{{ agent = "{guest.name}", limit = "2m" }}]
+test_networks = {{ lan = "lan" }}
 
 [vm.{guest.name}]
-test_networks = {{ lan = "lan" }}
 address = [{{ network = "lan", address = "{ELSEWHERE}/16" }}]
 limit = "3m"
 """)
-    by_ssh("protect", guest.uuid, "--to", "h2", "--keep", "2")
+    for each in (guest, beside):
+        by_ssh("protect", each.uuid, "--to", "h2", "--keep", "2")
     by_ssh("recovery", "import", str(plan))
     assert "leads out of it" in by_ssh("test-failover", "plan", "site", expect=3).err
     plan.write_text(plan.read_text().replace('test_networks = { lan = "lan" }', ""))
     by_ssh("recovery", "import", str(plan))
-    [tried] = by_ssh("test-failover", "plan", "site", "-o", "json").data["vms"]
-    assert (tried["as_before"], tried["answered_seconds"] > 0) == (True, True)
+    tried = by_ssh("test-failover", "plan", "site", "-o", "json", limit=400).data["vms"]
+    assert [(each["as_before"], each["answered_seconds"] > 0) for each in tried] == [(True, True)] * 2
     by_ssh("failover", "plan", "check", "site", "--planned")
     run = by_ssh.start("failover", "plan", "site", "--planned", "-o", "json")
     await_true(lambda: by_ssh("recovery", "answer", "site", "yes", expect=None).code == 0, "it asks", 120)
-    [up] = run.end().data["vms"]
-    assert (up["name"], up["host"]) == (guest.name, "h2")
-    assert guest.states()["h2"] == "running"
+    up = run.end(limit=400).data["vms"]
+    assert [(each["name"], each["host"]) for each in up] == [(guest.name, "h2"), (beside.name, "h2")]
+    assert all(0 < each["ran_seconds"] < each["rto_seconds"] for each in up)
+    assert [each.states()["h2"] for each in (guest, beside)] == ["running", "running"]
     assert script.with_name("dns.log").read_text() == "site all recovery\n"
     assert addresses(lab, "h2", guest)[mac_of(guest.address)] == [ELSEWHERE]
     [job] = [job for job in by_ssh("jobs", "-o", "json").data if job["kind"] == "recovery"]
     steps = by_ssh("job", "show", str(job["id"]), "-o", "json").data["steps"]
     names = [step["name"] for step in steps]
-    assert names == ["run script", "ask", "bring up", "readdress", "await", "through"]
+    assert sorted(names[2:5]) == ["bring up", "bring up", "readdress"]
+    assert (names[:2], names[5:]) == (["run script", "ask"], ["await", "through"])
+    first, second = (step for step in steps if step["name"] == "bring up")
+    assert second["at"] < first["ended_at"], "both were under way at once"
     assert steps[0]["outcome"] == {"exit": 0, "output": "site all recovery\n"}
     assert steps[1]["outcome"]["answer"] == "yes"
+    readdressed_as_if(lab, by_ssh, guest)
 
 
 @pytest.mark.soak

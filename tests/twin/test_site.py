@@ -148,6 +148,47 @@ def begin(the: Scene, folder: Path, name: str, work: Callable[[Recovering], Any]
     return controller
 
 
+MANY = """
+at_once = 3
+[[group]]
+name = "last"
+after = ["many"]
+vms = ["web"]
+
+[[group]]
+name = "many"
+vms = ["db", "one", "two", "three", "four"]
+"""
+
+
+@pytest.mark.parametrize(("instant", "times"), [("after intend start", 3), ("before done", 2), ("after done", 4)])
+def test_a_start_of_several_at_once_whose_controller_dies_goes_on(
+    site: Scene, tmp_path: Path, instant: str, times: int
+) -> None:
+    for number, name in enumerate(("one", "two", "three", "four")):
+        site.make_vm(name, f"h{number % 2 + 1}")
+    all_off(site)
+    first = begin(site, tmp_path, "first", lambda recovering: recovering.start("site", MANY))
+    Fleet(site, tmp_path).advance_to(first, instant, times=times)
+    site.twin.kill(first)
+    site.twin.scheduler.advance(seconds=300.0)
+    [job] = site.jobs.unfinished()
+    steps = site.jobs.get(job.id).steps_named("start")
+    open_ones = [step for step in steps if step.outcome is None]
+    assert len(open_ones) <= 3, "so many at once, and no more"
+    assert len(steps) > 1, "it was killed in the middle of several"
+    assert not runs_on(site, "web"), "its turn has not come"
+    heir = begin(site, tmp_path, "heir", lambda recovering: recovering.resume(job.id, clock.new_event()))
+    site.twin.scheduler.advance(seconds=300.0)
+    assert not heir.threads
+    names = ("db", "one", "two", "three", "four", "web")
+    assert {name: len(runs_on(site, name)) for name in names} == dict.fromkeys(names, 1)
+    done = site.jobs.get(job.id)
+    assert (done.exit_code, len(done.report["vms"])) == (0, 6)
+    site.twin.catch_up()
+    assert [str(each) for each in site.twin.oracle.violations] == []
+
+
 INSTANTS = ["before intend", "after intend", "before done", "after done"]
 
 

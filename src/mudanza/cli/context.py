@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mudanza.model.load import Loads, Measured
     from mudanza.operations.guarding import Settings as GuardSettings
     from mudanza.operations.here import Here
-    from mudanza.operations.means import Forecasting, Limits, PowerSettings
+    from mudanza.operations.means import Forecasting, Limits, PowerSettings, RecoverySettings
     from mudanza.remote.reach import Server
     from mudanza.remote.there import There
 
@@ -118,6 +118,11 @@ class App:
     def saving(self) -> PowerSettings:
         """What power costs, how hosts are switched, and how it is saved. Raises UsageError."""
         return self.loaded.settings.power
+
+    @property
+    def recovery(self) -> RecoverySettings:
+        """How plans for recovery are carried out. Raises UsageError."""
+        return self.loaded.settings.recovery
 
     @property
     def settings_file(self) -> Path | None:

@@ -102,8 +102,9 @@ def start(context: typer.Context, name: PlanName, resume: Resume = False, output
     """Start all VMs of a plan where they are, group by group, once their hosts answer: after a power cut.
 
     Hosts that do not answer are woken, where a fence device or Wake-on-LAN can, and waited for, within power.boot of
-    the settings. Of several copies of a VM the newest one is started, by its activation epoch; where that is not clear,
-    or a host that may run it cannot be asked, it comes to a stop (exit code 5).
+    the settings. The VMs of a group start side by side, as in a failover. Of several copies of a VM the newest one is
+    started, by its activation epoch; where that is not clear, or a host that may run it cannot be asked, that VM is not
+    started, nor are the groups that come after its own, and it comes to a stop (exit code 5).
     """
     from mudanza.cli.answering import answering
 
@@ -167,8 +168,10 @@ def plan(
 ) -> None:
     """Bring up all VMs of a plan where their replicas are, group by group, and wait for what it says in between.
 
-    It is checked first (exit code 3: not possible, nothing is touched). What comes to a stop is exit code 5, and goes
-    on from there with --resume, or `mudanza job resume`. In the end it is told how long each VM took (RTO), and how old
+    It is checked first (exit code 3: not possible, nothing is touched). The VMs of a group come up side by side, as
+    many as recovery.at_once of the settings or at_once of the plan says. One that does not come up keeps back only the
+    groups that come after its own. What comes to a stop is exit code 5, and goes on from there with --resume, or
+    `mudanza job resume`. In the end it is told how long each VM took (RTO), and how old
     its restore point was. What the plan asks in between is answered on this terminal, or anywhere by `mudanza recovery
     answer`.
     """
@@ -195,15 +198,17 @@ def _print(name: str, done: tuple[Recovered, ...], output: Format) -> None:
             "host": each.host,
             "group": each.group,
             "lost": "nothing" if each.lost is None else f"{format_duration(each.lost)} at the most",
+            "ran": "before" if each.ran_after is None else format_duration(each.ran_after),
             "rto": format_duration(each.up_after),
             "lost_seconds": each.lost,
+            "ran_seconds": each.ran_after,
             "rto_seconds": each.up_after,
         }
         for each in done
     ]
     whole = max((each.up_after for each in done), default=0.0)
     data = {"plan": name, "seconds": whole, "vms": rows}
-    print_rows(rows, output, columns=("name", "host", "group", "lost", "rto"), data=data)
+    print_rows(rows, output, columns=("name", "host", "group", "lost", "ran", "rto"), data=data)
     say(f"plan {name}: {len(done)} VMs are up; it took {format_duration(whole)} in all")
 
 

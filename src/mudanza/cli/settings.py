@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from mudanza.cli.places import APPLICATION, default_socket
+from mudanza.cli.places import APPLICATION, candidates, default_database, default_socket
 from mudanza.model.access import Provider, Scope
 from mudanza.model.errors import UsageError
 from mudanza.model.hook import HOOK_NAME, Hook, When
@@ -360,6 +360,17 @@ class PowerSettings(BaseModel):
         )
 
 
+class RecoverySettings(BaseModel):
+    """How plans for recovery are carried out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    at_once: Annotated[int, Field(ge=1, le=64)] = 6
+    """VMs of one group that are brought up side by side at the most, where a plan says nothing else."""
+    at_once_per_host: Annotated[int, Field(ge=1, le=64)] = 3
+    """The same at one host."""
+
+
 class Settings(BaseModel):
     """Everything the TOML file may say."""
 
@@ -381,6 +392,7 @@ class Settings(BaseModel):
     fencing: FencingSettings = FencingSettings()
     availability: Availability = Availability()
     power: PowerSettings = PowerSettings()
+    recovery: RecoverySettings = RecoverySettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,21 +401,6 @@ class Loaded:
 
     settings: Settings
     path: Path | None
-
-
-def default_database(env: Mapping[str, str], *, root: bool) -> str:
-    """Return where the database lies when no setting names it."""
-    if root and not env.get("XDG_STATE_HOME"):
-        return f"/var/lib/{APPLICATION}/{APPLICATION}.db"
-    state = env.get("XDG_STATE_HOME") or Path(env.get("HOME", "~"), ".local/state").expanduser()
-    return str(Path(state, APPLICATION, f"{APPLICATION}.db"))
-
-
-def candidates(env: Mapping[str, str]) -> tuple[Path, ...]:
-    """Return the configuration files that are looked for, in order, when none is named."""
-    home = env.get("XDG_CONFIG_HOME") or Path(env.get("HOME", "~"), ".config").expanduser()
-    name = f"{APPLICATION}.toml"
-    return (Path(home, APPLICATION, name), Path("/etc", APPLICATION, name))
 
 
 def load_settings(named: Path | None = None, env: Mapping[str, str] = os.environ) -> Loaded:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,9 +15,10 @@ from mudanza.model.errors import MigrationFailedError, MudanzaError
 from mudanza.model.units import format_duration, parse_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
     from mudanza import clock
+    from mudanza.model.recovery import Group, RecoveryPlan, Turn
     from mudanza.protection.trial import Report
 
 
@@ -32,10 +34,11 @@ def try_plan(
 ) -> None:
     """Try whether all VMs of a plan come up: doubles of them start in its order, on the networks that it has for tests.
 
-    They hang on isolated networks (test_networks of the plan), where they see each other and nobody else, or on
-    nothing. Of each its guest agent is waited for (--until-agent 0s: of none). The plan's scripts, questions and other
-    waits are left out, for they are about the real VMs. In the end all are taken away, and what there was before is
-    compared with what there is then; Ctrl-C ends the waiting.
+    As many start side by side as in a failover (recovery.at_once of the settings, at_once of the plan); groups that
+    come after one that did not come up are not tried. They hang on isolated networks (test_networks of the plan), where
+    they see each other and nobody else, or on nothing. Of each its guest agent is waited for (--until-agent 0s: of
+    none). The plan's scripts, questions and other waits are left out, for they are about the real VMs. In the end all
+    are taken away, and what there was before is compared with what there is then; Ctrl-C ends the waiting.
     """
     from mudanza.cli.trial import ended_by_hand, refuse_different
     from mudanza.operations.recovery_file import read_plan
@@ -43,22 +46,21 @@ def try_plan(
     app, patience, rest = app_of(context), parse_duration(until_agent), parse_duration(lasting)
     kept = app.asked.recovery_plan(name)
     plan = read_plan(kept.name, kept.text)
-    up: list[Report] = []
     with ended_by_hand() as over:
+        trying = _Trying(app, plan, patience, over)
         try:
-            for group in plan.groups:
-                for vm in group.vms:
-                    up.append(_begin(app, vm, plan.test_networks_of(vm, group)))
-                    _await(app, up[-1], patience, over)
+            trying.all_groups()
             over.wait(rest)
         finally:
-            ended = [_end(app, each) for each in up[::-1]]
+            ended = [_end(app, each) for each in trying.in_order()[::-1]]
     reports = [each for each in ended[::-1] if each is not None]
+    trying.refuse_none()
     _print(name, reports, output)
-    if len(reports) < len(up):
+    if len(reports) < len(trying.up):
         raise MigrationFailedError("not all doubles were taken away", remedy="see which: mudanza protections")
     for each in reports:
         refuse_different(each)
+    trying.refuse_failed()
     silent = [each.vm for each in reports if each.answered is None]
     if silent and patience:
         raise MigrationFailedError(
@@ -68,15 +70,74 @@ def try_plan(
         )
 
 
-def _begin(app: App, vm: str, networks: Mapping[str, str]) -> Report:
-    report = app.asked.begin_trial(vm, None, say, digests=False, networks=networks)
-    say(f"{report.double} runs on {report.host} from restore point {report.point}; network: {report.network}")
-    return report
+@dataclass
+class _Trying:
+    """Has the doubles of a plan's VMs start, group by group."""
 
+    app: App
+    plan: RecoveryPlan
+    patience: float
+    over: clock.Event
+    up: dict[str, Report] = field(default_factory=dict)
+    """By VM, as the plan names it."""
+    failed: dict[str, MudanzaError] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)
+    """Groups that were not tried, for they come after one in which a double failed."""
 
-def _await(app: App, report: Report, patience: float, over: clock.Event) -> None:
-    if patience and not over.is_set() and not app.asked.await_agent(report.uuid, patience, over):
-        say(f"! the agent of {report.double} did not answer")
+    def all_groups(self) -> None:
+        hosts = {
+            name: each.protection.target
+            for each in self.app.asked.protections()
+            for name in (each.protection.vm_uuid, each.protection.vm_name)
+        }
+        not_through: set[str] = set()
+        for group in self.plan.groups:
+            if not_through.intersection(group.after):
+                self.left.append(group.name)
+                not_through.add(group.name)
+            elif failed := self._group(group, hosts):
+                self.failed |= failed
+                not_through.add(group.name)
+
+    def _group(self, group: Group, hosts: dict[str, str]) -> dict[str, MudanzaError]:
+        from mudanza.model.recovery import Room, Turn
+        from mudanza.protection.side_by_side import take_turns
+
+        settings = self.app.loaded.settings.recovery
+        room = self.plan.room_of(group, Room(settings.at_once, settings.at_once_per_host))
+        turns = [Turn(vm, hosts.get(vm, "")) for vm in group.vms]
+        outcomes = take_turns(turns, room, lambda turn: self._one(group, turn))
+        return {turn.vm: each for turn, each in zip(turns, outcomes, strict=True) if isinstance(each, MudanzaError)}
+
+    def _one(self, group: Group, turn: Turn) -> None:
+        networks = self.plan.test_networks_of(turn.vm, group)
+        report = self.up[turn.vm] = self.app.asked.begin_trial(turn.vm, None, say, digests=False, networks=networks)
+        say(f"{report.double} runs on {report.host} from restore point {report.point}; network: {report.network}")
+        waiting = self.patience and not self.over.is_set()
+        if waiting and not self.app.asked.await_agent(report.uuid, self.patience, self.over):
+            say(f"! the agent of {report.double} did not answer")
+
+    def in_order(self) -> Sequence[Report]:
+        """Return what is up, in the plan's order."""
+        return [self.up[vm] for vm in self.plan.vms if vm in self.up]
+
+    def refuse_none(self) -> None:
+        """Raise what the first one raised, where none came up: nothing was tried."""
+        if self.failed and not self.up:
+            raise next(iter(self.failed.values()))
+
+    def refuse_failed(self) -> None:
+        """Raise MigrationFailedError where some came up, and others did not."""
+        if not self.failed:
+            return
+        told = "; ".join(f"{vm}: {error}" for vm, error in self.failed.items())
+        told += f"; not tried, for they come after that: {', '.join(self.left)}" if self.left else ""
+        remedies = dict.fromkeys(error.remedy for error in self.failed.values() if error.remedy)
+        raise MigrationFailedError(
+            f"not all doubles came up: {told}",
+            vm_state="production and replicas are as before; everything of the test is removed",
+            remedy="; ".join(remedies),
+        )
 
 
 def _end(app: App, report: Report) -> Report | None:

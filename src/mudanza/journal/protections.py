@@ -20,6 +20,7 @@ from mudanza.model.protection import (
     Consistency,
     FirmwareState,
     Protection,
+    Readdressed,
     ReplicaDisk,
     RestorePoint,
     Standing,
@@ -168,6 +169,10 @@ class Protections:
         """Write down what was measured of how a VM's data travel."""
         self.change(number, carriage=json.dumps(asdict(carriage)))
 
+    def readdressed(self, number: int, given: Readdressed | None) -> None:
+        """Write down that a guest was given other addresses; None: it has its own ones again."""
+        self.change(number, readdressed=json.dumps(asdict(given)) if given is not None else "")
+
     def find(self, vm_uuid: str) -> Protection | None:
         """Return a VM's protection; None: it is not protected."""
         with reading(self._engine) as connection:
@@ -185,6 +190,13 @@ class Protections:
 def _hold(connection: Connection, number: int) -> None:
     """Have nobody else change a protection until this transaction is over."""
     connection.execute(select(protection.c.id).where(protection.c.id == number).with_for_update())
+
+
+def _readdressed(text: str) -> Readdressed | None:
+    if not text:
+        return None
+    found = json.loads(text)
+    return Readdressed(found["at"], tuple(found["macs"]), found["limit"])
 
 
 def _disks(disks: Mapping[str, ReplicaDisk]) -> str:
@@ -232,6 +244,7 @@ def _read(connection: Connection, condition: ColumnElement[bool]) -> tuple[Prote
                 "seed": json.loads(row.seed),
                 "compress": Compress(row.compress),
                 "carriage": Carriage(**json.loads(row.carriage)),
+                "readdressed": _readdressed(row.readdressed),
                 "points": tuple(points[row.id]),
                 "given_up": given_up.get(row.id),
                 "trial": trials.get(row.id),

@@ -67,6 +67,7 @@ STEPS = frozenset(
         "hook",
         "let go",
         "name base",
+        "own addresses",
         "pause",
         "pin point",
         "place firmware",

@@ -121,6 +121,18 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
+class Readdressed:
+    """That a VM's guest was given other addresses where it came up."""
+
+    at: str
+    """The host that they are for."""
+    macs: tuple[str, ...]
+    """Of the cards that have them."""
+    limit: float
+    """Seconds that its agent has for such things, as its plan says."""
+
+
+@dataclass(frozen=True, slots=True)
 class Protection:
     """One VM's replica at one host. Times in seconds since the epoch, by the database's clock."""
 
@@ -173,6 +185,8 @@ class Protection:
     """Every how many rounds the guest's file systems are frozen for the instant; None: never."""
     compress: Compress = Compress.AUTO
     carriage: Carriage = field(default_factory=Carriage)
+    readdressed: Readdressed | None = None
+    """None: its guest has its own addresses, as far as is known."""
     journal: str = ""
     """The id of the journal that this is in: others may have protections of the same number."""
     reign: int = 0

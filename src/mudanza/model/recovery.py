@@ -72,8 +72,28 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
+class Room:
+    """How many VMs are brought up side by side."""
+
+    at_once: int = 6
+    """In all."""
+    per_host: int = 3
+    """At one host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One VM whose turn it is to be brought up."""
+
+    vm: str
+    """As its plan names it."""
+    host: str = ""
+    """Where it comes up; empty: that is not known before, and it counts for no host."""
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
-    """VMs that are brought up one after the other, and what is waited for then."""
+    """VMs that are brought up side by side, begun in their order, and what is waited for then."""
 
     name: str
     vms: tuple[str, ...]
@@ -87,11 +107,13 @@ class Group:
     """What has to be through before the first of its VMs is brought up."""
     test_networks: Mapping[str, str] = field(default_factory=dict)
     """A network or bridge → an isolated network where the replicas are, for doubles of its VMs."""
+    at_once: int | None = None
+    """How many of its VMs are brought up side by side at the most; None: as its plan says. 1: one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecoveryPlan:
-    """Groups in the order in which they are brought up."""
+    """Groups in the order in which they are brought up, one after the other."""
 
     name: str
     groups: tuple[Group, ...]
@@ -99,6 +121,15 @@ class RecoveryPlan:
     """By VM, as the groups name it."""
     hosts: tuple[str, ...] = ()
     """Those that a site's start waits for, and wakes; empty: all that are not in maintenance."""
+    at_once: int | None = None
+    """How many VMs are brought up side by side at the most; None: as the controller's settings say."""
+    at_once_per_host: int | None = None
+    """The same at one host."""
+
+    def room_of(self, group: Group, usual: Room) -> Room:
+        """Return how many of a group's VMs may be brought up side by side. ``usual``: what the settings say."""
+        at_once = self.at_once or usual.at_once
+        return Room(min(at_once, group.at_once or at_once), self.at_once_per_host or usual.per_host)
 
     def networks_of(self, vm: str, group: Group) -> Mapping[str, str]:
         """Return what a VM's cards hang on where its replica is: its own words count before its group's."""
@@ -121,7 +152,13 @@ class RecoveryPlan:
 
 
 def recovery_plan(
-    name: str, groups: Sequence[Group], machines: Mapping[str, Machine] | None = None, hosts: Sequence[str] = ()
+    name: str,
+    groups: Sequence[Group],
+    machines: Mapping[str, Machine] | None = None,
+    hosts: Sequence[str] = (),
+    *,
+    at_once: int | None = None,
+    at_once_per_host: int | None = None,
 ) -> RecoveryPlan:
     """Return a plan of these groups, each behind those it comes after. Raises UsageError where that cannot be."""
     machines = machines or {}
@@ -146,4 +183,4 @@ def recovery_plan(
             raise UsageError(f"no order of these groups is possible, for each comes after another one: {circle}")
         waiting.remove(ready)
         ordered.append(ready)
-    return RecoveryPlan(name, tuple(ordered), machines, tuple(hosts))
+    return RecoveryPlan(name, tuple(ordered), machines, tuple(hosts), at_once, at_once_per_host)

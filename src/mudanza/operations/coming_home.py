@@ -17,6 +17,7 @@ from mudanza.model.protection import Protection, Standing
 from mudanza.model.units import format_size
 from mudanza.model.vm import VmState
 from mudanza.operations.checking import arrivals_of, judge_of
+from mudanza.operations.own_addresses import take_back_addresses
 
 if TYPE_CHECKING:
     from mudanza.hypervisor.connections import Connections
@@ -160,6 +161,9 @@ def settle(means: Means, connections: Connections, store: Protections, vm: str) 
             store.change(found.id, standing=became, epoch=found.epoch - 1, said="it did not go home")
         case Standing.FAILED_OVER:
             store.change(found.id, standing=became, said=f"runs on {found.target} again, under epoch {found.epoch}")
+            if told := take_back_addresses(connections, store, found.vm_uuid, at_once=True):
+                said = f"runs on {found.target} again, under epoch {found.epoch}; {told.removeprefix('! ')}"
+                store.change(found.id, said=said)
     return store.of(vm)
 
 

@@ -47,6 +47,18 @@ class Forecasting(Protocol):
         """What links carry over which no move has gone yet; bytes per second."""
 
 
+class RecoverySettings(Protocol):
+    """How many VMs of a plan are brought up side by side."""
+
+    @property
+    def at_once(self) -> int:
+        """In all."""
+
+    @property
+    def at_once_per_host(self) -> int:
+        """At one host."""
+
+
 class Tariff(Protocol):
     """What power costs."""
 
@@ -103,6 +115,10 @@ class Means(Protocol):
     @property
     def saving(self) -> PowerSettings:
         """What power costs, how hosts are switched, and how it is saved."""
+
+    @property
+    def recovery(self) -> RecoverySettings:
+        """How plans for recovery are carried out."""
 
     @property
     def settings_file(self) -> Path | None:

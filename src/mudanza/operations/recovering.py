@@ -10,9 +10,12 @@ from mudanza import clock
 from mudanza.model.errors import BlockedError, MigrationFailedError, UsageError
 from mudanza.model.finding import Finding, blockers
 from mudanza.model.migration import Answer, MigrationReport
-from mudanza.model.recovery import RecoveryPlan
+from mudanza.model.recovery import RecoveryPlan, Room
 from mudanza.model.units import format_duration
 from mudanza.operations.recovery_file import read_plan
+
+LOOK_AGAIN = 1.0
+"""Seconds between two looks whether a controller that died is known to be gone."""
 
 if TYPE_CHECKING:
     from mudanza.hypervisor.connections import Connections
@@ -91,9 +94,10 @@ class Recovering:
     def _recovery(self, way: FailingOver | Starting) -> Recovery:
         from mudanza.protection.recovery import Recovery
 
-        return Recovery(self._means.database, self._means.jobs, way, self._means.hooks, self._say)
+        room = Room(self._means.recovery.at_once, self._means.recovery.at_once_per_host)
+        return Recovery(self._means.database, self._means.jobs, way, self._means.hooks, self._say, room)
 
-    def _failing_over(self, *, planned: bool) -> FailingOver:
+    def _failing_over(self, *, planned: bool, left_behind: bool = False) -> FailingOver:
         from mudanza.journal.protections import Protections
         from mudanza.protection.recovery import FailingOver
 
@@ -102,7 +106,10 @@ class Recovering:
         def bring_up(vm: str, networks: Mapping[str, str]) -> Outcome:
             return self._bring_up(vm, networks, planned=planned)
 
-        return FailingOver(self._connections, self._means.jobs, store, bring_up, self._say, planned=planned)
+        finish = self._finish_left_behind if left_behind else lambda _: None
+        return FailingOver(
+            self._connections, self._means.jobs, store, bring_up, self._say, planned=planned, finish=finish
+        )
 
     def _starting(self) -> Starting:
         from mudanza.operations.host_off import switcher_of
@@ -152,8 +159,7 @@ class Recovering:
         plan = read_plan(job.vm_name, str(job.asked["plan"]))
         if job.kind == START:
             return self._recovery(self._starting()).carry_out(self._means.jobs.take_over(job.id), plan)
-        self._finish_left_behind(plan)
-        way = self._failing_over(planned=bool(job.asked["planned"]))
+        way = self._failing_over(planned=bool(job.asked["planned"]), left_behind=True)
         return self._recovery(way).carry_out(self._means.jobs.take_over(job.id), plan)
 
     def go_on_stopping(self, job: Job) -> tuple[Stopped, ...]:
@@ -163,17 +169,34 @@ class Recovering:
         return self._stopping().carry_out(handle, plan, None if within is None else float(within))
 
     def _finish_left_behind(self, plan: RecoveryPlan) -> None:
-        """Finish the failovers of a plan's VMs whose controller died in the middle: they are up then, or taken back."""
+        """Finish the failovers of a plan's VMs whose controller died in the middle: they are up then, or taken back.
+
+        That may have died over several of them a moment ago. Each has a lease of its own, which is waited for.
+        """
+        from mudanza.journal.handle import LEASE, LONGEST_CALL
         from mudanza.journal.protections import Protections
         from mudanza.protection.failover import KIND, Failover
 
         store = Protections(self._means.database)
         failover = Failover(self._connections, self._means.jobs, store)
+        until = clock.monotonic() + LEASE + LONGEST_CALL
         for vm in plan.vms:
-            job = self._means.jobs.unfinished_of(store.of(vm).vm_uuid)
-            if job is not None and job.kind == KIND and job.abandoned:
+            job = self._abandoned(store.of(vm).vm_uuid, until)
+            if job is not None and job.kind == KIND:
                 with suppress(MigrationFailedError):  # it is brought up anew
                     failover.resume(job.id, clock.new_event())
+
+    def _abandoned(self, uuid: str, until: float) -> Job | None:
+        """Return a VM's unfinished job, once its controller is known to be gone; None: there is none, or it lives."""
+        told = False
+        while (job := self._means.jobs.unfinished_of(uuid)) is not None and not job.abandoned:
+            if clock.monotonic() >= until:
+                return None
+            if not told:
+                self._say(f"{job.vm_name}: waiting until job {job.id} has ended, or its controller is known to be gone")
+                told = True
+            clock.sleep(LOOK_AGAIN)
+        return job
 
     def clean_up(self, _job_id: int) -> Residue:
         """Such a job leaves nothing of its own."""

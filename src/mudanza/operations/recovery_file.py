@@ -6,9 +6,9 @@ import ipaddress
 import re
 import tomllib
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mudanza.model.errors import UsageError
 from mudanza.model.hook import HOOK_NAME
@@ -26,6 +26,8 @@ from mudanza.model.units import parse_duration
 
 LIMIT = "5m"
 """How long is waited at the most where nothing is said."""
+AtOnce = Annotated[int, Field(ge=1, le=64)]
+"""How many VMs are brought up side by side."""
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\s]+):[0-9]{1,5}")
 
 
@@ -44,7 +46,7 @@ class WaitSettings(BaseModel):
 
 
 class GroupSettings(BaseModel):
-    """VMs that are brought up one after the other."""
+    """VMs that are brought up side by side."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -55,6 +57,7 @@ class GroupSettings(BaseModel):
     test_networks: dict[str, str] = {}
     before: list[WaitSettings] = []
     wait: list[WaitSettings] = []
+    at_once: AtOnce | None = None
 
 
 class AddressSettings(BaseModel):
@@ -87,6 +90,8 @@ class PlanFile(BaseModel):
     group: list[GroupSettings]
     vm: dict[str, MachineSettings] = {}
     hosts: list[str] = []
+    at_once: AtOnce | None = None
+    at_once_per_host: AtOnce | None = None
 
 
 def read_plan(name: str, text: str) -> RecoveryPlan:
@@ -108,10 +113,13 @@ def read_plan(name: str, text: str) -> RecoveryPlan:
             each.networks,
             tuple(map(_wait, each.before)),
             each.test_networks,
+            each.at_once,
         )
         for each in found.group
     ]
-    return recovery_plan(name, groups, {vm: _machine(vm, said) for vm, said in found.vm.items()}, found.hosts)
+    machines = {vm: _machine(vm, said) for vm, said in found.vm.items()}
+    room = {"at_once": found.at_once, "at_once_per_host": found.at_once_per_host}
+    return recovery_plan(name, groups, machines, found.hosts, **room)
 
 
 def _wait(said: WaitSettings) -> Wait:

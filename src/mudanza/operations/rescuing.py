@@ -12,6 +12,7 @@ from mudanza.model.migration import Mode
 from mudanza.model.protection import Protection, Standing
 from mudanza.operations.coming_home import GoingHome, send_home, settle
 from mudanza.operations.handing_over import hand_over
+from mudanza.operations.own_addresses import has_those_of_elsewhere, take_back_addresses
 from mudanza.operations.protecting import replica_directory
 from mudanza.operations.replicating import vm_of
 from mudanza.protection.failover import Failover, reconnected
@@ -84,6 +85,7 @@ def reprotect(means: Means, vm: str, to: str | None, pool: str, asked_by: str, s
     store = Protections(means.database)
     with means.connections() as connections:
         protection = settle(means, connections, store, vm)
+        _with_own_addresses(connections, store, vm, say)
         cluster = means.read_cluster(connections)
         copies = copies_of(protection, cluster)
         host = to or (copies.stale.host if copies.stale else None)
@@ -108,7 +110,16 @@ def fail_back(means: Means, vm: str, networks: Mapping[str, str], asked_by: str,
     with means.connections() as connections:
         protection = turned_of(means, connections, vm)
         nics = reconnected(protection, networks)
-        return hand_over(means, connections, protection.vm_uuid, nics, asked_by, say)
+        done = hand_over(means, connections, protection.vm_uuid, nics, asked_by, say)
+        _with_own_addresses(connections, Protections(means.database), vm, say)
+        return done
+
+
+def _with_own_addresses(connections: Connections, store: Protections, vm: str, say: Say) -> None:
+    protection = store.of(vm)
+    if has_those_of_elsewhere(protection):
+        say(f"{protection.vm_name}: its guest is to have its own addresses again, as soon as its agent answers")
+        say(take_back_addresses(connections, store, protection.vm_uuid))
 
 
 def come_home(

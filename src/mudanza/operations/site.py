@@ -21,12 +21,12 @@ from mudanza.model.errors import (
     UsageError,
 )
 from mudanza.model.migration import Side
-from mudanza.model.recovery import Group, RecoveryPlan
+from mudanza.model.recovery import Group, RecoveryPlan, Turn
 from mudanza.model.units import format_duration
 from mudanza.operations import power
 from mudanza.operations.fencing import answers
 from mudanza.protection.between import ANSWER_TIMEOUT
-from mudanza.protection.recovery import Recovered
+from mudanza.protection.recovery import Recovered, brought_up, since_begun
 from mudanza.protection.site import copy_to_start
 
 if TYPE_CHECKING:
@@ -93,6 +93,12 @@ class Starting:
             clock.sleep(LOOK_AGAIN)
         return ""
 
+    def turns(self, _plan: RecoveryPlan, group: Group) -> tuple[Turn, ...]:
+        """Return a group's VMs, each with the host that it is defined on, where that is one."""
+        cluster = self._means.read_cluster(self._connections, resources=False)
+        places = {name: [each.host for each in cluster.vms if name in (each.name, each.uuid)] for name in group.vms}
+        return tuple(Turn(vm, hosts[0] if len(hosts) == 1 else "") for vm, hosts in places.items())
+
     def bring_up(self, handle: JobHandle, _plan: RecoveryPlan, group: Group, vm: str) -> Recovered:
         """Start one VM, unless it runs. Raises BlockedError where it is not clear that it may be."""
         found = self._copy(vm)
@@ -100,9 +106,13 @@ class Starting:
             self._refuse(found)
             about = {"vm": found.uuid, "group": group.name, "host": found.host}
             domains = self._connections.domains(found.host)
-            handle.perform("start", about, lambda: domains.start(found.uuid))
+            handle.perform("start", about, lambda: domains.start(found.uuid), lambda _: self._started(handle))
             self._say(f"{found.name} started on {found.host}")
-        return Recovered(found.name, found.host, group.name, None, 0.0)
+        then = brought_up(self._means.jobs.get(handle.id), "start", found.uuid)
+        return Recovered(found.name, found.host, group.name, None, 0.0, then.get("seconds"))
+
+    def _started(self, handle: JobHandle) -> Mapping[str, object]:
+        return {"done": True, "seconds": since_begun(self._means.jobs.get(handle.id))}
 
     def _copy(self, vm: str) -> Vm:
         from mudanza.journal.fences import Fences
@@ -238,5 +248,4 @@ class Stopping:
         return seen.side is Side.UNSEEN or (seen.side is Side.PRESENT and seen.state.active)
 
     def _since_begun(self, handle: JobHandle) -> float:
-        job = self._means.jobs.get(handle.id)
-        return job.read_at - job.started_at
+        return since_begun(self._means.jobs.get(handle.id))

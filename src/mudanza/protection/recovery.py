@@ -1,17 +1,19 @@
 """Carrying out a plan for recovery: one job for all of it, which can be resumed at the step it has come to.
 
-Nothing is replayed: a VM that is up is passed over, and what was waited for is waited for again.
+Groups come one after the other, and the VMs of one side by side. A VM that does not come up keeps the others of its
+group from nothing, and groups that do not come after it neither; those that do are not begun. Nothing is replayed: a
+VM that is up is passed over, and what was waited for is waited for again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from mudanza.hypervisor.connections import Connections
 from mudanza.journal.database import Database
-from mudanza.journal.jobs import JobHandle, Jobs, NewJob
+from mudanza.journal.jobs import Job, JobHandle, Jobs, NewJob
 from mudanza.journal.protections import Protections
 from mudanza.migration.claim import keeping, left_open
 from mudanza.model.errors import (
@@ -22,12 +24,13 @@ from mudanza.model.errors import (
     NeedsPersonError,
 )
 from mudanza.model.hook import Hook
-from mudanza.model.protection import Protection, Standing
-from mudanza.model.recovery import Group, RecoveryPlan
+from mudanza.model.protection import Protection, Readdressed, Standing
+from mudanza.model.recovery import Group, RecoveryPlan, Room, Turn
 from mudanza.protection import failover
-from mudanza.protection.addressing import cards_of, readdress
+from mudanza.protection.addressing import cards_of, macs_of, readdress, take_back
 from mudanza.protection.between import ANSWER_TIMEOUT, Between
 from mudanza.protection.failover import Outcome
+from mudanza.protection.side_by_side import take_turns
 
 KIND = "recovery"
 """What such jobs are called in the journal that bring VMs up where their replicas are."""
@@ -35,6 +38,7 @@ THROUGH = "through"
 """The step in the journal that says when a group was through, with all that it waits for."""
 BRING_UP = "bring up"
 READDRESS = "readdress"
+OWN_ADDRESSES = "own addresses"
 
 BringUp = Callable[[str, Mapping[str, str]], Outcome]
 """Brings one VM up where its replica is, with these networks there. Raises what that raises."""
@@ -52,6 +56,8 @@ class Recovered:
     """How old the restore point was: what is lost at the most; None: it was up already, or nothing is lost."""
     up_after: float
     """Its RTO: from when the plan was begun until its group was through, with all that was waited for."""
+    ran_after: float | None = None
+    """From when the plan was begun until it ran itself, and had its addresses; None: it ran before."""
 
 
 class Way(Protocol):
@@ -64,8 +70,12 @@ class Way(Protocol):
     def make_ready(self, handle: JobHandle, plan: RecoveryPlan, /) -> None:
         """Do what is to be done before the first group."""
 
+    def turns(self, plan: RecoveryPlan, group: Group, /) -> tuple[Turn, ...]:
+        """Return a group's VMs, each with where it comes up."""
+
     def bring_up(self, handle: JobHandle, plan: RecoveryPlan, group: Group, vm: str, /) -> Recovered:
-        """Have one VM be up, unless it is; when its group is through is still to be told."""
+        """Have one VM be up, unless it is; when its group is through is still to be told. Others may be brought up
+        beside it."""
 
     def agent_answers(self, vm: str) -> bool:
         """Whether the guest agent of one of the plan's VMs answers now."""
@@ -76,46 +86,90 @@ def busy_of(plan: str) -> str:
     return f"recovery plan {plan}"
 
 
+@dataclass(slots=True)
+class _Course:
+    """What has become of a plan so far."""
+
+    up: list[Recovered] = field(default_factory=list)
+    failed: dict[str, MudanzaError] = field(default_factory=dict)
+    """VMs that did not come up."""
+    not_through: dict[str, bool] = field(default_factory=dict)
+    """Groups in which that was so, and those that come after them: whether they were begun."""
+
+    def stop(self, plan: RecoveryPlan, error: MudanzaError | None = None) -> NeedsPersonError:
+        """Return what is to be told where not all came up. ``error``: what has kept the others from it."""
+        reasons = (*self.failed.values(), *((error,) if error is not None else ()))
+        told = f"plan {plan.name!r} has come to a stop: " + "; ".join(map(str, reasons))
+        if left := [group for group, begun in self.not_through.items() if not begun]:
+            told += f"; not begun, for they come after that: {', '.join(left)}"
+        remedies = dict.fromkeys(each.remedy for each in reasons if each.remedy)
+        return NeedsPersonError(told, remedy="; ".join(remedies))
+
+
 class Recovery:
     """Carries out plans, by one way."""
 
-    def __init__(self, engine: Database, jobs: Jobs, way: Way, hooks: Mapping[str, Hook], say: Say) -> None:
-        """``hooks``: those of this controller's settings."""
+    def __init__(
+        self, engine: Database, jobs: Jobs, way: Way, hooks: Mapping[str, Hook], say: Say, room: Room | None = None
+    ) -> None:
+        """``hooks``, ``room``: those of this controller's settings."""
         self._jobs = jobs
         self._way = way
+        self._room = room or Room()
+        self._say = say
         self._between = Between(engine, jobs, hooks, way.agent_answers, way.kind, say)
 
     def run(self, plan: RecoveryPlan, asked: Mapping[str, object], asked_by: str) -> tuple[Recovered, ...]:
         """Bring up all of a plan's VMs; return them in their order.
 
-        Raises NeedsPersonError where one does not come up, or what is waited for does not come: its job goes on from
-        there once it is resumed. Raises BlockedError where the plan is being carried out already.
+        Raises NeedsPersonError where one does not come up (once all are up that do not come after it), or what is
+        waited for does not come: its job goes on from there once it is resumed. Raises BlockedError where the plan is
+        being carried out already.
         """
         handle = self._jobs.begin(NewJob(self._way.kind, busy_of(plan.name), plan.name, "", "", asked, asked_by))
         return self.carry_out(handle, plan)
 
     def carry_out(self, handle: JobHandle, plan: RecoveryPlan) -> tuple[Recovered, ...]:
         """Do what is left of a plan; see ``run``."""
-        found: list[Recovered] = []
+        course = _Course()
         with keeping(handle):
             try:
                 self._way.make_ready(handle, plan)
                 for group in plan.groups:
-                    found += self._group(handle, plan, group)
+                    self._group(handle, plan, group, course)
             except MudanzaError as error:
-                told = f"plan {plan.name!r} has come to a stop: {error}"
-                raise left_open(handle, NeedsPersonError(told, remedy=error.remedy)) from error
+                raise left_open(handle, course.stop(plan, error)) from error
+            if course.failed:
+                raise left_open(handle, course.stop(plan)) from next(iter(course.failed.values()))
             whole = self._since_begun(handle)
-            report = {"seconds": whole, "vms": {each.vm: each.up_after for each in found}}
-            handle.finish("done", f"{len(found)} VMs are up", 0, report)
-        return tuple(found)
+            report = {"seconds": whole, "vms": {each.vm: each.up_after for each in course.up}}
+            handle.finish("done", f"{len(course.up)} VMs are up", 0, report)
+        return tuple(course.up)
 
-    def _group(self, handle: JobHandle, plan: RecoveryPlan, group: Group) -> list[Recovered]:
+    def _group(self, handle: JobHandle, plan: RecoveryPlan, group: Group, course: _Course) -> None:
+        if any(other in course.not_through for other in group.after):
+            course.not_through[group.name] = False
+            return
         self._between.be_through(handle, plan, group, "before")
-        up = [self._way.bring_up(handle, plan, group, vm) for vm in group.vms]
+        turns = self._way.turns(plan, group)
+        outcomes = take_turns(
+            turns, plan.room_of(group, self._room), lambda turn: self._bring_up(handle, plan, group, turn.vm)
+        )
+        failed = {turn.vm: each for turn, each in zip(turns, outcomes, strict=True) if isinstance(each, MudanzaError)}
+        if failed:
+            course.failed |= failed
+            course.not_through[group.name] = True
+            return
         self._between.be_through(handle, plan, group, "after")
         after = self._through(handle, group)
-        return [replace(each, up_after=after) for each in up]
+        course.up += [replace(each, up_after=after) for each in outcomes if isinstance(each, Recovered)]
+
+    def _bring_up(self, handle: JobHandle, plan: RecoveryPlan, group: Group, vm: str) -> Recovered:
+        try:
+            return self._way.bring_up(handle, plan, group, vm)
+        except MudanzaError as error:
+            self._say(f"! {vm} is not up: {error}")
+            raise
 
     def _through(self, handle: JobHandle, group: Group) -> float:
         """Return when a group was through for the first time, in seconds since the plan was begun."""
@@ -128,8 +182,19 @@ class Recovery:
         return after
 
     def _since_begun(self, handle: JobHandle) -> float:
-        job = self._jobs.get(handle.id)
-        return job.read_at - job.started_at
+        return since_begun(self._jobs.get(handle.id))
+
+
+def since_begun(job: Job) -> float:
+    """Return for how many seconds a job has been carried out, as of when it was read."""
+    return job.read_at - job.started_at
+
+
+def brought_up(job: Job, step: str, vm: str) -> Mapping[str, Any]:
+    """Return what a plan's job, maybe before it came to a stop, has written down when it brought a VM up by that step;
+    nothing, where the VM was up already."""
+    done = [each.outcome for each in job.steps_named(step) if each.intent["vm"] == vm and each.outcome]
+    return next((each for each in reversed(done) if "seconds" in each), {})
 
 
 class FailingOver:
@@ -144,9 +209,12 @@ class FailingOver:
         say: Say,
         *,
         planned: bool = False,
+        finish: Callable[[RecoveryPlan], None] = lambda _: None,
     ) -> None:
-        """``planned``: the VMs' own hosts live, and nothing is lost."""
+        """``planned``: the VMs' own hosts live, and nothing is lost; ``finish``: finishes what a controller has left
+        behind of a plan's failovers."""
         self._planned = planned
+        self._finish = finish
         self._connections = connections
         self._jobs = jobs
         self._protections = protections
@@ -158,8 +226,14 @@ class FailingOver:
         """What its jobs are called in the journal."""
         return KIND
 
-    def make_ready(self, _handle: JobHandle, _plan: RecoveryPlan) -> None:
-        """Nothing is to be done before."""
+    def make_ready(self, _handle: JobHandle, plan: RecoveryPlan) -> None:
+        """Finish what is half done."""
+        self._finish(plan)
+
+    def turns(self, _plan: RecoveryPlan, group: Group) -> tuple[Turn, ...]:
+        """Return a group's VMs, each with where its replica is."""
+        known = {name: each.target for each in self._protections.all() for name in (each.vm_uuid, each.vm_name)}
+        return tuple(Turn(vm, known.get(vm, "")) for vm in group.vms)
 
     def bring_up(self, handle: JobHandle, plan: RecoveryPlan, group: Group, vm: str) -> Recovered:
         """Bring one VM up, unless it is, and have its guest get the plan's addresses."""
@@ -170,29 +244,27 @@ class FailingOver:
                 f"VM {protection.vm_name!r} has an unfinished failover, job {job.id}", remedy=job.way_out
             )
         about = {"vm": protection.vm_uuid, "group": group.name, "host": protection.target}
-        if protection.standing is Standing.FAILED_OVER:
-            age = self._age_then(handle, protection)
-        else:
+        if protection.standing is not Standing.FAILED_OVER:
             done = handle.perform(
                 BRING_UP,
                 about,
                 lambda: self._bring_up(vm, plan.networks_of(vm, group)),
-                lambda outcome: {"point": outcome.point, "age": None if self._planned else outcome.age},
+                lambda outcome: {
+                    "point": outcome.point,
+                    "age": None if self._planned else outcome.age,
+                    "seconds": since_begun(self._jobs.get(handle.id)),
+                },
             )
-            age = None if self._planned else done.age
             self._say(f"{done.vm} runs on {done.host} from restore point {done.point}")
-        self._readdress(handle, plan, vm, protection)
-        return Recovered(protection.vm_name, protection.target, group.name, age, 0.0)
-
-    def _age_then(self, handle: JobHandle, protection: Protection) -> float | None:
-        """Return how old the point was of one that this very job has brought up before it came to a stop."""
-        steps = self._jobs.get(handle.id).steps_named(BRING_UP)
-        ages = [(step.outcome or {}).get("age") for step in steps if step.intent["vm"] == protection.vm_uuid]
-        return next((float(age) for age in reversed(ages) if age is not None), None)
+        self._readdress(handle, plan, vm, self._protections.of(vm))
+        then = brought_up(self._jobs.get(handle.id), BRING_UP, protection.vm_uuid)
+        age, ran = then.get("age"), then.get("seconds")
+        return Recovered(protection.vm_name, protection.target, group.name, age, 0.0, ran)
 
     def _readdress(self, handle: JobHandle, plan: RecoveryPlan, vm: str, protection: Protection) -> None:
         machine, point = plan.machines.get(vm), protection.newest
         if machine is None or not machine.addresses or point is None:
+            self._take_back(handle, protection)
             return
         cards = cards_of(machine, point.definition)
         about = {"vm": protection.vm_uuid, "addresses": [each.address for each in cards], "dns": list(machine.dns)}
@@ -200,8 +272,27 @@ class FailingOver:
         if any((step.outcome or {}).get("done") for step in steps):
             return
         domains = self._connections.domains(protection.target)
-        handle.perform(READDRESS, about, lambda: readdress(domains, protection.vm_uuid, machine, cards))
-        self._say(f"{protection.vm_name} has {', '.join(each.address for each in cards)}")
+        # Before it is done: what is written in the guest is to be found again, however far it comes.
+        macs = dict.fromkeys((*(protection.readdressed.macs if protection.readdressed else ()), *macs_of(cards)))
+        self._protections.readdressed(protection.id, Readdressed(protection.target, tuple(macs), machine.limit))
+        given = handle.perform(
+            READDRESS,
+            about,
+            lambda: readdress(domains, protection.vm_uuid, machine, cards),
+            lambda given: {"done": True, "ways": [each.way for each in given]},
+        )
+        self._say(f"{protection.vm_name} has {', '.join(map(str, given))}")
+
+    def _take_back(self, handle: JobHandle, protection: Protection) -> None:
+        """Have a guest have its own addresses that was given others for elsewhere, and none for here."""
+        given = protection.readdressed
+        if given is None or given.at == protection.target:
+            return
+        domains = self._connections.domains(protection.target)
+        about = {"vm": protection.vm_uuid, "macs": list(given.macs)}
+        handle.perform(OWN_ADDRESSES, about, lambda: take_back(domains, protection.vm_uuid, given.macs, given.limit))
+        self._protections.readdressed(protection.id, None)
+        self._say(f"{protection.vm_name} has its own addresses again")
 
     def agent_answers(self, vm: str) -> bool:
         """Whether the guest agent of a VM answers where its replica is."""

@@ -35,6 +35,7 @@ protection = Table(
     Column("freeze_every", Integer),  # rounds
     Column("compress", String, nullable=False, server_default=text("'auto'")),
     Column("carriage", Text, nullable=False, server_default="{}"),  # JSON: what was measured of the way
+    Column("readdressed", Text, nullable=False, server_default=text("''")),  # JSON: who has which addresses; or empty
 )
 
 # A row is written when the point is whole at the target; it is given up before anything of it is touched there.
