@@ -10,6 +10,7 @@ import pytest
 from mudanza.availability.health import State, of_availability
 from mudanza.availability.stale import StaleCopy
 from mudanza.hypervisor.xml.activation import with_epoch
+from mudanza.model.disk_locks import DiskLocks, LockManager
 from mudanza.model.fencing import Device, DeviceTest, Match
 from mudanza.model.finding import Level
 from mudanza.model.kept import KeptUp
@@ -71,6 +72,13 @@ def with_vms(*vms: Vm) -> Any:
         ({"tests": []}, "fence-untested"),
         ({"tests": [replace(TESTED, ago=7201.0)]}, "fence-untested"),
         ({"tests": [replace(TESTED, fault="does not answer")]}, "fence-silent"),
+        (
+            {
+                "locks": {"h1": DiskLocks(LockManager.NONE), "h2": DiskLocks(LockManager.NONE)},
+                "shared_pools": ("images",),
+            },
+            "no-second-lock",
+        ),
         ({"shortages": ["if h1 failed, there is no room for db"]}, "reserve-lost"),
     ],
 )

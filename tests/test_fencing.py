@@ -14,7 +14,7 @@ from mudanza.availability.fence_agents import Agents, lines_for, read_descriptio
 from mudanza.availability.fencer import Fencer
 from mudanza.availability.fencing import Command, Verdict, due_for_test, next_step
 from mudanza.availability.probing import Prober
-from mudanza.cli.settings import FencingSettings
+from mudanza.cli.availability_settings import FencingSettings
 from mudanza.journal.backup import back_up, restore
 from mudanza.journal.database import open_database, reading
 from mudanza.journal.fences import Fences, fences_of_one

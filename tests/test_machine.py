@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from mudanza.availability.behind import as_redfish, ipmi_words, machine_behind
 from mudanza.availability.fence_agents import Agents, Description, refuse_wrong
 from mudanza.availability.fencer import Fencer
-from mudanza.cli.settings import FencingSettings
+from mudanza.cli.availability_settings import FencingSettings
 from mudanza.hypervisor.reading.machine import machine_of
 from mudanza.journal.database import open_database
 from mudanza.journal.fences import WAKE, Fences

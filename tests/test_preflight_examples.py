@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from mudanza.model.disk_locks import DiskLocks, LockManager
 from mudanza.model.finding import Level
 from mudanza.model.host import HugePages, NumaNode
 from mudanza.model.migration import Answer, Chain, Mode, Probe, Tls
@@ -57,6 +58,14 @@ TWO_POOLS = (make.pool(), make.pool(name="iso", path="/iso"))
 
 def wishing(**said: str) -> Change:
     return vm(wishes=wishes_of({name.replace("_", "-"): text for name, text in said.items()}))
+
+
+LOCKED = DiskLocks(LockManager.VIRTLOCKD, space="/srv/locks", inode="7")
+UNLOCKED = DiskLocks(LockManager.NONE)
+
+
+def locks(here: DiskLocks, there: DiskLocks) -> Change:
+    return facts(shared={"vda": YES}, locks=(here, there))
 
 
 EXAMPLES: list[tuple[str, Level, Change]] = [
@@ -224,6 +233,9 @@ EXAMPLES: list[tuple[str, Level, Change]] = [
     ("cache-mode", B, all_of(SHARED, disk(cache="unsafe"))),
     ("cache-mode", W, all_of(SHARED, disk(cache="unsafe"), cold)),
     ("cache-mode", B, all_of(SHARED, source(qemu_version=3_001_000))),
+    ("lock-manager-missing", W, locks(LOCKED, UNLOCKED)),
+    ("lock-manager-missing", W, locks(UNLOCKED, LOCKED)),
+    ("lock-spaces-differ", W, locks(LOCKED, replace(LOCKED, space="/srv/other"))),
     ("shared-pool-missing", B, all_of(SHARED, disk(kind="volume"), target(pools=()))),
     ("shared-pool-missing", B, all_of(SHARED, disk(kind="volume"), target(pools=(make.pool(active=False),)))),
     ("disk-transient", B, disk(transient=True)),

@@ -13,7 +13,7 @@ from mudanza.availability.fence_agents import Agents
 from mudanza.availability.fencing import Command, next_step
 from mudanza.availability.measuring import speaks_redfish, watts_of
 from mudanza.availability.redfish import Redfish, RedfishError
-from mudanza.cli.settings import FencingSettings
+from mudanza.cli.availability_settings import FencingSettings
 from mudanza.model.errors import UsageError
 from mudanza.model.fencing import Device, Order, Power, Reply
 from tests.redfish_service import Service, serving

@@ -7,16 +7,20 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from mudanza.availability.locking import of_locks
 from mudanza.availability.stale import StaleCopy
 from mudanza.hypervisor.xml.activation import epoch_of, wishes_autostart
 from mudanza.model.cluster import Cluster
+from mudanza.model.disk_locks import DiskLocks
 from mudanza.model.fencing import Device, DeviceTest, Match
 from mudanza.model.finding import Finding
 from mudanza.model.kept import KeptUp
 from mudanza.model.machine import Verdict
 from mudanza.model.protection import Protection, Standing
+from mudanza.model.rules import Rules
 from mudanza.model.units import format_duration
 from mudanza.model.vm import Vm
+from mudanza.planning.sharing import declared
 from mudanza.preflight.wording import blocker, listed, mudanza, virsh, vm_key, warning
 
 LATE = 2.0
@@ -42,13 +46,19 @@ class State:
     """Who would find no room after which failure, in words, where room is to be kept."""
     moving: frozenset[str] = frozenset()
     """UUIDs of VMs that a job has, which are on their way."""
+    locks: Mapping[str, DiskLocks] = field(default_factory=dict)
+    """By host, how it locks disks."""
+    shared_pools: tuple[str, ...] = ()
+    """Pools that the rules say are shared."""
     test_every: float = 0.0
     """Seconds between two tests of a device by themselves; 0: never."""
 
 
 def of_availability(state: State) -> tuple[Finding, ...]:
     """Return everything that is wrong."""
-    return (*_copies(state), *_replicas(state), *_autostart(state), *_fences(state), *_room(state))
+    cluster = declared(state.cluster, Rules(shared_pools=state.shared_pools))
+    locks = of_locks(cluster, state.locks, kept_up=bool(state.kept))
+    return (*_copies(state), *_replicas(state), *_autostart(state), *_fences(state), *_room(state), *locks)
 
 
 def _copies(state: State) -> Iterator[Finding]:

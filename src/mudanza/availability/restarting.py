@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import NoReturn
 
 from mudanza import clock
@@ -28,6 +29,7 @@ from mudanza.migration.residue import Residue
 from mudanza.migration.secrets import with_secrets_of
 from mudanza.model.errors import (
     BlockedError,
+    DiskLockedError,
     HostUnreachableError,
     HypervisorError,
     MigrationFailedError,
@@ -38,10 +40,16 @@ from mudanza.model.errors import (
 from mudanza.model.fencing import Fencing
 from mudanza.model.migration import MigrationReport, Side, Sighting
 from mudanza.model.protection import Standing
+from mudanza.model.units import format_duration
 from mudanza.model.vm import VmState
 
 LOST_LIMIT = 3.0
 """Seconds that a host which is proven off has to show that it lives after all."""
+LOCK_WAIT = 180.0
+"""Seconds for which it is waited that the lock of a disk is given up: by then an NFS server has forgotten a client that
+is gone (90 s), and sanlock a host that does not renew its lease (140 s)."""
+LOCK_AGAIN = 10.0
+"""Seconds between two tries to get it."""
 _ELSEWHERE = {Side.PRESENT: "has it", Side.UNSEEN: "could not be asked, and is not proven off"}
 
 
@@ -58,10 +66,19 @@ class Stores:
 class Restart:
     """Starts VMs of lost hosts elsewhere."""
 
-    def __init__(self, connections: Connections, stores: Stores, say: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        connections: Connections,
+        stores: Stores,
+        say: Callable[[str], None] = lambda _: None,
+        *,
+        lock_wait: float = LOCK_WAIT,
+    ) -> None:
+        """``lock_wait``: see LOCK_WAIT."""
         self._connections = connections
         self._stores = stores
         self._say = say
+        self._lock_wait = lock_wait
 
     def carry_out(self, job: Job, handle: JobHandle) -> MigrationReport:
         """Start a job's VM at its target. Raises BlockedError where nothing was touched, MigrationFailedError where it
@@ -110,7 +127,8 @@ class Restart:
 
     def _started(self, job: Job, handle: JobHandle, begun: float) -> MigrationReport:
         """Start what is defined at the target, if nobody has it elsewhere and the proof holds."""
-        if not self._seen(job).state.active:
+        until = clock.monotonic() + self._lock_wait
+        while not self._seen(job).state.active:
             try:
                 self._proof(job)
                 self._refuse_elsewhere(job)
@@ -118,8 +136,29 @@ class Restart:
                 self._take_back(job, handle)
                 self._give_up(job, handle, str(error))
             domains = self._connections.domains(job.target)
-            self._attempt(job, handle, "start", lambda: domains.start(job.vm_uuid))
+            try:
+                self._attempt(job, handle, "start", partial(domains.start, job.vm_uuid))
+                break
+            except DiskLockedError as error:
+                self._await_lock(job, handle, until, error)
         return self._done(job, handle, begun, f"runs on {job.target}, started anew; {job.source} is proven off")
+
+    def _await_lock(self, job: Job, handle: JobHandle, until: float, error: DiskLockedError) -> None:
+        """Wait until the lock of a disk may have been given up: that of a host which is proven off lasts until the
+        storage forgets it. Raises NeedsPersonError once that has taken too long: somebody runs the VM, or has its disk.
+
+        The job is left open then, with the VM defined and off. So nobody tries another host, which may have no lock
+        manager and would start it; whoever has looked goes on here.
+        """
+        if clock.monotonic() + LOCK_AGAIN > until:
+            told = (
+                f"VM {job.vm_name!r} was not started at {job.target}: after {format_duration(self._lock_wait)} "
+                "somebody still holds the lock of a disk, so it may run somewhere, though "
+                f"{job.source} is proven off: {error}"
+            )
+            raise left_open(handle, NeedsPersonError(told, remedy=error.remedy)) from error
+        self._say(f"{job.vm_name} waits at {job.target}: somebody holds the lock of a disk: {error.reason}")
+        clock.sleep(LOCK_AGAIN)
 
     def _done(self, job: Job, handle: JobHandle, begun: float, told: str) -> MigrationReport:
         handle.finish("done", told, 0)
@@ -130,9 +169,12 @@ class Restart:
         )  # fmt: skip
 
     def _attempt(self, job: Job, handle: JobHandle, name: str, act: Callable[[], object]) -> None:
-        """Do one step; where it fails, take the VM back unless it runs or may."""
+        """Do one step; where it fails, take the VM back unless it runs or may. Raises DiskLockedError, nothing being
+        taken back, where the lock of a disk is held."""
         try:
             handle.perform(name, {"host": job.target}, act)
+        except DiskLockedError:
+            raise  # it is off, and whoever calls waits
         except (HypervisorError, HostUnreachableError) as error:
             seen = self._seen(job)
             if seen.side is Side.UNSEEN:

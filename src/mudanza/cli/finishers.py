@@ -110,4 +110,4 @@ def restart_of(app: App, connections: Connections, jobs: Jobs | None = None) -> 
 
     database = app.database
     stores = Stores(jobs or app.jobs, Fences(database), Definitions(database), Protections(database))
-    return Restart(connections, stores)
+    return Restart(connections, stores, lock_wait=app.availability.lock_wait)

@@ -81,12 +81,15 @@ def disable(context: typer.Context, vm: VmName) -> None:
 def status(context: typer.Context, output: Output = Format.TABLE) -> None:
     """Take one look at all hosts as the watch does, and say what of them answers. Nothing is done."""
     found = app_of(context).asked.availability(say)
-    hosts = [{"host": name, "is": standing.value} for name, standing in found.hosts.items()]
+    hosts = [
+        {"host": name, "is": standing.value, "second lock": found.locks[name].in_words if name in found.locks else ""}
+        for name, standing in found.hosts.items()
+    ]
     if output in (Format.JSON, Format.YAML):
         stale = [{"vm": each.vm, "host": each.host, "runs on": each.runs_on} for each in found.stale]
         print_data({"said": found.said, "hosts": hosts, "kept_up": found.kept_up, "stale": stale}, output)
         return
-    print_rows(hosts, output, columns=("host", "is"))
+    print_rows(hosts, output, columns=("host", "is", "second lock"))
     if output is Format.TABLE:
         console().print()
         empty = "no VM is kept up; have one started elsewhere when its host dies: mudanza ha enable VM"

@@ -49,6 +49,7 @@ def up(
     uplink: Annotated[str | None, typer.Option(metavar="RATE", help="Cap each host's link: 1gbit, 100MiB/s.")] = None,
     tls: Annotated[bool, typer.Option("--tls/--no-tls", help="Give the hosts certificates.")] = True,
     qemu_user: Annotated[str, typer.Option(metavar="ACCOUNT", help="Who QEMU runs as: root, libvirt-qemu.")] = "root",
+    virtlockd: Annotated[bool, typer.Option("--virtlockd", help="Have the hosts lock their guests' disks.")] = False,
 ) -> None:
     """Build real libvirt hosts in namespaces, ready to use."""
     from mudanza.lab.lab import Lab
@@ -56,7 +57,7 @@ def up(
     rate = parse_rate(uplink) if uplink else None
     try:
         with _terminated_like_interrupted():
-            built = Lab.up(lab, hosts, uplink=rate, tls=tls, qemu_user=qemu_user, on_progress=say)
+            built = Lab.up(lab, hosts, uplink=rate, tls=tls, qemu_user=qemu_user, virtlockd=virtlockd, on_progress=say)
             try:
                 tell_mudanza(built)
             except BaseException:

@@ -11,33 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from mudanza.cli.places import APPLICATION, candidates, default_database, default_socket
+from mudanza.cli.availability_settings import Availability, FencingSettings
+from mudanza.cli.places import candidates, default_database, default_socket
+from mudanza.cli.setting_types import Rate, Seconds, listed, seconds
 from mudanza.model.access import Provider, Scope
 from mudanza.model.errors import UsageError
 from mudanza.model.hook import HOOK_NAME, Hook, When
 from mudanza.model.metrics import Server
 from mudanza.model.migration import GuestClock
 from mudanza.model.notice import Kind, Webhook
-from mudanza.model.units import parse_duration, parse_rate
 
 if TYPE_CHECKING:
     from mudanza.planning.saving.terms import Terms
-
-
-def _seconds(value: object) -> object:
-    return parse_duration(value) if isinstance(value, str) else value
-
-
-def _rate(value: object) -> object:
-    return parse_rate(value) if isinstance(value, str) else value
-
-
-def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
-Rate = Annotated[float, BeforeValidator(_rate), Field(gt=0)]
 
 
 class Limits(BaseModel):
@@ -64,7 +49,7 @@ class History(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    keep: Annotated[float, BeforeValidator(_seconds), Field(ge=0)] = 90 * 86400.0
+    keep: Annotated[float, BeforeValidator(seconds), Field(ge=0)] = 90 * 86400.0
     """Jobs that have ended and left nothing; 0: for ever."""
 
 
@@ -146,7 +131,7 @@ class Forecasting(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    wait: Annotated[float, BeforeValidator(_seconds), Field(ge=0)] = 1.5
+    wait: Annotated[float, BeforeValidator(seconds), Field(ge=0)] = 1.5
     """The most that measuring may hold up a move beyond its check; 0: not at all."""
     link: Rate | None = None
     """What links carry over which no move has gone yet: bytes per second, or text such as "1gbit"."""
@@ -159,7 +144,7 @@ class HookSettings(BaseModel):
 
     command: Annotated[list[str], Field(min_length=1)]
     """The program by its whole path, and its arguments."""
-    when: Annotated[list[When], BeforeValidator(_listed), Field(min_length=1)]
+    when: Annotated[list[When], BeforeValidator(listed), Field(min_length=1)]
     """At which moments of a move."""
     timeout: Annotated[Seconds, Field(le=3600.0)] = 60.0
     """How long it may take."""
@@ -265,7 +250,7 @@ class Notify(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    host_down: Annotated[float, BeforeValidator(_seconds), Field(ge=0)] = 60.0
+    host_down: Annotated[float, BeforeValidator(seconds), Field(ge=0)] = 60.0
     """How long a host may be silent before that is told."""
     webhooks: dict[Annotated[str, Field(pattern=f"^{HOOK_NAME.pattern}$")], WebhookSettings] = {}
     """By name."""
@@ -273,45 +258,6 @@ class Notify(BaseModel):
     def known(self) -> tuple[Webhook, ...]:
         """Return the webhooks there are."""
         return tuple(told.as_webhook(name) for name, told in self.webhooks.items())
-
-
-class FencingSettings(BaseModel):
-    """How hosts are switched off, to be proven off. Which device does so for which host is said of the cluster."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    agents: tuple[Annotated[str, Field(pattern="^/.+$")], ...] = ("/usr/sbin", "/usr/local/sbin")
-    """Directories in which fence agents are looked for: no other program is run for it."""
-    secrets: Annotated[str, Field(pattern="^/.+$")] = f"/etc/{APPLICATION}/secrets"
-    """The directory of the files that passwords of fence devices are in: no other file is read for it."""
-    off: Annotated[Seconds, Field(le=600.0)] = 60.0
-    """A device to switch off; many agents wait 20 s for it themselves."""
-    status: Annotated[Seconds, Field(le=600.0)] = 30.0
-    """A device to say whether the power is on."""
-    test_every: Annotated[float, BeforeValidator(_seconds), Field(ge=0.0)] = 3600.0
-    """Between two times that each device is asked whether it answers, while hosts are watched; 0: never."""
-
-
-class Availability(BaseModel):
-    """How hosts are watched whose VMs are to be started elsewhere when they die."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    every: Seconds = 5.0
-    """Between two looks at all hosts."""
-    confirm: Annotated[Seconds, Field(ge=5.0)] = 15.0
-    """How long nothing of a host must have answered before it is fenced."""
-    brake: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """The share of the hosts that may be silent at once; if more are, nothing is done."""
-    anchors: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9:.][A-Za-z0-9:._-]*$")], ...] = ()
-    """Addresses (a router, a storage) that answer to ping as long as this controller is not cut off itself."""
-    restart_libvirt: bool = False
-    """Whether a libvirtd that has not answered for 30 s, on a host that lives, is restarted by ssh."""
-    heartbeat: Annotated[str, Field(pattern="^(/.*[^/])?$")] = ""
-    """A directory on storage that all hosts share, at the same place on each: hosts count up there, by which one lives
-    that is cut from every network; empty: none."""
-    answer: Seconds = 600.0
-    """How long it is waited, once a VM was started anew, until its guest answers (`ha enable --answers`)."""
 
 
 RELIEF = 0.95

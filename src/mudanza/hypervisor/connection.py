@@ -18,7 +18,7 @@ import libvirt
 from mudanza import clock
 from mudanza.hypervisor.bounded import Deadline, Task, all_of, one_by_one
 from mudanza.hypervisor.uris import controller_uri
-from mudanza.model.errors import HostUnreachableError, HypervisorError, MudanzaError
+from mudanza.model.errors import DiskLockedError, HostUnreachableError, HypervisorError, MudanzaError
 from mudanza.model.host import HostEntry
 
 CONNECT_TIMEOUT = 10.0
@@ -41,6 +41,12 @@ Raw = Any
 """libvirt-python comes without types: a ``virConnect``, which nobody outside this room gets to see."""
 
 _TIME_AND_PROGRAM = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z (qemu-system-\S+: )?")
+_DISK_LOCKED = re.compile(
+    r"Lockspace resource '.*' is locked"  # virtlockd, whose error number gets lost on its way through libvirtd
+    r"|Failed to acquire lock: (?:(?:sanlock )?error -24[3-6]|Lease |File exists|.*busy|.*temporarily unavailable)"
+    r'|Failed to get (?:shared )?"[^"]+" lock'  # QEMU's own
+)
+"""How a lock that somebody else holds is told of: by the lock managers (sanlock by number or in words), and by QEMU."""
 
 _process_lock = threading.Lock()
 _loop_started = False
@@ -275,7 +281,9 @@ def await_opening(entry: HostEntry, opening: Task[HostConnection], timeout: floa
 
 def refusal(host: str, error: libvirt.libvirtError) -> HypervisorError:
     """Return libvirt's refusal as ours."""
-    return HypervisorError(host, message(error), code=error.get_error_code(), domain=error.get_error_domain())
+    said = message(error)
+    kind = DiskLockedError if _DISK_LOCKED.search(said) else HypervisorError
+    return kind(host, said, code=error.get_error_code(), domain=error.get_error_domain())
 
 
 def message(error: libvirt.libvirtError) -> str:

@@ -9,13 +9,18 @@ from types import TracebackType
 from mudanza.hypervisor.backups import Backups
 from mudanza.hypervisor.bounded import Task, all_of
 from mudanza.hypervisor.connection import CLOSE_TIMEOUT, CONNECT_TIMEOUT, HostConnection, await_opening, start_opening
+from mudanza.hypervisor.disk_locks import LOOK_LIMIT, read_disk_locks
 from mudanza.hypervisor.domains import Domains
 from mudanza.hypervisor.qemu_processes import QemuProcesses
 from mudanza.hypervisor.snapshots import Snapshots
 from mudanza.hypervisor.ssh import ssh_command
 from mudanza.hypervisor.volumes import Volumes
+from mudanza.model.disk_locks import DiskLocks
 from mudanza.model.errors import MudanzaError, UsageError
 from mudanza.model.host import HostEntry
+
+LOCKS_LIMIT = 2 * LOOK_LIMIT
+"""Seconds that are waited at the most until a host has told how it locks disks; what it consists of takes less."""
 
 
 class Connections:
@@ -29,6 +34,7 @@ class Connections:
         self._timeout = timeout
         self._lock = threading.Lock()
         self._openings: dict[str, Task[HostConnection]] = {}
+        self._disk_locks: dict[str, Task[DiskLocks]] = {}
 
     def __enter__(self) -> Connections:
         return self
@@ -73,6 +79,20 @@ class Connections:
     def processes(self, name: str) -> QemuProcesses:
         """Return what can be done with the QEMUs of a host where its libvirt does not answer. Asks nothing yet."""
         return QemuProcesses(name, ssh_command(self._entries[name].uri))
+
+    def disk_locks(self, name: str) -> DiskLocks:
+        """Return how a host locks disks, as it was when this was asked first; see ``read_disk_locks``."""
+        entry = self._entries[name]
+        if ssh_command(entry.uri) is None:
+            return DiskLocks(why=f"the controller does not log in at {name} by ssh")
+        with self._lock:
+            looking = self._disk_locks.get(name)
+            if looking is None:
+                looking = self._disk_locks[name] = Task(lambda: read_disk_locks(entry))
+        try:
+            return looking.wait(LOCKS_LIMIT)
+        except TimeoutError:
+            return DiskLocks(why=f"{name} did not tell within {LOCKS_LIMIT:g} s")
 
     def open_all(self, names: Iterable[str] | None = None) -> None:
         """Begin to open connections to all those hosts at once (all hosts, if not named), waiting for none."""

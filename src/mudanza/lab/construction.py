@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mudanza.lab import disks, host, layout, network, pki, seat, state
+from mudanza.lab import disks, host, layout, libvirt_config, network, pki, seat, state
 from mudanza.lab.cell import Cell
 from mudanza.lab.process import LabError
 from mudanza.lab.ssh import Keys
@@ -93,6 +93,8 @@ class _Site:
         network.build_switch(switch)
         for shared in ("shared", "boot"):
             (directory / shared).mkdir()
+        if settings.virtlockd:
+            (directory / "shared" / Path(libvirt_config.LOCKSPACE).name).mkdir()
         addresses = {name: layout.address(name) for name in (*layout.SEATS, *settings.hosts)}
         keys = Keys(switch, directory / "ssh")
         keys.create({name: addresses[name] for name in settings.hosts})
@@ -128,7 +130,9 @@ class _Site:
     def _make_host(self, name: str) -> Cell:
         files = host.HostFiles(self.directory, name)
         size, user = self.settings.pool_size, self.settings.qemu_user
-        host.create_files(self.switch, files, self.addresses, self.keys, self.authority, size, user)
+        host.create_files(
+            self.switch, files, self.addresses, self.keys, self.authority, size, user, virtlockd=self.settings.virtlockd
+        )  # fmt: skip
         return host.boot(files, self.switch, self.settings.uplinks.get(name))
 
 

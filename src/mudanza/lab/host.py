@@ -15,6 +15,7 @@ from mudanza.lab.process import LabError, ProcessId
 from mudanza.lab.ssh import Keys
 
 DAEMON = "libvirtd"
+LOCK_DAEMON = "virtlockd"
 DAEMON_LIMIT = 60.0
 """Seconds libvirtd may take until it answers."""
 
@@ -88,6 +89,8 @@ def create_files(
     authority: pki.Authority | None,
     pool_size: int,
     qemu_user: str,
+    *,
+    virtlockd: bool = False,
 ) -> None:
     """Make everything of a host that outlives its death. ``pool_size`` in bytes."""
     root, name = files.root, files.name
@@ -116,7 +119,10 @@ def create_files(
         for key in (root / "etc/pki/qemu").glob("*-key.pem"):
             os.chown(key, *etc.account(root / "etc", qemu_user))
     tls = authority is not None
-    libvirt_config.write(root / "etc/libvirt", name, addresses[name], uuid.uuid4(), tls=tls, qemu_user=qemu_user)
+    own = root / "etc/libvirt"
+    libvirt_config.write(
+        own, name, addresses[name], uuid.uuid4(), tls=tls, qemu_user=qemu_user, virtlockd=virtlockd
+    )  # fmt: skip
 
 
 def boot(files: HostFiles, switch: Cell, rate: int | None) -> Cell:
@@ -139,6 +145,8 @@ def boot(files: HostFiles, switch: Cell, rate: int | None) -> Cell:
         paths = [str(files.root), str(files.lab_directory), files.name, etc.MACHINE_ETC, QEMU, str(front)]
         cell.run(["sh", "-c", _MOUNT_ROOT, "sh", *paths])
         cell.run(["/usr/sbin/sshd"])
+        if libvirt_config.has_virtlockd(files.root / "etc/libvirt"):
+            cell.run([LOCK_DAEMON, "--daemon"], timeout=DAEMON_LIMIT)
         start_daemon(cell)
     except BaseException:
         # Nobody has written down yet that it is there.

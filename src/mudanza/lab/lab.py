@@ -77,6 +77,7 @@ class Lab:
         qemu_user: str = "root",
         pool_size: int = DEFAULT_POOL_SIZE,
         tied: bool = False,
+        virtlockd: bool = False,
         on_progress: construction.Progress | None = None,
     ) -> Lab:
         """Build a lab of ``hosts`` hosts and return it once every libvirtd answers.
@@ -84,7 +85,8 @@ class Lab:
         Uplinks in bytes per second (None: not capped), ``pool_size`` in bytes. A ``tied`` lab dies with this
         process, however it ends; its files then wait for ``down``. With ``tls=False`` there are no
         certificates, neither for libvirt nor for migrations, and hosts are reached by TCP and ssh. ``qemu_user`` is
-        who QEMU runs as: ``root``, or ``libvirt-qemu`` as on a usual Debian host.
+        who QEMU runs as: ``root``, or ``libvirt-qemu`` as on a usual Debian host. With ``virtlockd`` hosts lock disks,
+        in one directory that all share.
 
         Raises UsageError for settings that cannot work, a live lab of that name or missing programs, LabError
         if something fails; then nothing is left behind.
@@ -99,6 +101,7 @@ class Lab:
             uplinks={**dict.fromkeys(names, uplink), layout.CONTROLLER: controller_uplink},
             cells={},
             qemu_user=qemu_user,
+            virtlockd=virtlockd,
         )
         return cls(name, construction.build(name, settings, on_progress or (lambda _: None)))
 

@@ -44,6 +44,12 @@ _QEMU_TLS = """\
 default_tls_x509_verify = 1
 migrate_tls_x509_verify = 1
 """
+_LOCK_MANAGER = 'lock_manager = "lockd"\n'
+_LOCKSPACE = """\
+file_lockspace_dir = "{directory}"
+"""
+LOCKSPACE = f"{layout.SHARED_DIRECTORY}/lockspace"
+"""Where hosts with virtlockd keep their locks: one directory for all."""
 
 
 def networks_of(host: str) -> Mapping[str, str]:
@@ -52,11 +58,17 @@ def networks_of(host: str) -> Mapping[str, str]:
     return {"lan": network.HOST_BRIDGE, "lan2": network.SECOND_BRIDGE, own: network.HOST_BRIDGE}
 
 
-def write(directory: Path, host: str, address: str, host_uuid: UUID, *, tls: bool, qemu_user: str) -> None:
-    """Make a host's /etc/libvirt. ``qemu_user``: the account, and group, that QEMU runs as."""
+def write(
+    directory: Path, host: str, address: str, host_uuid: UUID, *, tls: bool, qemu_user: str, virtlockd: bool = False
+) -> None:
+    """Make a host's /etc/libvirt. ``qemu_user``: the account, and group, that QEMU runs as; ``virtlockd``: whether it
+    locks disks."""
     directory.mkdir()
     (directory / "libvirtd.conf").write_text(_DAEMON.format(host_uuid=host_uuid, address=address, tls=tls))
-    (directory / "qemu.conf").write_text(_QEMU.format(address=address, user=qemu_user) + (_QEMU_TLS if tls else ""))
+    settings = _QEMU.format(address=address, user=qemu_user) + (_QEMU_TLS if tls else "")
+    (directory / "qemu.conf").write_text(settings + (_LOCK_MANAGER if virtlockd else ""))
+    if virtlockd:
+        (directory / "qemu-lockd.conf").write_text(_LOCKSPACE.format(directory=LOCKSPACE))
     for name, path in POOLS.items():
         pool = etree.Element("pool", type="dir")
         etree.SubElement(etree.SubElement(pool, "target"), "path").text = path
@@ -66,6 +78,11 @@ def write(directory: Path, host: str, address: str, host_uuid: UUID, *, tls: boo
         etree.SubElement(net, "forward", mode="bridge")
         etree.SubElement(net, "bridge", name=bridge)
         _define(directory / "qemu/networks", name, net)
+
+
+def has_virtlockd(directory: Path) -> bool:
+    """Whether a host with this /etc/libvirt locks disks."""
+    return _LOCK_MANAGER in (directory / "qemu.conf").read_text()
 
 
 def host_uuid(directory: Path) -> str:

@@ -23,6 +23,7 @@ _PACKAGE_OF_PROGRAM = {
     "sshd": "openssh-server",
     "tc": "iproute2",
     "tini": "tini",
+    "virtlockd": "libvirt-daemon",
     "virsh": "libvirt-clients",
 }
 _QEMU_DRIVER = ("libvirt/connection-driver/libvirt_driver_qemu.so", "libvirt-daemon-driver-qemu")

@@ -33,6 +33,8 @@ class LabState:
     cells: Mapping[str, ProcessId]
     qemu_user: str = "root"
     """Who QEMU runs as on the hosts."""
+    virtlockd: bool = False
+    """Whether its hosts lock disks, in a directory that all share."""
 
     def with_cell(self, name: str, init: ProcessId) -> LabState:
         """Return the state after a cell was started (again)."""

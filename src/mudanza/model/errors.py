@@ -65,6 +65,21 @@ class HypervisorError(MudanzaError):
         self.domain = domain
 
 
+class DiskLockedError(HypervisorError):
+    """A VM was not started, for somebody holds the lock of one of its disks: it runs, or another VM has the disk.
+    Nothing was touched."""
+
+    exit_code = 3
+
+    def __init__(self, host: str, message: str, *, code: int = -1, domain: int = -1) -> None:
+        super().__init__(host, message, code=code, domain=domain)
+        self.remedy = (
+            "look which host runs it, or another VM with that disk: mudanza vms, and virsh list --all at hosts that "
+            "mudanza does not know; a lock is given up by whoever holds it, or by the storage once that host is off, "
+            "and is never to be removed while anybody may run it"
+        )
+
+
 class MigrationFailedError(MudanzaError):
     """The migration failed or was cancelled, and the VM runs (or rests) as before."""
 

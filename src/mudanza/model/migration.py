@@ -10,6 +10,7 @@ from typing import Any
 
 from mudanza.model.claim import Claim
 from mudanza.model.compression import Compressed
+from mudanza.model.disk_locks import DiskLocks
 from mudanza.model.policy import Compression, Policy, PostCopy
 from mudanza.model.vm import BoundMemory, VmState
 from mudanza.model.wishes import FIELDS, VmWishes, in_words
@@ -218,6 +219,8 @@ class Facts:
     """Name of a hook that is to be run around the move → can this controller run it? Unknown: it does not know it."""
     clock_offset: float | None = None
     """Target's clock minus source's, in seconds."""
+    locks: tuple[DiskLocks, DiskLocks] = (DiskLocks(), DiskLocks())
+    """How source and target lock disks; not known where no disk is one that both hosts see."""
     unfinished_job: int | None = None
     """The number of a job of ours on this VM that has not ended."""
     claim: Claim | None = None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mudanza.availability.health import State, of_availability
 from mudanza.fleet.health import Examined
+from mudanza.hypervisor.connections import LOCKS_LIMIT
 from mudanza.journal.fences import WAKE, Fences
 from mudanza.journal.kept import KeptUps
 from mudanza.journal.protections import Protections
@@ -18,8 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mudanza.model.cluster import Cluster
+    from mudanza.model.disk_locks import DiskLocks
     from mudanza.model.finding import Finding
     from mudanza.operations.means import Means
+
+AT_ONCE = 16
+"""Hosts that are asked at one time how they lock disks."""
 
 
 def examine_availability(means: Means, cluster: Cluster) -> Examined:
@@ -27,6 +33,7 @@ def examine_availability(means: Means, cluster: Cluster) -> Examined:
     database = means.database
     fences, kept = Fences(database), KeptUps(database).all()
     protections, devices = Protections(database).all(), fences.devices()
+    locks = locks_of(means, [host.name for host in cluster.hosts if host.seen])
     state = State(
         cluster,
         kept,
@@ -37,6 +44,8 @@ def examine_availability(means: Means, cluster: Cluster) -> Examined:
         stale(means, cluster),
         _shortages(means, cluster),
         _moving(means, cluster),
+        locks,
+        means.inventory.rules().shared_pools,
         means.fencing.test_every,
     )
     said = f"{len(kept)} VMs kept up, {len(protections)} protected, {sum(map(len, devices.values()))} fence devices"
@@ -64,6 +73,20 @@ def _of_standby(standby: Standby) -> Iterator[Finding]:
         said = f"the last copy was not brought there: {standby.said}"
         remedy = f"mend that, and try: mudanza standby send {standby.name}"
         yield warning("standby-failing", f"standby {standby.name}", said, remedy)
+
+
+def locks_of(means: Means, hosts: Sequence[str]) -> Mapping[str, DiskLocks]:
+    """Return how these hosts lock disks, as far as they tell."""
+    from mudanza.hypervisor.bounded import for_each
+    from mudanza.model.disk_locks import DiskLocks
+
+    if not hosts:
+        return {}
+    with means.connections() as connections:
+        rounds = -(-len(hosts) // AT_ONCE)
+        found = for_each(connections.disk_locks, hosts, workers=AT_ONCE, timeout=LOCKS_LIMIT * rounds)
+    told = (each if isinstance(each, DiskLocks) else DiskLocks(why=str(each)) for each in found)
+    return dict(zip(hosts, told, strict=True))
 
 
 def _moving(means: Means, cluster: Cluster) -> frozenset[str]:

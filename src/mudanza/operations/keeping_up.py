@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mudanza.availability.deciding import leads_back
@@ -12,9 +12,11 @@ from mudanza.journal.fences import Fences
 from mudanza.journal.kept import KeptUps
 from mudanza.journal.protections import Protections
 from mudanza.journal.restarts import Restarts
+from mudanza.model.disk_locks import DiskLocks
 from mudanza.model.errors import BlockedError, UsageError
 from mudanza.model.kept import AS_USUAL, Care, KeptUp, OnHang
 from mudanza.operations.cleaning import OldDefinition, as_old, stale
+from mudanza.operations.examining import locks_of
 from mudanza.operations.fencing import agents_of, fencer_of
 from mudanza.operations.guarding import Guard
 
@@ -34,6 +36,8 @@ class Availability:
     hosts: Mapping[str, Standing]
     kept_up: tuple[KeptUp, ...]
     stale: tuple[OldDefinition, ...] = ()
+    locks: Mapping[str, DiskLocks] = field(default_factory=dict)
+    """By host, how it locks disks, of those that answer."""
 
 
 def keep_up(
@@ -176,7 +180,9 @@ def look(means: Means, asked_by: str, say: Say) -> Availability:
     hosts = {name: taken.standing for name, taken in decision.hosts.items()}
     with means.connections() as connections:
         copies = stale(means, means.read_cluster(connections))
-    return Availability(decision.said, hosts, tuple(KeptUps(means.database).all().values()), tuple(map(as_old, copies)))
+    locks = locks_of(means, [name for name, standing in hosts.items() if standing is Standing.WELL])
+    kept = tuple(KeptUps(means.database).all().values())
+    return Availability(decision.said, hosts, kept, tuple(map(as_old, copies)), locks)
 
 
 def restarts(means: Means, limit: int) -> tuple[Restarted, ...]:

@@ -15,7 +15,7 @@ from typing import Any
 import libvirt
 
 from mudanza import clock
-from mudanza.hypervisor.bounded import Task, all_of
+from mudanza.hypervisor.bounded import Task, all_of, for_each
 from mudanza.hypervisor.connection import HostConnection, message
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.own.ghost import GHOST_TIMEOUT, ghost
@@ -28,6 +28,7 @@ from mudanza.hypervisor.probing.files import probe_data_elsewhere, probe_files, 
 from mudanza.hypervisor.probing.rehearsal import REHEARSAL_TIMEOUT
 from mudanza.hypervisor.probing.rehearsal import rehearse as rehearse_migration
 from mudanza.hypervisor.uris import peer_uri, transport
+from mudanza.model.disk_locks import DiskLocks
 from mudanza.model.errors import HostUnreachableError, HypervisorError, MudanzaError
 from mudanza.model.host import Host
 from mudanza.model.migration import Answer, Facts, MigrationOptions, Probe, Tls
@@ -119,6 +120,7 @@ def gather_facts(
         addresses = probe_addresses(seats.target, target, vm, addresses_needed(vm))
         cpu = probe_cpu(seats.target, vm, source)
         clock_offset = probe_clock(seats.source, seats.target, source, target)
+        locks = _locks_of(connections, source, target, storage.shared)
         told = link.wait(LINK_TIMEOUT)
     except BaseException:
         _let_finish(link)
@@ -136,7 +138,20 @@ def gather_facts(
         squashed=storage.squashed,
         addresses=addresses,
         clock_offset=clock_offset,
+        locks=locks,
     )
+
+
+def _locks_of(
+    connections: Connections, source: Host, target: Host, shared: Mapping[str, Probe]
+) -> tuple[DiskLocks, DiskLocks]:
+    """Return how both hosts lock disks, where there are such that both see."""
+    if not any(probe.answer is Answer.YES for probe in shared.values()):
+        return DiskLocks(), DiskLocks()
+    names = [source.name, target.name]
+    found = for_each(connections.disk_locks, names, workers=len(names), timeout=LINK_TIMEOUT)
+    here, there = (each if isinstance(each, DiskLocks) else DiskLocks(why=str(each)) for each in found)
+    return here, there
 
 
 def gather_way(connections: Connections, vm: Vm, source: Host, target: Host) -> Facts:
