@@ -16,59 +16,15 @@ from mudanza.availability.deciding import running_last_on
 from mudanza.availability.fencing import Command, next_step
 from mudanza.availability.observing import MOST_WITNESSES
 from mudanza.availability.watching import Act, Round, Signs, Taken, Terms, decide
-from mudanza.model.fencing import Device, Order, Reply
+from mudanza.model.fencing import Order, Reply
 from mudanza.model.vm import VmState
+from tests.story_hosts import Host
+from tests.story_uplinks import Uplinks
 from tests.story_vms import Seen, Vm, Vms, befalls
 
 EVERY = 5
 """Seconds between two rounds of looking."""
 _EVENT = re.compile(r" *(\d+) s - (.*)")
-
-
-@dataclass
-class Host:
-    """The truth about one host."""
-
-    name: str
-    power: bool = True
-    libvirtd: bool = True
-    hangs: bool = False
-    """Its kernel answers, and nothing else of it."""
-    drops_pings: bool = False
-    cut_from: set[str] = field(default_factory=set)
-    """Hosts that do not reach it, though we may."""
-    cut_from_us: bool = False
-    cut_from_all: bool = False
-    loses_storage: bool = False
-    maintenance: bool = False
-    agent: str = "honest"
-    supplies: int = 1
-    devices: dict[str, tuple[int, str]] = field(default_factory=dict)
-    """Name → level and mood, where these are told one by one."""
-    proven_off: bool = False
-    proven_at: int = 0
-    restarted: bool = False
-    """Whether its VMs were started elsewhere."""
-
-    @property
-    def on_the_network(self) -> bool:
-        return self.power and not self.cut_from_all
-
-    @property
-    def switches(self) -> list[Device]:
-        """What switches its power."""
-        if self.devices:
-            return [Device(name, "fence_story", level) for name, (level, _) in self.devices.items()]
-        return [Device(f"psu-{n}", "fence_story") for n in range(1, self.supplies + 1)]
-
-    def mood(self, device: str) -> str:
-        """Return how the agent of a device behaves."""
-        if device in self.devices:
-            return self.devices[device][1]
-        return "honest" if self.agent == "one supply hangs" and device == "psu-1" else self.agent
-
-    def lose_power(self) -> None:
-        self.power = self.hangs = False
 
 
 @dataclass
@@ -83,6 +39,7 @@ class World:
     we_are_cut_off: bool = False
     router_is_dead: bool = False
     vms: Vms = field(default_factory=Vms)
+    uplinks: Uplinks = field(default_factory=Uplinks)
     log: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
@@ -180,13 +137,16 @@ class World:
         proven = [host.name for host in self.hosts.values() if host.proven_off]
         proven_at = {host.name: host.proven_at for host in self.hosts.values() if host.proven_off}
         without_storage = [host.name for host in self.hosts.values() if host.loses_storage]
-        there = [name for name in answer if not self.hosts[name].maintenance]
+        there = [name for name in answer if not self.hosts[name].maintenance and name not in self.uplinks.closed]
         seen = Seen(answer, proven, there, list(self.hosts), without_storage, proven_at)
         before = {vm.name: set(vm.running) for vm in self.vms.vms.values()}
-        self.vms.round(at, seen, lambda words: self.tell(at, words))
+        is_whole = self.vms.round(at, seen, lambda words: self.tell(at, words))
         for vm in self.vms.vms.values():
             if begun := set(vm.running) - before[vm.name]:
                 self.faults += [f"{at} s: {vm.name} was started: {why}" for why in self.wrongs(vm, begun)]
+        if is_whole:
+            dark = {name: self.hosts[name].dark for name in answer}
+            self.uplinks.round(at, seen, dark, self.vms, lambda words: self.tell(at, words))
         self.faults += [f"{at} s: {words}" for words in self.vms.two_copies()]
 
     def wrongs(self, vm: Vm, begun: set[str]) -> list[str]:
@@ -267,6 +227,8 @@ EVENTS: dict[str, Callable[[World, Host], None]] = {
     "has the storage again": _set(loses_storage=False),
     "goes into maintenance": _set(maintenance=True),
     "leaves maintenance": _set(maintenance=False),
+    "'s uplink dies": _set(dark=True),
+    "'s uplink is back": _set(dark=False),
 }
 OF_US = {"we are cut off": True, "we are back": False}
 OF_THE_ROUTER = {"the router dies": True, "the router is back": False}
@@ -326,6 +288,7 @@ class Story:
             with_beat="heartbeat" in has,
             with_router="router" in has,
             vms=vms,
+            uplinks=Uplinks(settings.get("uplink", "off")),
         )
 
     def play(self) -> World:
@@ -337,7 +300,7 @@ class Story:
             for _, what in (each for each in events if at - EVERY < each[0] <= at):
                 befall(world, what, at)
                 if what == WE_ARE_REPLACED:
-                    taken, world.vms.listened = {}, {}
+                    taken, world.vms.listened, world.uplinks.lines = {}, {}, {}
             decision = decide(taken, world.look(at), world.terms)
             taken = dict(decision.hosts)
             if decision.said != said:

@@ -44,6 +44,8 @@ class Vm:
     spent: float = 0.0
     """CPU seconds of it."""
     run: int = 1
+    barked: bool = False
+    """Whether its watchdog has run out, and done no more than say so; its guest has not answered since."""
     seen_shut_down: bool = False
     """Whether somebody shut it down, and it was written down then that it was off."""
 
@@ -70,7 +72,7 @@ class Vm:
 
     def boot(self, host: str) -> None:
         """Start there, with a guest that works."""
-        self.states[host], self.guest = (VmState.RUNNING, "booted"), "works"
+        self.states[host], self.guest, self.barked = (VmState.RUNNING, "booted"), "works", False
         self.run += 1
 
     def live(self, at: int, last: int, reached: Sequence[str]) -> None:
@@ -169,19 +171,21 @@ class Vms:
     def two_copies(self) -> list[str]:
         return [f"{vm.name} runs on {' and '.join(vm.running)}" for vm in self.vms.values() if len(vm.running) > 1]
 
-    def round(self, at: int, seen: Seen, tell: Tell) -> None:
-        """Do what a round of the guard does about VMs, and what its plans do meanwhile."""
-        cluster = self._cluster(seen)
+    def round(self, at: int, seen: Seen, tell: Tell) -> bool:
+        """Do what a round of the guard does about VMs, and what its plans do meanwhile; return whether it was one that
+        looks at everything."""
+        cluster = self.cluster(seen)
         self._live(at, seen)
-        if self.remembered is None or at >= self.remembered + REMEMBER_EVERY:
+        is_whole = self.remembered is None or at >= self.remembered + REMEMBER_EVERY
+        if is_whole:
             self.remembered = at
             self._see(seen)
             self._mend(at, cluster, seen, tell)
         if self.plan:
             self._carry_on(at, seen, tell)
-            return
+            return is_whole
         replicated = [vm.uuid for vm in self.vms.values() if vm.replica]
-        decision = due(self.kept, self._cluster(seen), sorted(seen.proven), self._past(at), replicated)
+        decision = due(self.kept, self.cluster(seen), sorted(seen.proven), self._past(at), replicated)
         for word in decision.told:
             self._once(word, tell)
         for host, revived in decision.replicas.items():
@@ -193,6 +197,7 @@ class Vms:
             self._plan(host, [uuid for uuid in due_there if uuid not in replicated], seen, tell)
         if self.plan:
             self._carry_on(at, seen, tell)
+        return is_whole
 
     def _live(self, at: int, seen: Seen) -> None:
         for vm in self.vms.values():
@@ -220,8 +225,8 @@ class Vms:
         for vm in self.vms.values():
             if vm.kept is not None:
                 vm.kept = replace(vm.kept, ran_on=ran_on(vm.kept, cluster))
-        hung = self._hung()
-        wanted, told = mends(self.kept, cluster, self._past(at), self.gone_on, float(at), hung)
+        hung, barked = self._hung(), [vm.uuid for vm in self.vms.values() if vm.barked and vm.running]
+        wanted, told = mends(self.kept, cluster, self._past(at), self.gone_on, float(at), hung, barked)
         for word in told:
             self._once(word, tell)
         for each in wanted:
@@ -334,7 +339,7 @@ class Vms:
             for uuid, past in self.past.items()
         }
 
-    def _cluster(self, seen: Seen) -> Cluster:
+    def cluster(self, seen: Seen) -> Cluster:
         hosts = [
             make.host(host, entry=make.entry(host, maintenance=host not in seen.open))
             if host in seen.answer
@@ -345,6 +350,16 @@ class Vms:
         return make.cluster(hosts, vms)
 
 
+def _answers(vm: Vm) -> None:
+    """It works again; whoever asks its agent hears so."""
+    vm.guest, vm.barked = "works", False
+
+
+def _barks(vm: Vm) -> None:
+    """Its guest hangs, and its watchdog says so, and nothing else."""
+    vm.guest, vm.barked = "has no agent", vm.kept is not None and vm.kept.care.on_hang is OnHang.RESTART
+
+
 VM_EVENTS: dict[str, Callable[[Vm], None]] = {
     "is shut down": lambda vm: vm.end_everywhere("shutdown"),
     "crashes": lambda vm: vm.end_everywhere("crashed"),
@@ -352,7 +367,8 @@ VM_EVENTS: dict[str, Callable[[Vm], None]] = {
     "does nothing any more": lambda vm: setattr(vm, "guest", "hangs"),
     "is too busy to answer": lambda vm: setattr(vm, "guest", "busy"),
     "stops its agent": lambda vm: setattr(vm, "guest", "has no agent"),
-    "answers again": lambda vm: setattr(vm, "guest", "works"),
+    "answers again": _answers,
+    "has a watchdog that only barks": _barks,
 }
 
 

@@ -120,6 +120,19 @@ def test_one_that_hangs_is_reset_only_where_that_was_said() -> None:
     assert crashed == ([], ("db on h1 has crashed in itself, and stands still",)), "that is kept for a look"
 
 
+def test_a_watchdog_that_only_says_so_is_believed_where_that_was_said() -> None:
+    def barked(who: dict[str, KeptUp], state: VmState = VmState.RUNNING, reason: str = "booted") -> list[bool]:
+        vm = make.vm(name="db", uuid="u-db", host="h1", state=state, reason=reason)
+        found, _ = mends(who, make.cluster([make.host("h1")], [vm]), {}, {}, 0.0, NOBODY, ["u-db"])
+        return [each.by_watchdog for each in found]
+
+    assert barked(kept()) == [True]
+    assert barked(kept(OnHang.TELL)) == []
+    assert barked(kept(), VmState.PAUSED, "watchdog") == [False], "another watchdog has it stand still"
+    assert barked(kept(), VmState.PAUSED, "user") == []
+    assert barked(kept(), VmState.SHUTOFF, "shutdown") == []
+
+
 def test_it_is_not_reset_without_end() -> None:
     assert mended(VmState.PAUSED, "watchdog", kept(), Past(within_a_day=3, ago=900.0))[0] == []
     assert "not again" in mended(VmState.PAUSED, "watchdog", kept(), Past(within_a_day=3, ago=900.0))[1][0]

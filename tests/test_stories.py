@@ -40,7 +40,7 @@ def happenings(names: list[str]) -> st.SearchStrategy[list[tuple[int, str]]]:
         )
     ),
     st.sampled_from(["honest", "idle", "hanging", "failing", "one supply hangs"]),
-    st.sampled_from(["", "with: heartbeat", "with: router", "with: router, heartbeat, mending"]),
+    st.sampled_from(["", "with: heartbeat", "with: router", "with: router, heartbeat, mending", "uplink: drain"]),
     st.booleans(),
 )
 def test_whatever_happens_no_vm_is_in_two_places(

@@ -111,7 +111,15 @@ class Scene:
     # Making and looking.
 
     def make_vm(
-        self, name: str, host: str, *, shared: bool = False, disks: int = 1, run: bool = True, autostart: bool = False
+        self,
+        name: str,
+        host: str,
+        *,
+        shared: bool = False,
+        disks: int = 1,
+        run: bool = True,
+        autostart: bool = False,
+        wired: bool = False,
     ) -> str:
         """Put a VM on a host and return its UUID."""
         there = self.twin.hosts[host]
@@ -122,7 +130,7 @@ class Scene:
             for pool in each.pools.values():
                 pool.seen = dict.fromkeys(each.system_of(pool.path).names_in(pool.path), "qcow2")
         key = str(uuid.uuid5(uuid.NAMESPACE_DNS, name))
-        self.do(lambda: self._define(there, vm_xml(name, key, paths), run=run, autostart=autostart))
+        self.do(lambda: self._define(there, vm_xml(name, key, paths, wired=wired), run=run, autostart=autostart))
         return key
 
     def _define(self, there: TwinHost, xml: str, *, run: bool, autostart: bool) -> None:
@@ -252,13 +260,17 @@ def put_image(host: TwinHost, path: str, size: int = DISK) -> None:
     host.system_of(path).files[path] = file
 
 
-def vm_xml(name: str, key: str, paths: list[str]) -> str:
-    """Return the definition of a VM with these disks."""
+def vm_xml(name: str, key: str, paths: list[str], *, wired: bool = False) -> str:
+    """Return the definition of a VM with these disks; ``wired``: and a card on the bridge."""
     disks = "".join(
         f"<disk type='file' device='disk'><driver name='qemu' type='qcow2' cache='none'/><source file='{path}'/>"
         f"<target dev='vd{chr(97 + n)}' bus='virtio'/></disk>"
         for n, path in enumerate(paths)
     )
+    if wired:
+        mac = f"52:54:00:{key[:2]}:{key[2:4]}:{key[4:6]}"
+        card = f"<mac address='{mac}'/><source bridge='br0'/><model type='virtio'/>"
+        disks += f"<interface type='bridge'>{card}</interface>"
     return (
         f"<domain type='qemu'><name>{name}</name><uuid>{key}</uuid><memory unit='MiB'>16</memory>"
         f"<os><type arch='x86_64' machine='pc'>hvm</type></os><devices>{disks}"

@@ -17,8 +17,8 @@ from mudanza.availability.fence_agents import Agents
 from mudanza.availability.fencer import Fencer
 from mudanza.availability.observing import Observer
 from mudanza.availability.watching import Signs
+from mudanza.cli.availability_settings import Availability
 from mudanza.cli.context import App
-from mudanza.cli.settings import Availability
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.twin.host import TwinHost
 from mudanza.hypervisor.twin.threads import Controller

@@ -6,8 +6,8 @@ It goes by where each one ran when it was seen last, which is forgotten when som
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -20,6 +20,7 @@ IO_ERROR = "I/O error"
 WATCHDOG = "watchdog"
 HANGS = {WATCHDOG: "hangs: its watchdog has it stand still", "crashed": "has crashed in itself, and stands still"}
 """Why libvirt says that a VM is paused → what is told of it; it is left as it is."""
+BARKED = "its watchdog has run out, which is to do nothing about it (action none)"
 NOBODY: Mapping[str, str] = MappingProxyType({})
 AGAIN = 60.0
 """Seconds between two tries to have one go on that stands still for an I/O error."""
@@ -41,6 +42,8 @@ class Mend:
     vm: Vm
     act: Act
     why: str
+    by_watchdog: bool = False
+    """Whether its watchdog says that it hangs, so that its agent need not be there to be silent."""
 
 
 def mends(
@@ -50,11 +53,12 @@ def mends(
     tried: Mapping[str, float],
     at: float,
     hung: Mapping[str, str] = NOBODY,
+    barked: Collection[str] = (),
 ) -> tuple[tuple[Mend, ...], tuple[str, ...]]:
     """Return what is to be done about which VMs now, and what is to be told.
 
     ``tried``: when each one was last to go on, by UUID, by the clock of ``at``; ``hung``: by UUID, why a guest is taken
-    to hang that runs.
+    to hang that runs; ``barked``: UUIDs of those whose watchdog has run out, and does nothing else than say so.
     """
     found: list[Mend] = []
     told: list[str] = []
@@ -66,8 +70,10 @@ def mends(
             continue
         if len(running) == 1:
             [vm] = running
-            if why := _why_hung(vm, hung):
-                found += [mend for mend in [_of_one_that_hangs(vm, each, cluster, before, why, told)] if mend]
+            by_watchdog = uuid in barked and vm.state is not VmState.PAUSED
+            if why := f"hangs: {BARKED}" if by_watchdog else _why_hung(vm, hung):
+                mend = _of_one_that_hangs(vm, each, cluster, before, why, told)
+                found += [replace(mend, by_watchdog=by_watchdog)] if mend else []
             elif vm.state is VmState.PAUSED and vm.reason in HANGS:
                 told.append(f"{vm.name} on {vm.host} {HANGS[vm.reason]}")
             elif _stands_still(vm) and ((last := tried.get(uuid)) is None or at - last >= AGAIN):

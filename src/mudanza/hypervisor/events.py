@@ -28,6 +28,8 @@ LIMIT = 60.0
 class Listener:
     """Hears of the domains of many hosts, over one connection each that does nothing else."""
 
+    _event = libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE
+
     def __init__(self, heard: Callable[[str], None]) -> None:
         """``heard`` is told of each host where a domain was started, stopped, defined, undefined, paused or resumed; by
         libvirt's own thread, so it must not wait."""
@@ -65,7 +67,7 @@ class Listener:
         except MudanzaError:
             return  # whoever reads it tells why
         try:
-            number = line.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_event, name)
+            number = line.domainEventRegisterAny(None, self._event, self._callback(), name)
         except libvirt.libvirtError as error:
             hang_up(line.close)
             if refusal(name, error).code == libvirt.VIR_ERR_NO_SUPPORT:
@@ -77,6 +79,11 @@ class Listener:
                 return
         _leave(line, number)
 
+    def _callback(self) -> Callable[..., None]:
+        """Return what libvirt's own thread calls at each event: with the line, the domain, what the event has besides,
+        and the host's name."""
+        return self._on_event
+
     def _on_event(self, _line: Raw, _domain: Any, _event: int, _detail: int, name: str) -> None:
         self._heard(name)
 
@@ -87,6 +94,25 @@ class Listener:
             lines, self._lines = list(self._lines.values()), {}
         for each in lines:
             _leave(*each)
+
+
+class WatchdogListener(Listener):
+    """Hears of watchdogs that have run out and do nothing about it (action *none*): whatever else they do, libvirt's
+    state of the VM shows."""
+
+    _event = libvirt.VIR_DOMAIN_EVENT_ID_WATCHDOG
+
+    def __init__(self, barked: Callable[[str, str], None]) -> None:
+        """``barked`` is told of each, by host and the VM's UUID; by libvirt's own thread, so it must not wait."""
+        super().__init__(lambda _name: None)
+        self._barked = barked
+
+    def _callback(self) -> Callable[..., None]:
+        return self._on_watchdog
+
+    def _on_watchdog(self, _line: Raw, domain: Any, action: int, name: str) -> None:
+        if action == libvirt.VIR_DOMAIN_EVENT_WATCHDOG_NONE:
+            self._barked(name, str(domain.UUIDString()))
 
 
 def _leave(line: Raw, number: int) -> None:

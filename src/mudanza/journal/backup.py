@@ -56,6 +56,7 @@ from mudanza.journal.schema import (
     tally,
     token,
     trial,
+    uplink_loss,
 )
 from mudanza.model.errors import BlockedError, UsageError
 
@@ -95,6 +96,7 @@ _TABLES = (
     kept_up,
     host_power,
     switching,
+    uplink_loss,
     rolling,
     rolling_host,
     audit,

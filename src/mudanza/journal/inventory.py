@@ -22,6 +22,7 @@ from mudanza.journal.schema import (
     pair,
     rules,
     switching,
+    uplink_loss,
 )
 from mudanza.model.errors import BlockedError, UsageError
 from mudanza.model.host import HostEntry
@@ -82,10 +83,15 @@ class Inventory:
         return tuple(changed)
 
     def set_maintenance(self, name: str, *, on: bool) -> None:
-        """Close a host to newcomers, or open it again. Raises UsageError when it is not known."""
+        """Close a host to newcomers, or open it again. Raises UsageError when it is not known.
+
+        One that is closed stays so, even if it was closed for its uplink before, and that is well again.
+        """
         self.host(name)
         with transaction(self._engine) as connection:
             connection.execute(update(host).where(host.c.name == name).values(maintenance=on))
+            if on:
+                connection.execute(update(uplink_loss).where(uplink_loss.c.host == name).values(closed=False))
 
     def remove_host(self, name: str) -> None:
         """Forget a host and what was learnt about it.
@@ -96,7 +102,7 @@ class Inventory:
         with transaction(self._engine) as connection:
             _refuse_while_used(connection, name, "removed")
             _forget_pairs(connection, name)
-            for table in (fence_device, fence_match, fence_test, fencing, host_power, switching):
+            for table in (fence_device, fence_match, fence_test, fencing, host_power, switching, uplink_loss):
                 connection.execute(delete(table).where(table.c.host == name))
             connection.execute(delete(host).where(host.c.name == name))
 

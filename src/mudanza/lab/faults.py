@@ -86,6 +86,16 @@ def join(lab: Lab, host: str, other: str) -> None:
         network.set_isolated(lab.cell(layout.SWITCH), lab.cell(name).name, isolated=False)
 
 
+def lose_uplink(lab: Lab, host: str) -> None:
+    """Take the carrier off a host's second bridge: guests on network lan2 are cut off, the host itself is not."""
+    network.set_patch(lab.cell(host), up=False)
+
+
+def regain_uplink(lab: Lab, host: str) -> None:
+    """Give it back."""
+    network.set_patch(lab.cell(host), up=True)
+
+
 def slow(lab: Lab, host: str, rate: int | None) -> None:
     """Cap the wire of a host or seat, both ways, in bytes per second; none lifts the cap."""
     lab.set_uplink(host, rate)
@@ -249,7 +259,7 @@ _READERS: Mapping[str, Callable[[str], object]] = {"rate": _read_rate, "leave": 
 ALL: Mapping[str, Fault] = {
     (name := function.__name__.replace("_", "-")): Fault(name, function)
     for function in (
-        kill_host, boot_host, cut, heal, part, join, slow, slow_each,
+        kill_host, boot_host, cut, heal, part, join, lose_uplink, regain_uplink, slow, slow_each,
         kill_daemon, stop_daemon, cont_daemon, start_daemon, kill_qemu, stop_qemu, cont_qemu, fill, unfill,
         take_ports, free_ports, strange_certificates, right_certificates, fence_mood,
     )

@@ -134,6 +134,11 @@ def set_link(switch: Cell, cell_name: str, *, up: bool) -> None:
     _ip(switch, f"link set {cell_name} {'up' if up else 'down'}")
 
 
+def set_patch(host: Cell, *, up: bool) -> None:
+    """Part a host's two bridges, or join them again: the second one's port has no carrier meanwhile."""
+    _ip(host, f"link set patch0 {'up' if up else 'down'}")
+
+
 def set_isolated(switch: Cell, cell_name: str, *, isolated: bool) -> None:
     """Have the switch pass nothing between this port and any other one that is isolated too."""
     _ip(switch, f"link set {cell_name} type bridge_slave isolated {'on' if isolated else 'off'}")

@@ -46,6 +46,10 @@ class Kind(StrEnum):
     """One of which that was told has a copy again that is new enough."""
     HOSTS_SILENT = "hosts.silent"
     """So many hosts are silent at once that nothing is done: it may be the controller that is cut off."""
+    UPLINK_LOST = "uplink.lost"
+    """A host lives, and its guests have lost their network: a bridge's uplink carries nothing any more."""
+    UPLINK_BACK = "uplink.back"
+    """One of which that was told is well again."""
     TEST = "test"
     """Somebody tries whether it arrives."""
 

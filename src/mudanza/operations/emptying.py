@@ -99,7 +99,7 @@ def off(
 
     with means.connections() as connections:
         judge, cluster = judge_of(means, connections, arrivals_of(means))
-        plan = _planoff(means, cluster, host)
+        plan = plan_off(means, cluster, host)
         if not with_off:
             off = {vm.uuid for vm in cluster.vms_on(host) if not vm.state.active}
             plan = without(plan, off, cluster)
@@ -149,7 +149,8 @@ def _with_cold(
     return without(plan, uuids, cluster, ways), replace(policy, cold=tuple(sorted(uuids)))
 
 
-def _planoff(means: Means, cluster: Cluster, host: str) -> Plan:
+def plan_off(means: Means, cluster: Cluster, host: str) -> Plan:
+    """Return the plan that takes every VM off a host, as far as there is room; nothing is checked yet."""
     from mudanza.planning.planner import think
     from mudanza.planning.result import as_plan
 

@@ -20,6 +20,7 @@ from mudanza.availability.mending import Act as MendAct
 from mudanza.availability.mending import mends
 from mudanza.availability.observing import Observer
 from mudanza.availability.probing import Prober
+from mudanza.availability.watchdogs import Watchdogs
 from mudanza.availability.watching import Act, Decision, Round, Standing, Taken, Terms, decide
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.reading.cluster import read_cluster
@@ -44,6 +45,8 @@ from mudanza.operations.mending import mend
 from mudanza.operations.planning import Wanted, propose
 from mudanza.operations.reigning import refuse_replaced
 from mudanza.operations.reviving import Reviver
+from mudanza.operations.uplinks import Settings as UplinkSettings
+from mudanza.operations.uplinks import UplinkWatch
 
 if TYPE_CHECKING:
     from mudanza.availability.fencer import Fencer
@@ -60,15 +63,13 @@ RESTART = "restart"
 """The kind of a plan that starts VMs of a lost host elsewhere."""
 
 
-class Settings(Protocol):
+class Settings(UplinkSettings, Protocol):
     """How hosts are watched. Seconds."""
 
     @property
     def every(self) -> float: ...
     @property
     def confirm(self) -> float: ...
-    @property
-    def brake(self) -> float: ...
     @property
     def anchors(self) -> tuple[str, ...]: ...
     @property
@@ -77,6 +78,8 @@ class Settings(Protocol):
     def heartbeat(self) -> str: ...
     @property
     def answer(self) -> float: ...
+    @property
+    def lock_wait(self) -> float: ...
 
 
 @dataclass
@@ -120,8 +123,10 @@ class Guard:
         self._eyes: _Eyes | None = None
         self._remembered: float | None = None
         self._ears = Ears(say)
+        self._watchdogs = Watchdogs()
         self._answering = Answering(Restarts(means.database), settings.answer, say)
         self._reviver = Reviver(means, asked_by, say, self._once)
+        self._uplinks = UplinkWatch(means, settings, asked_by, say, self._once)
         self._gone_on: dict[str, float] = {}
         self._took: dict[str, str] = {}
         """By host, how long it took until it was proven off, in words."""
@@ -131,11 +136,11 @@ class Guard:
         self._told_besides: set[str] = set()
 
     def run(self, stop: clock.Event) -> None:
-        """Watch until ``stop`` is set; while another controller does, or no VM is kept up, stand by."""
+        """Watch until ``stop`` is set; while another controller does, or there is nobody to watch for, stand by."""
         handle: DutyHandle | None = None
         while not stop.is_set():
             try:
-                if self._kept.all():
+                if self._kept.all() or self._uplinks.drains:
                     refuse_replaced(self._means)
                     handle = handle or self._duties.take()
                     self._turn(handle)
@@ -145,6 +150,7 @@ class Guard:
             except (BlockedError, LeaseLostError, JournalLostError) as error:
                 handle = None  # another one does, or nobody knows: it is tried again, and hosts are looked at anew
                 self._taken = {}
+                self._uplinks.forget()
                 self._once(f"standing by: {error}")
             except MudanzaError as error:
                 self._once(f"! hosts are not watched: {error}")
@@ -166,10 +172,14 @@ class Guard:
         finally:
             self._leave(None)
 
-    def _leave(self, handle: DutyHandle | None) -> None:
+    def _close_eyes(self) -> None:
         if self._eyes is not None:
             self._eyes.connections.close()
             self._eyes = None
+
+    def _leave(self, handle: DutyHandle | None) -> None:
+        self._close_eyes()
+        self._watchdogs.close()
         if handle is not None:
             with suppress(LeaseLostError, JournalLostError):
                 handle.let_go()
@@ -190,6 +200,7 @@ class Guard:
         handle.keep()
         if cluster is not None:
             self._mend(cluster, handle)
+            self._watch_uplinks(cluster, handle)
         self._alarm([host for act, host in decision.acts if act is Act.ALARM], decision.said)
         for act, host in decision.acts:
             self._act(act, host, handle)
@@ -205,8 +216,15 @@ class Guard:
         closed = {entry.name for entry in self._means.inventory.hosts() if entry.maintenance}
         asleep, proven = away(self._powers.last()).keys() & closed, self._fences.proofs().keys()
         found = self._observer().look({*proven, *asleep})
+        # One that we have closed ourselves, for its guests have lost their network, may die like any other.
+        watched = self._uplinks.closed()
         told = {
-            name: replace(signs, asleep=name in asleep, proven_off=name in proven)
+            name: replace(
+                signs,
+                asleep=name in asleep,
+                proven_off=name in proven,
+                maintenance=signs.maintenance and name not in watched,
+            )
             for name, signs in found.hosts.items()
         }
         return replace(found, hosts=told)
@@ -214,7 +232,7 @@ class Guard:
     def _observer(self) -> Observer:
         entries = self._means.inventory.hosts()
         if self._eyes is None or self._eyes.entries != entries:
-            self._leave(None)
+            self._close_eyes()
             connections = Connections(entries)
             observer = self._new_observer(connections, self._settings.anchors)
             if self._settings.heartbeat:
@@ -239,7 +257,8 @@ class Guard:
         """Bring VMs back where they are that have stopped by themselves."""
         assert self._eyes is not None
         kept, at = self._kept.all(), clock.monotonic()
-        wanted, told = mends(kept, cluster, self._kept.past(kept), self._gone_on, at, self._ears.hung())
+        hung, barked = self._ears.hung(), self._watchdogs.barked()
+        wanted, told = mends(kept, cluster, self._kept.past(kept), self._gone_on, at, hung, barked)
         for word in told:
             self._once(f"! {word}")
         for each in wanted:
@@ -250,11 +269,19 @@ class Guard:
             try:
                 with handle.kept():
                     mend(self._means, self._eyes.connections, each, self._asked_by, self._say)
+                self._watchdogs.forget(each.vm.uuid)
             except JournalLostError:
                 raise
             except MudanzaError as error:
                 self._once(f"! {error}")
-        self._ears.turn(self._eyes.connections, _listened_to(kept, cluster))
+        guests = _listened_to(kept, cluster)
+        self._ears.turn(self._eyes.connections, guests)
+        self._watchdogs.turn(self._eyes.connections, guests)
+        handle.keep()
+
+    def _watch_uplinks(self, cluster: Cluster, handle: DutyHandle) -> None:
+        assert self._eyes is not None
+        self._uplinks.turn(self._eyes.connections, cluster)
         handle.keep()
 
     def _act(self, act: Act, host: str, handle: DutyHandle) -> None:

@@ -55,8 +55,10 @@ def _reset(connections: Connections, handle: JobHandle, wanted: Mend) -> None:
     seen = domains.sighting(vm.uuid)
     if not seen.state.active or seen.state is not vm.state:
         raise BlockedError(f"it is {seen.state} by now")
-    if vm.state is not VmState.PAUSED and agent_answers(connections.get(vm.host), vm.uuid) is not Voice.SILENT:
-        raise BlockedError("its agent is not silent any more")
+    if vm.state is not VmState.PAUSED:
+        voice = agent_answers(connections.get(vm.host), vm.uuid)
+        if voice is Voice.ANSWERS or (voice is not Voice.SILENT and not wanted.by_watchdog):
+            raise BlockedError("its agent is not silent any more")
     handle.perform("reset", {"host": vm.host}, lambda: domains.reset(vm.uuid))
     if vm.state is VmState.PAUSED:
         handle.perform("go on", {"host": vm.host}, lambda: domains.resume(vm.uuid))

@@ -35,8 +35,16 @@ _OWN_MEMORY = 256 * MIB
 _ITSELF = 0.05
 """CPUs that a host uses for itself."""
 _NETWORK = "<network><name>lan</name><forward mode='bridge'/><bridge name='br0'/></network>"
-_CARD = "<device><capability type='net'><address>52:54:00:AA:00:01</address></capability></device>"
+_CARD = (
+    "<device><path>/sys/devices/pci0000:00/0000:00:02.0/net/eth0</path><parent>pci_0000_00_02_0</parent>"
+    "<capability type='net'><interface>eth0</interface><address>52:54:00:AA:00:01</address><link state='{}'/>"
+    "</capability></device>"
+)
 """Of every host alike: nothing is sent there."""
+_BRIDGE = (
+    "<interface type='bridge' name='br0'><bridge><interface type='ethernet' name='eth0'><link state='{}'/></interface>"
+    "</bridge></interface>"
+)
 
 _MARKS: dict[int, Callable[[Domain], bool]] = {
     libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT: lambda domain: domain.definition is not None,
@@ -62,7 +70,9 @@ class _Named:
 
 
 @dataclass(frozen=True)
-class _Card:
+class _Described(_Named):
+    """... and what it is."""
+
     xml: str
 
     def XMLDesc(self, _flags: int = 0) -> str:  # noqa: N802
@@ -187,11 +197,19 @@ class Connect:
     ) -> str:
         return self._line.ask("baseline CPU", lambda: cpus.baseline(given, flags, self._line.host.cpu_lacks))
 
-    def listAllDevices(self, _flags: int = 0) -> list[_Card]:  # noqa: N802
-        return self._line.ask("cards", lambda: [_Card(_CARD)])
+    def listAllDevices(self, _flags: int = 0) -> list[_Described]:  # noqa: N802
+        return self._line.ask("cards", lambda: [_Described("net_eth0", _CARD.format(self._link))])
 
-    def listAllInterfaces(self, _flags: int = 0) -> list[_Named]:  # noqa: N802
-        return self._line.ask("interfaces", lambda: [_Named("br0"), _Named("lo")])
+    def listAllInterfaces(self, _flags: int = 0) -> list[_Described]:  # noqa: N802
+        def look() -> list[_Described]:
+            bridge = _Described("br0", _BRIDGE.format(self._link))
+            return [bridge, _Described("lo", "<interface type='ethernet' name='lo'/>")]
+
+        return self._line.ask("interfaces", look)
+
+    @property
+    def _link(self) -> str:
+        return "down" if self._line.host.name in self._line.twin.dark else "up"
 
     def listAllNWFilters(self, _flags: int = 0) -> list[_Named]:  # noqa: N802
         return self._line.ask("filters", list)
@@ -270,6 +288,17 @@ class Connect:
         owner = self._line if flags & libvirt.VIR_DOMAIN_START_AUTODESTROY else None
         uuid = self._line.order("create", lambda: self._line.host.create(xml, paused=paused, owner=owner))
         return self.lookupByUUIDString(uuid)
+
+    def domainEventRegisterAny(  # noqa: N802
+        self, _domain: None, event: int, callback: Callable[..., None], opaque: object
+    ) -> int:
+        if event != libvirt.VIR_DOMAIN_EVENT_ID_WATCHDOG:
+            raise errors.refusal(libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_FROM_QEMU, "the twin tells of watchdogs alone")
+        ears = self._line.twin.ears
+        return self._line.ask("hear events", lambda: ears.register(self._line, self, callback, opaque))
+
+    def domainEventDeregisterAny(self, number: int) -> None:  # noqa: N802
+        self._line.twin.ears.forget(number)
 
     # Storage.
 

@@ -12,6 +12,7 @@ import libvirt_qemu
 from mudanza import clock
 from mudanza.hypervisor.connection import lines_opened_by
 from mudanza.hypervisor.twin.connect import Connect, DomainHandle, open_line
+from mudanza.hypervisor.twin.ears import Ears
 from mudanza.hypervisor.twin.files import FileSystem
 from mudanza.hypervisor.twin.guests import Oracle, Qemu, ran_until
 from mudanza.hypervisor.twin.host import TwinHost
@@ -45,6 +46,9 @@ class Twin:
         self.on_order: Callable[[Controller, str, str], None] = lambda _controller, _call, _what: None
         """Told of everything that a controller has a host do, and to what: a domain's UUID, a volume's name."""
         self.on_note: Callable[[str], None] = lambda _words: None
+        self.ears = Ears()
+        self.dark: set[str] = set()
+        """Hosts whose bridge has lost the world outside; they themselves are reached by another way."""
         self._cuts: set[frozenset[str]] = set()
         self._lost_answers: list[tuple[str, str]] = []
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         remembered,
         sighting,
         switching,
+        uplink_loss,
     )
     from mudanza.journal.schema.base import HEAD, REVISIONS, about, identity, metadata
     from mudanza.journal.schema.fleet import (
@@ -81,6 +82,7 @@ __all__ = [
     "tally",
     "token",
     "trial",
+    "uplink_loss",
 ]
 
 

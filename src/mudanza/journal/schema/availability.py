@@ -106,6 +106,16 @@ fencing = Table(
     Column("silent", Float),  # seconds for which nothing of it had answered
 )
 
+# Hosts that live, and whose guests have lost their network.
+uplink_loss = Table(
+    "uplink_loss",
+    metadata,
+    Column("host", String, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("networks", Text, nullable=False),  # JSON list
+    Column("closed", Boolean, nullable=False),  # to newcomers, because of it
+)
+
 # What the operator said of a host's power.
 host_power = Table(
     "host_power",
