@@ -25,6 +25,8 @@ from mudanza.model.fencing import By
 from mudanza.model.host import Host
 from mudanza.model.rules import Rules, rules_as_data, rules_from_data
 from mudanza.model.vm import VmState
+from mudanza.planning.compatibility import is_shared
+from mudanza.planning.needs import copied_disks
 from mudanza.planning.sharing import declared
 from tests import factories as make
 from tests.program import Program
@@ -122,6 +124,16 @@ def test_pools_are_shared_where_the_rules_say_so() -> None:
     assert [pool.kind for pool in found] == ["netfs", "dir", "logical"]
     assert declared(cluster, Rules()) is cluster
     assert rules_from_data(rules_as_data(Rules(shared_pools=("vms",)))) == Rules(shared_pools=("vms",))
+
+
+def test_an_image_that_a_move_has_brought_lies_in_its_pool_though_libvirt_does_not_list_it_yet() -> None:
+    hosts = [make.host(name, pools=(make.pool(kind="netfs"),)) for name in ("h1", "h2")]
+    for unlisted in (make.disk(pool=None, volume=None), make.disk()):
+        assert copied_disks(make.vm(disks=(unlisted,)), hosts[0]) == []
+        assert is_shared(unlisted, *hosts)
+    elsewhere = make.disk(pool=None, volume=None, source="/srv/own/web.qcow2")
+    assert copied_disks(make.vm(disks=(elsewhere,)), hosts[0])
+    assert not is_shared(elsewhere, *hosts)
 
 
 @pytest.fixture

@@ -59,7 +59,8 @@ def test_it_runs_once_whatever_is_bypassed_and_moves_and_comes_up_elsewhere(lock
         mudanza("plan", "balance")  # which writes down what is where
         faults.kill_host(locked, "h2")
         mudanza("fence", "off", "h2", "--yes")
-        mudanza("plan", "evacuate", "h2", "--save", plan)
+        made = mudanza("plan", "evacuate", "h2", "--save", plan, "-o", "json").data
+        assert made["moves"], made["unmoved"]
         mudanza("apply", plan)
         guest.await_answer()
         assert guest.states() == {"h1": "running"}

@@ -85,11 +85,18 @@ def _cpu(vm: Vm, source: Host, target: Host) -> Probe:
     return _YES
 
 
+def pool_of(disk: Disk, host: Host) -> Pool | None:
+    """Return the pool that a disk lies in. An image that a migration has brought is in no pool's list until libvirt
+    looks through that anew; it lies in its directory all the same."""
+    if disk.pool is not None:
+        return host.pool(disk.pool)
+    return host.pool_at(posixpath.dirname(disk.source)) if disk.kind == "file" and disk.source else None
+
+
 def is_shared(disk: Disk, source: Host, target: Host) -> bool:
     """Whether both hosts see that image, as far as the kind of its pool tells."""
-    if disk.pool is None:
-        return False
-    here, there = source.pool(disk.pool), target.pool(disk.pool)
+    here = pool_of(disk, source)
+    there = target.pool(here.name) if here is not None else None
     return here is not None and there is not None and here.kind == there.kind and here.kind in SHARED_POOLS
 
 

@@ -12,7 +12,7 @@ from mudanza.model.cluster import Cluster
 from mudanza.model.host import Host
 from mudanza.model.rules import Rules
 from mudanza.model.vm import Disk, Vm
-from mudanza.planning.compatibility import SHARED_POOLS, place_for
+from mudanza.planning.compatibility import SHARED_POOLS, place_for, pool_of
 from mudanza.planning.nodes import held_of, is_of_nodes, names_of, room_for
 from mudanza.planning.problem import NOWHERE, Floats, Numbers
 from mudanza.preflight.arrivals import Arrival, Reserved, reserved_at
@@ -71,7 +71,7 @@ def copied_disks(vm: Vm, source: Host) -> list[tuple[Disk, Slot, int]]:
     for disk in vm.disks:
         if not disk.is_local_image or opened_read_only(disk) or (disk.source is None and disk.volume is None):
             continue
-        pool = source.pool(disk.pool) if disk.pool is not None else None
+        pool = pool_of(disk, source)
         if pool is not None and pool.kind in SHARED_POOLS:
             continue
         whole = disk.allocation is None or (pool is not None and pool.kind in BLOCK_POOLS)
