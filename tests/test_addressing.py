@@ -20,8 +20,9 @@ from mudanza.journal.protections import Protections
 from mudanza.model.errors import HypervisorError, MigrationFailedError
 from mudanza.model.protection import Readdressed, Standing
 from mudanza.model.recovery import Machine
-from mudanza.operations.own_addresses import has_those_of_elsewhere, take_back_addresses
+from mudanza.operations.own_addresses import take_back_addresses
 from mudanza.protection.addressing import readdress, take_back
+from mudanza.protection.choosing import given_elsewhere
 from mudanza.protection.lasting import Card
 from mudanza.protection.windows_addresses import PROGRAM
 from tests.test_recovery_plans import protected
@@ -247,7 +248,7 @@ def test_a_guest_gets_its_own_addresses_again_where_it_comes_up_elsewhere(guest:
     assert store.of("db").readdressed == given
     assert told() == "", "it is where they are for"
     store.turn(made.id, "h1", "/replica", {})
-    assert not has_those_of_elsewhere(store.of("db")), "it is there still, and protected the other way"
+    assert given_elsewhere(store.all_of("db")) is None, "it is there still, and protected the other way"
     store.change(made.id, standing=Standing.FAILED_OVER)
     guest.silent = True
     store.readdressed(made.id, replace(given, limit=0.0))

@@ -64,6 +64,9 @@ def with_vms(*vms: Vm) -> Any:
         ({"cluster": with_vms(vm(runs=False), vm("h2", runs=False))}, "known-twice"),
         ({"protections": [protection(read_at=1061.0)]}, "replica-late"),
         ({"protections": [protection(standing=Standing.FAILED_OVER)]}, "no-replica"),
+        ({"protections": [protection(), protection(id=2, target="h3", standing=Standing.LEFT)]}, "replica-left"),
+        ({"protections": [protection(paused_by="ana")]}, "replica-paused"),
+        ({"protections": [protection(target="h1")]}, "replica-beside"),
         ({"cluster": with_vms(vm(autostart=True))}, "autostart-armed"),
         ({"devices": {}}, "no-fence"),
         ({"matches": []}, "fence-unmatched"),
@@ -87,6 +90,11 @@ def test_what_is_wrong_is_said(changes: dict[str, Any], code: str) -> None:
     for each in of_availability(replace(WELL, **changes)):
         assert each.remedy
         assert (each.level is Level.BLOCKER) is (code == "runs-twice")
+
+
+def test_who_has_another_replica_needs_none() -> None:
+    gone = protection(id=2, target="h3", standing=Standing.FAILED_OVER)
+    assert codes(protections=[protection(), gone]) == []
 
 
 def test_what_is_in_order_is_not_told() -> None:

@@ -39,7 +39,7 @@ READS: dict[str, Callable[[Engine], object]] = {
     "plans": lambda engine: (Plans(engine).latest(9), Plans(engine).unfinished()),
     "protections": lambda engine: (
         Protections(engine).all(),
-        Protections(engine).find("u"),
+        Protections(engine).replicas("u"),
         Protections(engine).instant(),
     ),
     "recovery plans": lambda engine: RecoveryPlans(engine).all(),

@@ -19,7 +19,7 @@ from mudanza.model.migration import Side, Sighting
 from mudanza.model.vm import Vm, VmState
 from mudanza.operations.handing_over import _start_again
 from mudanza.operations.means import Means
-from mudanza.protection.rounds import left_as
+from mudanza.protection.telling import left_as
 from tests.test_protection import UUID, VALUES
 
 DOMAIN = f"<domain type='kvm'><name>db</name><uuid>{UUID}</uuid><os><type>hvm</type></os></domain>"

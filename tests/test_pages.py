@@ -102,11 +102,11 @@ class Hands:
     def protections(self) -> Sequence[Protection]:
         return self.protected
 
-    def sync(self, uuid: str, asked_by: str) -> None:
-        self._do("sync", uuid, asked_by)
+    def sync(self, uuid: str, asked_by: str, on: str) -> None:
+        self._do("sync", uuid, asked_by, on)
 
-    def fail_over(self, uuid: str, asked_by: str, *, planned: bool) -> None:
-        self._do("failover", uuid, asked_by, planned)
+    def fail_over(self, uuid: str, asked_by: str, on: str, *, planned: bool) -> None:
+        self._do("failover", uuid, asked_by, on, planned)
 
     def shares(self) -> Mapping[int, float]:
         return {1: 0.42}

@@ -115,7 +115,7 @@ def test_a_round_is_made_and_in_the_audit(admin: TestClient, desk: Desk, hands: 
     hands.protected = [protected(10.0)]
     answer = admin.post(f"{PATH}/sync", headers=OURS)
     assert (answer.status_code, answer.headers["location"]) == (303, f"{PATH}?said=sync")
-    assert hands.done == [("sync", make.UUID, "token t0")]
+    assert hands.done == [("sync", make.UUID, "token t0", "h2")]
     asked = desk.audit.since(None)[-1]
     assert (asked.command, asked.exit_code) == (("protection sync", make.UUID), 0)
 
@@ -132,7 +132,7 @@ def test_what_takes_long_goes_on_by_itself(
     monkeypatch.setattr(pages, "AT_ONCE", 0.0)
     begun, go_on, over = threading.Event(), threading.Event(), threading.Event()
 
-    def sync(_uuid: str, _asked_by: str) -> None:
+    def sync(_uuid: str, _asked_by: str, _on: str) -> None:
         begun.set()
         go_on.wait(60)
         over.set()
@@ -149,9 +149,9 @@ def test_what_takes_long_goes_on_by_itself(
 @pytest.mark.parametrize(
     ("fields", "status", "done"),
     [
-        ({"name": "web", "planned": "yes"}, 303, [("failover", make.UUID, "token t0", True)]),
-        ({"name": "web", "word": "dead"}, 303, [("failover", make.UUID, "token t0", False)]),
-        ({"name": "web", "word": " MUERTO "}, 303, [("failover", make.UUID, "token t0", False)]),
+        ({"name": "web", "planned": "yes"}, 303, [("failover", make.UUID, "token t0", "h2", True)]),
+        ({"name": "web", "word": "dead"}, 303, [("failover", make.UUID, "token t0", "h2", False)]),
+        ({"name": "web", "word": " MUERTO "}, 303, [("failover", make.UUID, "token t0", "h2", False)]),
         ({"name": "web"}, 400, []),
         ({"name": "web", "word": "alive"}, 400, []),
         ({"name": "mail", "word": "dead"}, 400, []),
@@ -199,3 +199,19 @@ def test_no_other_site_orders_a_failover(admin: TestClient, hands: Hands) -> Non
 def test_what_was_failed_over_cannot_be_again(admin: TestClient, hands: Hands) -> None:
     hands.protected = [protected(10.0, standing=Standing.FAILED_OVER)]
     assert sound(admin.get(PATH)).xpath("//main//form") == []
+
+
+def test_of_several_replicas_each_has_a_page_of_its_own(admin: TestClient, hands: Hands) -> None:
+    stale = replace(protected(10.0, epoch=1), id=2, target="h3")
+    hands.protected = [protected(10.0, epoch=0), stale]
+    tree = sound(admin.get("/protection"))
+    assert [each.text for each in tree.xpath("//section//span[contains(@class, 'state')]")] == ["on", "stale"]
+    assert tree.xpath("//section//h2/a/@href") == [f"{PATH}?on=h2", f"{PATH}?on=h3"]
+    shown = sound(admin.get(f"{PATH}?on=h3"))
+    assert f"{PATH}/sync?on=h3" in shown.xpath("//main//form/@action")
+    answer = admin.post(f"{PATH}/sync?on=h3", headers=OURS)
+    assert answer.headers["location"] == f"{PATH}?on=h3&said=sync"
+    fields = {"name": "web", "planned": "yes"}
+    assert admin.post(f"{PATH}/failover?on=h3", data=fields, headers=OURS).status_code == 303
+    assert hands.done == [("sync", make.UUID, "token t0", "h3"), ("failover", make.UUID, "token t0", "h3", True)]
+    assert admin.post(f"{PATH}/sync?on=h9", headers=OURS).status_code == 404

@@ -198,6 +198,27 @@ def test_what_stands_against_a_plan_is_all_said(store: Protections) -> None:
     assert codes(store, h2()) == {"not-protected: VM app"}, "it is up there already"
 
 
+def test_of_several_replicas_a_plan_takes_the_freshest_or_its_own_host_s(store: Protections) -> None:
+    first = store.of("db")
+    other = store.make({**VALUES, "vm_uuid": first.vm_uuid, "vm_name": "db", "target": "h3", "every": first.every})
+    assert codes(store, h2()) == set(), "it has no point yet"
+    definition = first.points[-1].definition
+    store.add_point(other.id, replace(point(1), taken_at=store.instant(), definition=definition), "c")
+
+    def found(text: str, *hosts: Host) -> set[str]:
+        plan = read_plan("site", text)
+        return {f"{each.code}: {each.subject}" for each in findings_of(plan, store.all(), Cluster(hosts, ()))}
+
+    there = h2()
+    third = replace(there, entry=replace(there.entry, name="h3"))
+    assert found(TEXT, there, third) == set()
+    assert found(TEXT, there, replace(third, networks=())) == {"network-missing: VM db"}, "h3 has the newest point"
+    assert found(TEXT, there, replace(third, error="no route")) == set(), "h2 has one, too"
+    wanted = '[vm.db]\nhost = "h3"\n'
+    assert found(TEXT + wanted, there, replace(third, error="no route")) == {"host-not-seen: VM db"}
+    assert found(TEXT + wanted.replace("h3", "h9"), there, third) == {"no-replica-there: VM db"}
+
+
 class Runs:
     """Brings VMs up, or not, and remembers which."""
 
@@ -207,12 +228,12 @@ class Runs:
         self.asked: list[str] = []
         self.networks: dict[str, Mapping[str, str]] = {}
 
-    def bring_up(self, vm: str, networks: Mapping[str, str]) -> Outcome:
+    def bring_up(self, protection: Protection, networks: Mapping[str, str]) -> Outcome:
+        vm = protection.vm_name
         self.asked.append(vm)
         self.networks[vm] = networks
         if vm == self.fails:
             raise MigrationFailedError(f"{vm} could not be started", remedy="mend that")
-        protection = self.store.of(vm)
         self.store.change(protection.id, standing=Standing.FAILED_OVER)
         return Outcome(vm, protection.target, 1, 7.0, 0.5)
 

@@ -36,8 +36,8 @@ from mudanza.model.vm import VmState
 from mudanza.protection import firmware, scripts
 from mudanza.protection.freezing import Quiet, frozen
 from mudanza.protection.replica import files_of
-from mudanza.protection.rounds import how_consistent
 from mudanza.protection.serving import is_near_socket, near_socket, new_far_socket
+from mudanza.protection.telling import how_consistent
 from tests.test_protection import UUID, VALUES, point, vm_with
 from tests.test_protection_pages import protected
 

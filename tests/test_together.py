@@ -25,6 +25,7 @@ from mudanza.operations.replicating import _by_group
 from mudanza.protection import together as module
 from mudanza.protection.freezing import Quiet
 from mudanza.protection.together import FellOutError, Meeting, Together, common_points
+from tests import factories as make
 from tests.test_protection import VALUES, point
 
 NOBODY = cast("Connections", SimpleNamespace(entries=()))
@@ -169,10 +170,11 @@ def test_a_group_is_who_is_in_it_and_protected_now(store: Protections) -> None:
 
 def test_all_of_a_group_are_brought_up_to_date_alike(store: Protections) -> None:
     made = member(store, "web")
-    refuse_odd(store, "shop", made.every, made.keep)
-    refuse_odd(store, "office", 1.0, 1)
+    other = make.vm(uuid="u-other")
+    refuse_odd(store, "shop", other, made.every, made.keep)
+    refuse_odd(store, "office", other, 1.0, 1)
     with pytest.raises(BlockedError, match="has rounds every"):
-        refuse_odd(store, "shop", made.every + 1, made.keep)
+        refuse_odd(store, "shop", other, made.every + 1, made.keep)
 
 
 def test_a_group_has_one_round_and_everybody_else_one_of_their_own(store: Protections) -> None:

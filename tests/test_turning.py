@@ -112,7 +112,7 @@ def test_a_replica_begins_with_old_disks_that_can_be_compared(store: Protections
 
     def seed(old: Disk, target: str = "h1") -> object:
         stale = copy("h1", 0, runs=False, disks=(old,))
-        protection = store.find(UUID) or failed_over(store)
+        protection = next(iter(store.replicas(UUID)), None) or failed_over(store)
         return seed_of(copies_of(protection, Cluster((), (stale, running))), target)
 
     assert seed(disk("/images/db.qcow2")) == {"vda": "/images/db.qcow2"}

@@ -156,3 +156,15 @@ def ports(lab: Lab, bridge: str) -> set[str]:
 
 def names(told: str) -> set[str]:
     return {line.split()[0].partition("@")[0] for line in told.splitlines()}
+
+
+@pytest.mark.soak
+def test_whether_it_boots_is_tried_when_that_is_due(lab: Lab, by_ssh: Mudanza, protected: Guest) -> None:
+    by_ssh("protect", protected.uuid, "--to", "h3", "--test-every", "1s", "--test-limit", "2m")
+    told = by_ssh("protection", "run", "--once").err
+    assert "tried at h3: restore point 1 boots: its guest answered after" in told
+    rows = {row["host"]: row for row in by_ssh("protections", "-o", "json").data if row["uuid"] == protected.uuid}
+    assert rows["h3"]["tested"] in told
+    assert (rows["h2"]["tested"], rows["h2"]["tested_at"], rows["h3"]["test"]) == ("", None, "")
+    assert "tried-test" not in virsh(lab.cell("h3"), "list", "--all", "--name")
+    by_ssh("unprotect", protected.uuid, "--from", "h3")

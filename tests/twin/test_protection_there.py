@@ -34,10 +34,15 @@ from tests.twin.scene import Scene
         "protect web --to h2 --pool none",
         "protection sync web",
         "protection verify nobody",
+        "protection pause web",
+        "protection resume web --on h3",
         "unprotect web",
+        "unprotect web --from h3",
         "failover web",
         "failover web --planned --point 1",
         "failover web --planned --map-network x",
+        "failover web --planned --from h9",
+        "protect web --to h2 --to h9",
         "failover nobody --planned",
         "failover web --source-is-dead",
         "reprotect web",
@@ -83,6 +88,58 @@ def test_replicas_are_listed_the_same_way_but_for_their_age(the: Scene, asked: A
     assert "late" in shown
 
 
+def protected_twice(the: Scene) -> None:
+    """The same, and a second replica, which is a little older."""
+    protected(the)
+    store = Protections(the.engine)
+    [first] = store.all()
+    values = {"vm_uuid": first.vm_uuid, "vm_name": "web", "target": "h3", "directory": "/s", "every": 900.0, "keep": 20}
+    made = store.make({**values, "scratch": 1, "autostart": False, "made_by": "ana"})
+    store.add_point(made.id, RestorePoint(1, -9.0, {}, "<domain/>", 7), "")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("unprotect web", "replicas at h2 and h3: which one is meant"),
+        ("test-failover end web", "replicas at h2 and h3: which one is meant"),
+        ("failback web", "at h2 and h3: which one is meant"),
+        ("failover web --source-is-dead", "not dead"),
+        ("failover web --source-is-dead --from h3", "not dead"),
+        ("protection pause web", "of its replica at h2 and h3"),
+        ("protection pause web --on h3", "of its replica at h3"),
+        ("protection points web --on h3", "h3"),
+        ("protect web --to h3 --every 30s", "protected already, to h3"),
+        ("protection verify web --on h9", "no replica at h9"),
+    ],
+)
+def test_of_several_replicas_both_ways_say_which(
+    the: Scene, asked: Ask, program: Program, words: str, said: str
+) -> None:
+    protected_twice(the)
+    here, there = the.do(lambda: program(*words.split())), asked(*words.split())
+    assert said in here.stdout + here.stderr
+    assert there.returncode == here.returncode
+    if "points" not in words:  # which tell ages
+        assert there == here
+
+
+def test_a_token_knows_only_the_replicas_at_its_hosts(the: Scene, tmp_path: Path) -> None:
+    protected_twice(the)
+    desk = desk_over(the, tmp_path)
+    headers = {"Authorization": f"Bearer {desk.tokens.make('t', (Scope.FAILOVER,), 'ana', hosts=['h1', 'h3'])}"}
+    transport = InProcess(api_of(desk), local=False)
+    with answered_in(the), httpx.Client(transport=transport, base_url="http://d/api/v1", headers=headers) as client:
+        assert client.put("/vms/web/protection/pause", json={"paused": True, "on": "h2"}).status_code == 404
+        told = client.put("/vms/web/protection/pause", json={"paused": True})
+        assert told.status_code == 200
+        assert "of its replica at h3" in told.json()["said"][0]
+        assert client.post("/vms/web/reprotect", json={"to": "h3"}).status_code == 404, "it is about all of them"
+    kept = {each.target: each.paused_by for each in Protections(the.engine).all()}
+    assert kept["h2"] == ""
+    assert kept["h3"]
+
+
 @pytest.mark.parametrize(
     ("scopes", "limits", "seen", "status"),
     [
@@ -116,6 +173,12 @@ def test_only_those_may_who_may(
         "failback web --mode cold",
         "test-failover web --point 7",
         "test-failover end web",
+        "protect web --to h2",
+        "failover web --source-is-dead --from h9",
+        "failback web --to h9",
+        "test-failover web --on h9",
+        "protection pause web --on h9",
+        "unprotect web --from h9",
     ],
 )
 def test_what_stands_against_it_is_said_both_ways(the: Scene, asked: Ask, program: Program, words: str) -> None:

@@ -108,14 +108,41 @@ def _places(vms: Iterable[Vm]) -> Mapping[str, list[Vm]]:
 
 
 def _replicas(state: State) -> Iterator[Finding]:
+    kept = {each.vm_uuid for each in state.protections if each.standing is Standing.ON}
+    several = {*_places(state.cluster.vms), *state.moving}
+    runs_at = {(vm.uuid, vm.host) for vm in state.cluster.vms if vm.state.active and vm.uuid not in several}
     for each in state.protections:
         subject = f"VM {each.vm_name}"
+        if each.standing is Standing.FAILED_OVER and each.vm_uuid in kept:
+            continue  # it has another one
         if each.standing is Standing.FAILED_OVER:
             yield warning(
                 "no-replica",
                 subject,
                 f"{each.vm_name} was brought up at {each.target} from its replica, and has none since",
                 f"protect it the other way: {mudanza('reprotect', each.vm_name)}",
+            )
+        elif each.standing is Standing.LEFT:
+            yield warning(
+                "replica-left",
+                subject,
+                f"{each.vm_name} ran on its replica at {each.target}, and has come up elsewhere since: what it ran on "
+                "takes up room there",
+                f"have a replica begin with it: {mudanza('reprotect', each.vm_name, '--to', each.target)}",
+            )
+        elif each.standing is Standing.ON and (each.vm_uuid, each.target) in runs_at:
+            yield warning(
+                "replica-beside",
+                subject,
+                f"{each.vm_name} is on {each.target} itself, where its replica is: no rounds are made of that",
+                f"move it away ({mudanza('migrate', each.vm_name)}), or protect it elsewhere",
+            )
+        elif each.paused_by:
+            yield warning(
+                "replica-paused",
+                subject,
+                f"no rounds are made of the replica of {each.vm_name} at {each.target}: {each.paused_by} has paused it",
+                f"go on: {mudanza('protection', 'resume', each.vm_name, '--on', each.target)}",
             )
         elif each.standing is Standing.ON and each.lag is not None and each.lag > LATE * each.every:
             old = format_duration(each.lag)

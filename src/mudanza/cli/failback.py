@@ -59,6 +59,9 @@ def failback(
     map_network: Annotated[
         list[str] | None, typer.Option("--map-network", metavar="A=B", help="Network or bridge there; may be repeated.")
     ] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="HOST", help="Which of several replicas' hosts is its home.")
+    ] = None,
 ) -> None:
     """Bring a VM home that is protected the other way; nothing is lost.
 
@@ -69,13 +72,13 @@ def failback(
     app, networks = app_of(context), parse_map(map_network, "--map-network")
     begun = clock.monotonic()
     if app.there is not None:
-        _have_come_home(app.there, vm, mode, networks, begun)
-    elif mode is Mode.LIVE or (mode is Mode.AUTO and _lives(app, vm)):
-        _live(app, vm, networks, begun)
+        _have_come_home(app.there, vm, mode, networks, begun, to)
+    elif mode is Mode.LIVE or (mode is Mode.AUTO and _lives(app, vm, to)):
+        _live(app, vm, networks, begun, to)
     else:
         from mudanza.operations.rescuing import fail_back
 
-        _tell_cold(fail_back(app, vm, networks, app.asked_by(), say))
+        _tell_cold(fail_back(app, vm, networks, app.asked_by(), say, to))
 
 
 def _tell_cold(done: Outcome) -> None:
@@ -92,12 +95,14 @@ def _tell_live(report: MigrationReport, begun: float) -> None:
     say(f"  it is not protected until: mudanza reprotect {report.vm}")
 
 
-def _have_come_home(there: There, vm: str, mode: Mode, networks: Mapping[str, str], begun: float) -> None:
+def _have_come_home(
+    there: There, vm: str, mode: Mode, networks: Mapping[str, str], begun: float, to: str | None
+) -> None:
     """Have a daemon bring a VM home; a live move is followed, and Ctrl-C asks whether to cancel it."""
     from mudanza.cli.following import MovesThere
     from mudanza.operations.coming_home import GoingHome
 
-    came = there.come_home(vm, mode, networks, say)
+    came = there.come_home(vm, mode, networks, say, to)
     if not isinstance(came, GoingHome):
         _tell_cold(came)
         return
@@ -106,15 +111,15 @@ def _have_come_home(there: There, vm: str, mode: Mode, networks: Mapping[str, st
         _tell_live(report, begun)
 
 
-def _lives(app: App, vm: str) -> bool:
+def _lives(app: App, vm: str, to: str | None) -> bool:
     """Whether it is to go while it runs."""
     from mudanza.operations.rescuing import lives
 
     with app.connections() as connections:
-        return lives(app, connections, vm)
+        return lives(app, connections, vm, to)
 
 
-def _live(app: App, vm: str, networks: Mapping[str, str], begun: float) -> None:
+def _live(app: App, vm: str, networks: Mapping[str, str], begun: float, to: str | None) -> None:
     from mudanza.cli.moving import Carrying, asking_at_ctrl_c
     from mudanza.cli.watching import view_for
     from mudanza.operations.checking import arrivals_of, judge_of
@@ -134,6 +139,6 @@ def _live(app: App, vm: str, networks: Mapping[str, str], begun: float) -> None:
                 with carrying.turn(prepared) as turn:
                     return carrying.move(prepared, app.asked_by(), turn)
 
-        protection = turned_of(app, connections, vm)
-        report = go_home(app, connections, protection.vm_uuid, networks, app.asked_by(), say, carry)
+        protection = turned_of(app, connections, vm, to)
+        report = go_home(app, connections, protection, networks, app.asked_by(), say, carry)
     _tell_live(report, begun)

@@ -45,6 +45,9 @@ def failover(
     map_network: Annotated[
         list[str] | None, typer.Option("--map-network", metavar="A=B", help="Network or bridge there; may be repeated.")
     ] = None,
+    from_: Annotated[
+        str | None, typer.Option("--from", metavar="HOST", help="Where the replica is; else the freshest of several.")
+    ] = None,
 ) -> None:
     """Start a protected VM at its replica's host, from a restore point; what came after that is lost.
 
@@ -55,8 +58,9 @@ def failover(
     """
     if context.invoked_subcommand is None:
         _bring_up(
-            context=context, vm=vm, source_is_dead=source_is_dead, planned=planned, point=point, map_network=map_network
-        )
+            context=context, vm=vm, source_is_dead=source_is_dead, planned=planned, point=point,
+            map_network=map_network, from_=from_,
+        )  # fmt: skip
 
 
 @failover_app.command("group")
@@ -90,10 +94,11 @@ def _bring_up(
     planned: bool,
     point: int | None,
     map_network: list[str] | None,
+    from_: str | None,
 ) -> None:
     from mudanza.operations.rescuing import Rescue
 
-    how = Rescue(source_is_dead, planned, point, parse_map(map_network, "--map-network"))
+    how = Rescue(source_is_dead, planned, point, parse_map(map_network, "--map-network"), from_)
     how.refuse_contradictory()
     done = app_of(context).asked.fail_over(vm, how, say)
     age = "as it was when it went off" if planned else f"which was {format_duration(done.age)} old"

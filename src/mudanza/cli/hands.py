@@ -93,19 +93,20 @@ class OwnHands:
             planning.approve(means, number, Plans(means.database).get(number).policy, asked_by)
 
     def protections(self) -> Sequence[Protection]:
-        """Return all protected VMs."""
+        """Return all replicas of protected VMs."""
         means = self._desk.means
         return Protections(means.database).all() if means is not None else ()
 
-    def sync(self, uuid: str, asked_by: str) -> None:
+    def sync(self, uuid: str, asked_by: str, on: str) -> None:
         """Make a round as ``mudanza protection sync`` does."""
         with self._desk.at_work() as means, means.connections() as connections:
-            replicating.sync(means, connections, Protections(means.database).of(uuid), asked_by)
+            replicating.sync(means, connections, Protections(means.database).of(uuid, on), asked_by)
 
-    def fail_over(self, uuid: str, asked_by: str, *, planned: bool) -> None:
+    def fail_over(self, uuid: str, asked_by: str, on: str, *, planned: bool) -> None:
         """Bring it up at its replica's host as ``mudanza failover`` does."""
         with self._desk.at_work() as means:
-            rescuing.fail_over(means, uuid, Rescue(source_is_dead=not planned, planned=planned), asked_by, say)
+            how = Rescue(source_is_dead=not planned, planned=planned, on=on)
+            rescuing.fail_over(means, uuid, how, asked_by, say)
 
     def shares(self) -> Mapping[int, float]:
         """Return how much is done of each move under way."""

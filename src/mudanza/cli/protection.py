@@ -20,10 +20,15 @@ from mudanza.model.units import format_duration, format_size, parse_duration, pa
 
 if TYPE_CHECKING:
     from mudanza.journal.protections import Protections
+    from mudanza.operations.protecting import Keeping
     from mudanza.remote.there import There
 
 LOOK_AGAIN = 1.0
 """Seconds between two looks whether the first round is made."""
+
+OnHost = Annotated[
+    str | None, typer.Option("--on", metavar="HOST", help="Only the replica at that host, where it has several.")
+]
 
 protection_app = typer.Typer(no_args_is_help=True, help="Replicas of VMs at other hosts.")
 
@@ -43,7 +48,9 @@ def protect(
     vms: Annotated[
         list[str], typer.Argument(metavar="VM", help="Names or UUIDs (after `--` if one begins with a dash).")
     ],
-    to: Annotated[str, typer.Option("--to", metavar="HOST", help="Where the replica is to be.")],
+    to: Annotated[
+        list[str], typer.Option("--to", metavar="HOST", help="Where the replica is to be; again for one more of them.")
+    ],
     every: Annotated[str, typer.Option(metavar="TIME", help="How often it is brought up to date.")] = "60s",
     keep: Annotated[int, typer.Option(min=1, max=MOST_POINTS, help="How many restore points it has at most.")] = 5,
     pool: Annotated[str, typer.Option(metavar="POOL", help="The pool there in whose directory it is.")] = "default",
@@ -59,6 +66,15 @@ def protect(
     verify_every: Annotated[
         str | None, typer.Option(metavar="TIME", help="How often all of it is compared with the source, such as 1d.")
     ] = None,
+    test_every: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="How often a double is started from it, cut off, to see it boot, such as 7d."
+        ),
+    ] = None,
+    test_limit: Annotated[
+        str, typer.Option(metavar="TIME", help="How long the double's guest agent may take to answer.")
+    ] = "5m",
     freeze_every: Annotated[
         int | None,
         typer.Option(
@@ -71,39 +87,49 @@ def protect(
 ) -> None:
     """Keep a replica of a running VM at another host, with points in time that it can come back to.
 
-    Makes the first round, which brings everything. `mudanza protection run` makes the others. VMs of a group stand
-    still together for a moment in each round, as a rule for less than a second, so that no disk shows what came of
-    something that another one does not show yet.
+    Makes the first round, which brings everything. `mudanza protection run` makes the others. A VM may have several
+    replicas, each at a host of its own, with an interval and restore points of its own: protect it once more.
+
+    VMs of a group stand still together for a moment in each round, as a rule for less than a second, so that no disk
+    shows what came of something that another one does not show yet.
     """
     from mudanza.operations import protecting
 
     app = app_of(context)
-    wanted = protecting.Keeping(
-        to, pool, parse_duration(every), keep, parse_size(scratch), group,
+    first = protecting.Keeping(
+        to[0], pool, parse_duration(every), keep, parse_size(scratch), group,
         bandwidth=None if bandwidth is None else parse_rate(bandwidth),
         verify_every=None if verify_every is None else parse_duration(verify_every),
+        test_every=None if test_every is None else parse_duration(test_every), test_limit=parse_duration(test_limit),
         freeze_every=freeze_every, compress=compress,
     )  # fmt: skip
-    if app.there is not None:
-        there, picture = app.there, app.picture()
-        found = [picture.find(vm) for vm in vms]
-        asked = [there.protect(each.uuid, wanted) for each in found]
-        for cost in [cost for each in found for cost in protecting.what_it_costs(each, to)]:
-            say(cost)
-        for made in [_first_round(there, each) for each in asked]:
-            said = protecting.in_words(made, made.points[-1])
-            say(f"{said}; the daemon keeps it up to date")
-        return
-    for said in protecting.protect(app, vms, wanted, app.asked_by(), say):
-        say(f"{said}; keep it up to date with: ")
-        say("  mudanza protection run")
+    for wanted in protecting.to_each(first, to):
+        if app.there is not None:
+            _protect_there(app, app.there, vms, wanted)
+            continue
+        for said in protecting.protect(app, vms, wanted, app.asked_by(), say):
+            say(f"{said}; keep it up to date with: ")
+            say("  mudanza protection run")
+
+
+def _protect_there(app: App, there: There, vms: list[str], wanted: Keeping) -> None:
+    from mudanza.operations import protecting
+
+    picture = app.picture()
+    found = [picture.find(vm) for vm in vms]
+    asked = [there.protect(each.uuid, wanted) for each in found]
+    for cost in [cost for each in found for cost in protecting.what_it_costs(each, wanted.to)]:
+        say(cost)
+    for made in [_first_round(there, each) for each in asked]:
+        said = protecting.in_words(made, made.points[-1])
+        say(f"{said}; the daemon keeps it up to date")
 
 
 def _first_round(there: There, made: Protection) -> Protection:
     """Wait until the daemon has made the first round; return the protection then. Ctrl-C ends the waiting."""
     while True:
         clock.sleep(LOOK_AGAIN)
-        found = [each.protection for each in there.protections() if each.protection.vm_uuid == made.vm_uuid]
+        found = [each.protection for each in there.protections() if each.protection.id == made.id]
         if not found:
             raise BlockedError(f"VM {made.vm_name!r} was protected, and is not any more", remedy="mudanza protections")
         if found[0].points:
@@ -117,7 +143,7 @@ def _first_round(there: There, made: Protection) -> Protection:
 
 
 def protections(context: typer.Context, output: Output = Format.TABLE) -> None:
-    """List protected VMs: how old their replicas are, in seconds, and what has changed since, in bytes."""
+    """List protected VMs' replicas: how old they are, in seconds, and what has changed since, in bytes."""
     found = app_of(context).asked.protections()
     rows = [_row(each.protection, each.behind) for each in found]
     columns = ("name", "group", "replica", "state", "points", "lag", "behind", "test", "said")
@@ -125,14 +151,15 @@ def protections(context: typer.Context, output: Output = Format.TABLE) -> None:
 
 
 def _row(protection: Protection, behind: int | None) -> dict[str, Any]:
-    from mudanza.operations.replicating import is_late
+    from mudanza.operations.replicating import state_of
 
     lag = protection.lag
     return {
         "name": protection.vm_name,
         "uuid": protection.vm_uuid,
+        "host": protection.target,
         "replica": f"{protection.target}:{protection.directory}",
-        "state": "late" if is_late(protection) else str(protection.standing),
+        "state": state_of(protection),
         "points": [point.number for point in protection.points],
         "lag": "no point yet" if lag is None else format_duration(lag),
         "lag_seconds": lag,
@@ -149,7 +176,12 @@ def _row(protection: Protection, behind: int | None) -> dict[str, Any]:
         ],
         "verify_every_seconds": protection.verify_every,
         "verified_at": protection.verified_at,
+        "test_every_seconds": protection.test_every,
+        "tested_at": protection.tested_at,
+        "tested": protection.tested,
         "epoch": protection.epoch,
+        "point_epoch": protection.newest.epoch if protection.newest else None,
+        "paused_by": protection.paused_by,
         "group": protection.group,
         "instant": protection.newest.instant if protection.newest else "",
         "test": protection.trial.name if protection.trial else "",
@@ -158,26 +190,36 @@ def _row(protection: Protection, behind: int | None) -> dict[str, Any]:
 
 
 @audited
-def unprotect(context: typer.Context, vm: VmName) -> None:
-    """Protect a VM no more, and delete its replica with all restore points."""
-    app_of(context).asked.unprotect(vm, say)
+def unprotect(
+    context: typer.Context,
+    vm: VmName,
+    from_: Annotated[
+        str | None, typer.Option("--from", metavar="HOST", help="Where that replica is, where it has several.")
+    ] = None,
+) -> None:
+    """Protect a VM no more, and delete its replica with all restore points; of several replicas only the one named."""
+    app_of(context).asked.unprotect(vm, say, from_)
 
 
 @protection_app.command("points")
-def points(context: typer.Context, vm: VmName, output: Output = Format.TABLE) -> None:
+def points(context: typer.Context, vm: VmName, on: OnHost = None, output: Output = Format.TABLE) -> None:
     """List a VM's restore points: how old they are, what they are like, and what the rounds have brought and sent."""
     found = [each.protection for each in app_of(context).asked.protections()]
     mine = [each for each in found if vm in (each.vm_uuid, each.vm_name)]
-    if len(mine) != 1:
+    if len({each.vm_uuid for each in mine}) != 1:
         why = "is not protected" if not mine else "is a name that several protected VMs have"
         raise UsageError(f"VM {vm!r} {why}", remedy="see them: mudanza protections")
-    rows = [_point(mine[0], point) for point in mine[0].points]
-    columns = ("point", "age", "consistency", "brought", "sent", "firmware", "said")
+    if on is not None and not (there := [each for each in mine if each.target == on]):
+        hosts = " and ".join(each.target for each in mine)
+        raise UsageError(f"VM {vm!r} has no replica at {on}: it has one at {hosts}", remedy="mudanza protections")
+    rows = [_point(each, point) for each in (there if on is not None else mine) for point in each.points]
+    columns = ("host", "point", "age", "consistency", "brought", "sent", "firmware", "said")
     print_rows(rows, output, columns=columns, empty="it has no restore point yet")
 
 
 def _point(protection: Protection, point: RestorePoint) -> dict[str, Any]:
     return {
+        "host": protection.target,
         "point": point.number,
         "age": format_duration(protection.read_at - point.taken_at),
         "age_seconds": protection.read_at - point.taken_at,
@@ -189,6 +231,7 @@ def _point(protection: Protection, point: RestorePoint) -> dict[str, Any]:
         "sent_bytes": point.sent,
         "firmware": point.firmware.file if point.firmware else "",
         "instant": point.instant,
+        "epoch": point.epoch,
         "said": point.why_not,
     }
 
@@ -196,17 +239,35 @@ def _point(protection: Protection, point: RestorePoint) -> dict[str, Any]:
 @protection_app.command("sync")
 @connecting
 @audited
-def sync(context: typer.Context, vm: VmName) -> None:
-    """Make one round now: bring a VM's replica up to date."""
-    say(app_of(context).asked.sync(vm, verify=False))
+def sync(context: typer.Context, vm: VmName, on: OnHost = None) -> None:
+    """Make one round now: bring a VM's replica up to date, or each of them, one after the other."""
+    say(app_of(context).asked.sync(vm, verify=False, on=on))
 
 
 @protection_app.command("verify")
 @connecting
 @audited
-def verify(context: typer.Context, vm: VmName) -> None:
+def verify(context: typer.Context, vm: VmName, on: OnHost = None) -> None:
     """Make one round now, and compare the whole replica with the source, byte for byte, at that instant."""
-    say(app_of(context).asked.sync(vm, verify=True))
+    say(app_of(context).asked.sync(vm, verify=True, on=on))
+
+
+@protection_app.command("pause")
+@audited
+def pause(context: typer.Context, vm: VmName, on: OnHost = None) -> None:
+    """Have no rounds be made by themselves of a VM's replica, or of all of them, until `protection resume`.
+
+    It grows older, which is told as of any late one, and its restore points stay. In a consistency group no member has
+    rounds meanwhile.
+    """
+    say(app_of(context).asked.pause(vm, paused=True, on=on))
+
+
+@protection_app.command("resume")
+@audited
+def resume(context: typer.Context, vm: VmName, on: OnHost = None) -> None:
+    """Have rounds be made again that were paused."""
+    say(app_of(context).asked.pause(vm, paused=False, on=on))
 
 
 @protection_app.command("run")

@@ -28,6 +28,10 @@ TestNetworks = Annotated[
     typer.Option("--map-network", metavar="A=B", help="An isolated network there in A's place; may be repeated."),
 ]
 
+OnHost = Annotated[
+    str | None, typer.Option("--on", metavar="HOST", help="Where the replica is; else the freshest of several.")
+]
+
 trial_app = typer.Typer(cls=WithCommands, invoke_without_command=True)
 
 
@@ -59,6 +63,7 @@ def try_failover(
         bool, typer.Option("--digests", help="Compare what the replica's images hold, too: all are read twice.")
     ] = False,
     map_network: TestNetworks = None,
+    on: OnHost = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Try whether a protected VM comes up from its replica: a double of it starts there, cut off from everything.
@@ -75,7 +80,7 @@ def try_failover(
         networks = parse_map(map_network, "--map-network")
         _begin(
             context=context, vm=vm, point=point, lasting=seconds, patience=patience, digests=digests, networks=networks,
-            output=output,
+            on=on, output=output,
         )  # fmt: skip
 
 
@@ -88,17 +93,18 @@ def _begin(
     patience: float | None,
     digests: bool,
     networks: Mapping[str, str],
+    on: str | None,
     output: Format,
 ) -> None:
     app = app_of(context)
-    report = app.asked.begin_trial(vm, point, say, digests=digests, networks=networks)
+    report = app.asked.begin_trial(vm, point, say, digests=digests, networks=networks, on=on)
     say(f"{report.double} runs on {report.host} from restore point {report.point}; network: {report.network}")
     if lasting is None and patience is None:
         say(f"it stays up; no restore points are thinned until: mudanza test-failover end {report.vm}")
         show_report(report, output)
         return
     answered = _wait(app, report, lasting, patience)
-    _finish(app, report.uuid, output)
+    _finish(app, report.uuid, output, report.host)
     if not answered:
         raise MigrationFailedError(
             f"the agent of {report.double} did not answer within {format_duration(patience or 0.0)}",
@@ -110,7 +116,7 @@ def _begin(
 def _wait(app: App, report: Report, lasting: float | None, patience: float | None) -> bool:
     """Let it run for as long as is wanted, or until Ctrl-C; return whether its agent answered, if that was awaited."""
     with ended_by_hand() as over:
-        answered = patience is None or app.asked.await_agent(report.uuid, patience, over)
+        answered = patience is None or app.asked.await_agent(report.uuid, patience, over, report.host)
         if answered and lasting is not None:
             over.wait(lasting)
         return answered or over.is_set()
@@ -130,16 +136,16 @@ def ended_by_hand() -> Iterator[clock.Event]:
 
 @trial_app.command("end")
 @audited
-def end(context: typer.Context, vm: VmName, output: Output = Format.TABLE) -> None:
+def end(context: typer.Context, vm: VmName, on: OnHost = None, output: Output = Format.TABLE) -> None:
     """Take a test failover's double away, and compare what there was before with what there is now.
 
     Exit code 5 where something is not as it was: it says what.
     """
-    _finish(app_of(context), vm, output)
+    _finish(app_of(context), vm, output, on)
 
 
-def _finish(app: App, vm: str, output: Format) -> None:
-    report = app.asked.end_trial(vm, say)
+def _finish(app: App, vm: str, output: Format, on: str | None) -> None:
+    report = app.asked.end_trial(vm, say, on)
     show_report(report, output)
     refuse_different(report)
 

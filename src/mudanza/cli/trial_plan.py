@@ -105,16 +105,18 @@ class _Trying:
 
         settings = self.app.loaded.settings.recovery
         room = self.plan.room_of(group, Room(settings.at_once, settings.at_once_per_host))
-        turns = [Turn(vm, hosts.get(vm, "")) for vm in group.vms]
+        turns = [Turn(vm, self.plan.host_of(vm) or hosts.get(vm, "")) for vm in group.vms]
         outcomes = take_turns(turns, room, lambda turn: self._one(group, turn))
         return {turn.vm: each for turn, each in zip(turns, outcomes, strict=True) if isinstance(each, MudanzaError)}
 
     def _one(self, group: Group, turn: Turn) -> None:
         networks = self.plan.test_networks_of(turn.vm, group)
-        report = self.up[turn.vm] = self.app.asked.begin_trial(turn.vm, None, say, digests=False, networks=networks)
+        report = self.up[turn.vm] = self.app.asked.begin_trial(
+            turn.vm, None, say, digests=False, networks=networks, on=self.plan.host_of(turn.vm) or None
+        )
         say(f"{report.double} runs on {report.host} from restore point {report.point}; network: {report.network}")
         waiting = self.patience and not self.over.is_set()
-        if waiting and not self.app.asked.await_agent(report.uuid, self.patience, self.over):
+        if waiting and not self.app.asked.await_agent(report.uuid, self.patience, self.over, report.host):
             say(f"! the agent of {report.double} did not answer")
 
     def in_order(self) -> Sequence[Report]:
@@ -142,7 +144,7 @@ class _Trying:
 
 def _end(app: App, report: Report) -> Report | None:
     try:
-        return app.asked.end_trial(report.uuid, say)
+        return app.asked.end_trial(report.uuid, say, report.host)
     except MudanzaError as error:
         say(f"! {error}")
         return None

@@ -34,15 +34,16 @@ class Backups:
         checkpoint: str,
         since: str,
         uncounted: Collection[str] = (),
+        whole: Collection[str] = (),
     ) -> None:
         """Keep the disks as they are now, and serve them by NBD at a UNIX socket of the host, each under its name.
 
         ``scratch``: for each disk, by the guest's name for it, the file that takes what the guest overwrites
         meanwhile; ``checkpoint``: what is written down of this instant, empty for nothing; ``since``: the checkpoint
         since which changes are told, empty for none; ``uncounted``: the disks whose changes nobody counts, which are
-        in no checkpoint.
+        in no checkpoint; ``whole``: others of which no changes are told this time.
         """
-        backup = backup_xml(socket, scratch, since, uncounted)
+        backup = backup_xml(socket, scratch, since, {*uncounted, *whole})
         instant = checkpoint_xml(checkpoint, scratch.keys() - set(uncounted)) if checkpoint else None
         self._of(uuid, lambda domain: domain.backupBegin(backup, instant, 0), BACKUP_TIMEOUT)
 
@@ -88,10 +89,12 @@ class Backups:
         return self._of(uuid, names)
 
     def drop_checkpoint(self, uuid: str, name: str) -> bool:
-        """Take a checkpoint away, if it is there; return whether what has changed since then counts for the one before.
+        """Take a checkpoint away, if it is there; return whether its bitmaps could be.
 
-        If not, its bitmaps were lost to a QEMU that was killed, and only libvirt's record of it went: what has
-        changed since any earlier checkpoint is not known any more.
+        If not, they were lost, as to a QEMU that was killed, and only libvirt's record of it went: what has changed
+        since any earlier checkpoint may not be known any more either. Each checkpoint has a bitmap of its own for each
+        disk, which records from its instant on whatever becomes of the others (libvirt's docs,
+        ``kbase/internals/incremental-backup``).
         """
 
         def drop(domain: Any) -> bool:
@@ -132,8 +135,8 @@ def means_lost_changes(error: HypervisorError) -> bool:
     return error.code in (libvirt.VIR_ERR_CHECKPOINT_INCONSISTENT, libvirt.VIR_ERR_NO_DOMAIN_CHECKPOINT)
 
 
-def backup_xml(socket: str, scratch: Mapping[str, str], since: str, uncounted: Collection[str] = ()) -> str:
-    """Return libvirt's ``<domainbackup>``; see ``Backups.begin``."""
+def backup_xml(socket: str, scratch: Mapping[str, str], since: str, whole: Collection[str] = ()) -> str:
+    """Return libvirt's ``<domainbackup>``; ``whole``: disks of which no changes are told; see ``Backups.begin``."""
     root = etree.Element("domainbackup", mode="pull")
     if since:
         etree.SubElement(root, "incremental").text = since
@@ -141,7 +144,7 @@ def backup_xml(socket: str, scratch: Mapping[str, str], since: str, uncounted: C
     disks = etree.SubElement(root, "disks")
     for target, file in scratch.items():
         disk = etree.SubElement(disks, "disk", name=target, backup="yes", type="file", exportname=target)
-        if since and target in uncounted:
+        if since and target in whole:
             disk.set("backupmode", "full")
         etree.SubElement(disk, "scratch", file=file)
     return etree.tostring(root, encoding="unicode")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, ScalarSelect, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from mudanza.journal.database import now, reading, transaction
@@ -35,20 +35,22 @@ class Protections:
         self._engine = engine
 
     def make(self, values: Mapping[str, Any]) -> Protection:
-        """Write down that a VM is to be protected, by the names of Protection's fields. Raises BlockedError where it is
-        already."""
+        """Write down that a VM is to have a replica at a host, by the names of Protection's fields. Raises BlockedError
+        where it has one there already."""
+        uuid, target = str(values["vm_uuid"]), str(values["target"])
         try:
             with transaction(self._engine) as connection:
-                first = {"standing": Standing.ON, "epoch": 0, "checkpoint": "", "rounds": 0, "said": ""}
+                epoch = connection.scalar(select(func.max(protection.c.epoch)).where(protection.c.vm_uuid == uuid)) or 0
+                first = {"standing": Standing.ON, "epoch": epoch, "checkpoint": "", "rounds": 0, "said": ""}
                 connection.execute(insert(protection).values(**first, **values, made_at=now(connection)))
         except IntegrityError as error:
             raise BlockedError(
-                f"VM {values['vm_name']!r} is protected already", remedy="see it: mudanza protections"
+                f"VM {values['vm_name']!r} is protected already, to {target}", remedy="see it: mudanza protections"
             ) from error
-        return self.of(str(values["vm_uuid"]))
+        return self.of(uuid, target)
 
     def all(self) -> tuple[Protection, ...]:
-        """Return every protection, by the VMs' names."""
+        """Return every protection, by the VMs' names and the replicas' hosts."""
         with reading(self._engine) as connection:
             return _read(connection, protection.c.id.is_not(None))
 
@@ -57,14 +59,32 @@ class Protections:
         with reading(self._engine) as connection:
             return _read(connection, protection.c.group == name)
 
-    def of(self, vm: str) -> Protection:
-        """Return a VM's protection, by name or UUID. Raises UsageError where not exactly one is meant."""
+    def get(self, number: int) -> Protection:
+        """Return a protection by its number. Raises UsageError where there is none any more."""
+        with reading(self._engine) as connection:
+            found = _read(connection, protection.c.id == number)
+        if not found:
+            raise UsageError(f"there is no protection {number} any more", remedy="see them: mudanza protections")
+        return found[0]
+
+    def replicas(self, vm_uuid: str) -> tuple[Protection, ...]:
+        """Return all protections of a VM, by the replicas' hosts; none: it is not protected."""
+        with reading(self._engine) as connection:
+            return _read(connection, protection.c.vm_uuid == vm_uuid)
+
+    def all_of(self, vm: str) -> tuple[Protection, ...]:
+        """Return all protections of a VM, by its name or UUID. Raises UsageError where not exactly one VM is meant."""
         with reading(self._engine) as connection:
             found = _read(connection, (protection.c.vm_uuid == vm) | (protection.c.vm_name == vm))
-        if len(found) != 1:
+        if len({each.vm_uuid for each in found}) != 1:
             why = "is not protected" if not found else "is a name that several protected VMs have"
             raise UsageError(f"VM {vm!r} {why}", remedy="see them: mudanza protections")
-        return found[0]
+        return found
+
+    def of(self, vm: str, host: str | None = None, option: str = "--on") -> Protection:
+        """Return the one protection of a VM that is meant, by name or UUID. ``host``: where its replica is; None: it
+        has just one; ``option``: how one says which. Raises UsageError where not exactly one is meant."""
+        return the_one_at(self.all_of(vm), host, option)
 
     def begin_round(self, number: int) -> int:
         """Return the number of a new round of a protection."""
@@ -80,9 +100,30 @@ class Protections:
             return float(connection.scalar(select(now(connection))) or 0.0)
 
     def change(self, number: int, **values: Any) -> None:
-        """Write down something else of a protection."""
+        """Write down something else of a protection. An epoch is the VM's, and that of all its replicas."""
         with transaction(self._engine) as connection:
             connection.execute(update(protection).where(protection.c.id == number).values(**values))
+            if "epoch" in values:
+                same = protection.c.vm_uuid == _vm_of(number)
+                connection.execute(update(protection).where(same).values(epoch=values["epoch"]))
+
+    def forget_changes(self, vm_uuid: str) -> None:
+        """Have the next round of each of a VM's replicas compare all blocks.
+
+        The images that a VM leaves behind where it goes home live, upon what its replica there holds, know what had
+        changed before: its bitmaps come along from the uppermost one only, and libvirt takes these for whole.
+        """
+        with transaction(self._engine) as connection:
+            connection.execute(update(protection).where(protection.c.vm_uuid == vm_uuid).values(checkpoint=""))
+
+    def settle_at(self, number: int, said: str) -> None:
+        """Write down that a VM is where this replica was, and nowhere that it has come up at before."""
+        with transaction(self._engine) as connection:
+            others = (protection.c.vm_uuid == _vm_of(number)) & (protection.c.id != number)
+            before = others & (protection.c.standing == Standing.FAILED_OVER)
+            connection.execute(update(protection).where(before).values(standing=Standing.LEFT))
+            mine = {"standing": Standing.FAILED_OVER, "said": said}
+            connection.execute(update(protection).where(protection.c.id == number).values(**mine))
 
     def add_point(self, number: int, point: RestorePoint, checkpoint: str) -> None:
         """Write down a restore point that is whole at the target, and the checkpoint from which the next one starts."""
@@ -96,6 +137,7 @@ class Protections:
                 about |= {"disks": _disks(point.disks), "carried": point.carried, "instant": point.instant}
                 about |= {"consistency": point.consistency, "why_not": point.why_not, "sent": point.sent}
                 about["firmware"] = json.dumps(asdict(point.firmware)) if point.firmware is not None else ""
+                about["epoch"] = select(protection.c.epoch).where(protection.c.id == number).scalar_subquery()
                 connection.execute(insert(restore_point).values(protection=number, number=point.number, **about))
                 connection.execute(update(protection).where(protection.c.id == number).values(checkpoint=checkpoint))
 
@@ -162,7 +204,7 @@ class Protections:
         with transaction(self._engine) as connection:
             connection.execute(delete(restore_point).where(restore_point.c.protection == number))
             values = {"target": target, "directory": directory, "seed": json.dumps(dict(seed))}
-            values |= {"standing": Standing.ON, "checkpoint": "", "said": ""}
+            values |= {"standing": Standing.ON, "checkpoint": "", "said": "", "paused_by": ""}
             connection.execute(update(protection).where(protection.c.id == number).values(**values))
 
     def measured(self, number: int, carriage: Carriage) -> None:
@@ -170,14 +212,13 @@ class Protections:
         self.change(number, carriage=json.dumps(asdict(carriage)))
 
     def readdressed(self, number: int, given: Readdressed | None) -> None:
-        """Write down that a guest was given other addresses; None: it has its own ones again."""
-        self.change(number, readdressed=json.dumps(asdict(given)) if given is not None else "")
-
-    def find(self, vm_uuid: str) -> Protection | None:
-        """Return a VM's protection; None: it is not protected."""
-        with reading(self._engine) as connection:
-            found = _read(connection, protection.c.vm_uuid == vm_uuid)
-        return found[0] if found else None
+        """Write down that a guest was given other addresses where this replica is; None: it has its own ones again."""
+        text = json.dumps(asdict(given)) if given is not None else ""
+        with transaction(self._engine) as connection:
+            mine = protection.c.id == number
+            others = (protection.c.vm_uuid == _vm_of(number)) & ~mine
+            connection.execute(update(protection).where(others).values(readdressed=""))
+            connection.execute(update(protection).where(mine).values(readdressed=text))
 
     def remove(self, number: int) -> None:
         """Forget a protection and its restore points."""
@@ -199,6 +240,23 @@ def _readdressed(text: str) -> Readdressed | None:
     return Readdressed(found["at"], tuple(found["macs"]), found["limit"])
 
 
+def the_one_at(found: Sequence[Protection], host: str | None, option: str = "--on") -> Protection:
+    """Return the one of a VM's protections that is meant; see ``Protections.of``: pure."""
+    name = found[0].vm_name
+    there = " and ".join(each.target for each in found)
+    chosen = [each for each in found if host in (None, each.target)]
+    if not chosen:
+        raise UsageError(f"VM {name!r} has no replica at {host}: it has one at {there}", remedy="mudanza protections")
+    if len(chosen) > 1:
+        raise UsageError(f"VM {name!r} has replicas at {there}: which one is meant?", remedy=f"say it: {option} HOST")
+    return chosen[0]
+
+
+def _vm_of(number: int) -> ScalarSelect[str]:
+    """Return which VM a protection is of, as a part of a statement that changes its table."""
+    return select(protection.c.vm_uuid).where(protection.c.id == number).scalar_subquery()
+
+
 def _disks(disks: Mapping[str, ReplicaDisk]) -> str:
     return json.dumps({target: asdict(disk) for target, disk in disks.items()})
 
@@ -208,7 +266,8 @@ def _point(number: int, point: int) -> ColumnElement[bool]:
 
 
 def _read(connection: Connection, condition: ColumnElement[bool]) -> tuple[Protection, ...]:
-    query = select(protection, now(connection).label("read_at")).where(condition).order_by(protection.c.vm_name)
+    query = select(protection, now(connection).label("read_at")).where(condition)
+    query = query.order_by(protection.c.vm_name, protection.c.vm_uuid, protection.c.target)
     rows = connection.execute(query).all()
     points: dict[int, list[RestorePoint]] = {row.id: [] for row in rows}
     given_up: dict[int, RestorePoint] = {}
@@ -218,7 +277,7 @@ def _read(connection: Connection, condition: ColumnElement[bool]) -> tuple[Prote
         firmware = FirmwareState(**json.loads(each.firmware)) if each.firmware else None
         point = RestorePoint(
             each.number, each.taken_at, disks, each.definition, each.carried, each.instant,
-            Consistency(each.consistency), firmware, each.sent, each.why_not,
+            Consistency(each.consistency), firmware, each.sent, each.why_not, each.epoch,
         )  # fmt: skip
         if each.given_up:
             given_up[each.protection] = point

@@ -26,6 +26,8 @@ class Kind(StrEnum):
     """A replica is older than it may be."""
     NOT_FROZEN = "protection.not-frozen"
     """A guest was to be frozen for a restore point, and its agent did not do so: the point is crash-consistent."""
+    TEST_FAILED = "protection.test-failed"
+    """It was tried on schedule whether a replica boots, and it does not, or that could not be tried."""
     HOST_FENCED = "host.fenced"
     """A host that was taken for dead is proven off; VMs that are kept up are started elsewhere."""
     HOST_NOT_FENCED = "host.not-fenced"

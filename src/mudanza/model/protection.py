@@ -22,7 +22,9 @@ class Standing(StrEnum):
     GOING_HOME = "going home"
     """It is to run where its replica is, by a live move, and nobody has written down yet what came of that."""
     FAILED_OVER = "failed over"
-    """The VM was brought back at the replica's host; no rounds are made any more."""
+    """The VM was brought back at the replica's host, and is there; no rounds are made any more."""
+    LEFT = "left"
+    """It was, and has come up at another one of its replicas since; what it ran on there stays as it left it."""
 
 
 class Consistency(StrEnum):
@@ -99,6 +101,8 @@ class RestorePoint:
     does not tell."""
     why_not: str = ""
     """Why it is not application-consistent though that was asked for; empty otherwise."""
+    epoch: int = 0
+    """How often the VM had changed its place by failover then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +138,8 @@ class Readdressed:
 
 @dataclass(frozen=True, slots=True)
 class Protection:
-    """One VM's replica at one host. Times in seconds since the epoch, by the database's clock."""
+    """One VM's replica at one host; a VM may have several, each at a host of its own, with rounds of its own. Times in
+    seconds since the epoch, by the database's clock."""
 
     id: int
     vm_uuid: str
@@ -150,7 +155,7 @@ class Protection:
     """Bytes that the source may need to keep an instant while it is read; a round gives way before it needs more."""
     standing: Standing
     epoch: int
-    """How often the VM has changed its place by failover."""
+    """How often the VM has changed its place by failover: the same of all its replicas."""
     autostart: bool
     """Whether its host started it when it booted, before it was protected."""
     checkpoint: str
@@ -187,6 +192,16 @@ class Protection:
     carriage: Carriage = field(default_factory=Carriage)
     readdressed: Readdressed | None = None
     """None: its guest has its own addresses, as far as is known."""
+    test_every: float | None = None
+    """Seconds after which it is tried whether a double boots from the newest point; None: only when asked to."""
+    test_limit: float = 300.0
+    """Seconds within which the double's guest has to answer."""
+    tested_at: float | None = None
+    """When that was tried last by itself."""
+    tested: str = ""
+    """What came of it, in a sentence."""
+    paused_by: str = ""
+    """Who wants no rounds to be made by themselves for now; empty: they are made."""
     journal: str = ""
     """The id of the journal that this is in: others may have protections of the same number."""
     reign: int = 0
@@ -203,12 +218,31 @@ class Protection:
         return self.read_at - self.newest.taken_at if self.newest is not None else None
 
     @property
+    def is_stale(self) -> bool:
+        """Whether its restore points are all of before the VM came up elsewhere: what was written there is in none."""
+        return self.standing is Standing.ON and self.newest is not None and self.newest.epoch < self.epoch
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether rounds are made by themselves."""
+        return self.standing is Standing.ON and not self.paused_by
+
+    @property
     def is_to_be_verified(self) -> bool:
         """Whether the next round is to compare all of the replica: the last time is too long ago, or never was."""
         if self.verify_every is None:
             return False
         since = self.verified_at if self.verified_at is not None else self.made_at
         return self.read_at - since >= self.verify_every
+
+    @property
+    def is_to_be_tested(self) -> bool:
+        """Whether it is to be tried whether a double boots: the last time is too long ago, or never was."""
+        able = self.standing is Standing.ON and self.newest is not None and not self.is_stale and self.trial is None
+        if self.test_every is None or not able:
+            return False
+        since = self.tested_at if self.tested_at is not None else self.made_at
+        return self.read_at - since >= self.test_every
 
     @property
     def is_to_be_frozen(self) -> bool:
@@ -227,6 +261,12 @@ class Protection:
 def own_name(protection: Protection) -> str:
     """Return a word that no other protection has, whichever journal it is in."""
     return f"{protection.journal[:MANY_OF_JOURNAL]}-{protection.id}" if protection.journal else str(protection.id)
+
+
+def is_of_journal(protection: Protection, name: str) -> bool:
+    """Whether a word is the own name of some protection in the same journal."""
+    journal, _, number = name.rpartition("-")
+    return number.isdigit() and journal == (protection.journal[:MANY_OF_JOURNAL] if protection.journal else "")
 
 
 def checkpoint_name(protection: Protection, number: int) -> str:

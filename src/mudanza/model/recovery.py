@@ -69,6 +69,8 @@ class Machine:
     limit: float = 300.0
     """Seconds until its guest's agent has given it its addresses."""
     test_networks: Mapping[str, str] = field(default_factory=dict)
+    host: str = ""
+    """Where it is to come up, of several hosts with a replica of it; empty: where the freshest one is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,10 @@ class RecoveryPlan:
     def test_networks_of(self, vm: str, group: Group) -> Mapping[str, str]:
         """Return the same for a double of the VM."""
         return {**group.test_networks, **self.machines.get(vm, Machine()).test_networks}
+
+    def host_of(self, vm: str) -> str:
+        """Return at which of its replicas' hosts a VM is to come up; empty: at the freshest one's."""
+        return self.machines.get(vm, Machine()).host
 
     @property
     def scripts(self) -> tuple[str, ...]:

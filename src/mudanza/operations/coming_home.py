@@ -18,6 +18,7 @@ from mudanza.model.units import format_size
 from mudanza.model.vm import VmState
 from mudanza.operations.checking import arrivals_of, judge_of
 from mudanza.operations.own_addresses import take_back_addresses
+from mudanza.protection.choosing import place_of
 
 if TYPE_CHECKING:
     from mudanza.hypervisor.connections import Connections
@@ -50,37 +51,37 @@ class GoingHome:
 def go_home(
     means: Means,
     connections: Connections,
-    vm: str,
+    protection: Protection,
     networks: Mapping[str, str],
     asked_by: str,
     say: Say,
     carry: Carry,
 ) -> MigrationReport:
-    """Have a running VM go home live, upon what its replica there holds; return how that move went.
+    """Have a running VM go live to where this replica is, upon what that holds; return how that move went.
 
     Raises as ``_set_out``; MigrationFailedError where it did not come about: it runs where it did, and is protected as
     before; VmDownError and NeedsPersonError as any live move.
     """
-    going = _set_out(means, connections, vm, networks, asked_by, say)
-    with _settled_if_it_fails(means, connections, vm):
+    going = _set_out(means, connections, protection, networks, asked_by, say)
+    with _settled_if_it_fails(means, connections, protection.vm_uuid):
         report = carry(going.vm, going.to, going.options)
-    _settle(means, connections, vm)
+    _settle(means, connections, protection.vm_uuid)
     return report
 
 
-def send_home(means: Means, vm: str, networks: Mapping[str, str], asked_by: str, say: Say) -> GoingHome:
+def send_home(means: Means, protection: Protection, networks: Mapping[str, str], asked_by: str, say: Say) -> GoingHome:
     """Get a running VM ready to go home live, and put that move into the queue; return its job. Once that has ended,
     whoever makes rounds writes down where it went (``way_is_over``). Raises as ``_set_out``."""
     with means.connections() as connections:
-        going = _set_out(means, connections, vm, networks, asked_by, say)
+        going = _set_out(means, connections, protection, networks, asked_by, say)
         asked = put_down(going.options, going.to, going.vm.host)
         new = NewJob(QUEUED_MOVE, going.vm.uuid, going.vm.name, going.vm.host, going.to, asked, asked_by)
-        with _settled_if_it_fails(means, connections, vm):
+        with _settled_if_it_fails(means, connections, protection.vm_uuid):
             return GoingHome(going.vm.name, means.jobs.put_down(new))
 
 
 def _set_out(
-    means: Means, connections: Connections, vm: str, networks: Mapping[str, str], asked_by: str, say: Say
+    means: Means, connections: Connections, protection: Protection, networks: Mapping[str, str], asked_by: str, say: Say
 ) -> Departure:
     """Bring a running VM's replica at home up to date, have it go on in new images, and return how it moves upon that.
 
@@ -93,19 +94,19 @@ def _set_out(
 
     store = Protections(means.database)
     rounds = Rounds(connections, means.jobs, store)
-    protection = store.of(vm)
     at, pool = _may_go(means, connections, protection, networks)
     point = rounds.sync(protection, at, asked_by)  # so that the next one is short
     say(f"{at.name}: restore point {point.number}, {format_size(point.carried)} brought; it goes on in new images")
-    SettingApart(connections, means.jobs).set_apart(store.of(vm), at, asked_by)
+    SettingApart(connections, means.jobs).set_apart(store.get(protection.id), at, asked_by)
     at = means.read_cluster(connections).find(at.uuid)
-    point = rounds.sync(store.of(vm), at, asked_by)
+    point = rounds.sync(store.get(protection.id), at, asked_by)
     say(f"{at.name}: restore point {point.number}, {format_size(point.carried)} brought; it moves live upon that")
     # From here on no round is made, nothing thinned and nothing deleted of the images that it is to run on.
     epoch = protection.epoch + 1
+    store.forget_changes(protection.vm_uuid)
     store.change(protection.id, standing=Standing.GOING_HOME, epoch=epoch)
-    with _settled_if_it_fails(means, connections, vm):
-        return Departure(at, protection.target, homewards(store.of(vm), at, pool, epoch, networks))
+    with _settled_if_it_fails(means, connections, protection.vm_uuid):
+        return Departure(at, protection.target, homewards(store.get(protection.id), at, pool, epoch, networks))
 
 
 @contextmanager
@@ -135,16 +136,17 @@ def way_is_over(protection: Protection, newest: Job | None) -> bool:
 
 
 def settle(means: Means, connections: Connections, store: Protections, vm: str) -> Protection:
-    """Return a VM's protection; where a live way home has ended and nobody has written that down, it is written down
-    now, by what its hosts say.
+    """Return the protection of a VM at whose host it is, or is to be, or any; where a live way home has ended and
+    nobody has written that down, it is written down now, by what its hosts say.
 
     Raises BlockedError where a move of it is under way, or they do not say it.
     """
     from mudanza.protection.homecoming import where_it_went
 
-    found = store.of(vm)
-    if found.standing is not Standing.GOING_HOME:
-        return found
+    replicas = store.all_of(vm)
+    found = next((each for each in replicas if each.standing is Standing.GOING_HOME), None)
+    if found is None:
+        return place_of(replicas)
     if (job := means.jobs.unfinished_of(found.vm_uuid)) is not None:
         raise BlockedError(
             f"VM {found.vm_name!r} is going home: job {job.id} is not at its end",
@@ -160,11 +162,11 @@ def settle(means: Means, connections: Connections, store: Protections, vm: str) 
         case Standing.ON:
             store.change(found.id, standing=became, epoch=found.epoch - 1, said="it did not go home")
         case Standing.FAILED_OVER:
-            store.change(found.id, standing=became, said=f"runs on {found.target} again, under epoch {found.epoch}")
+            said = f"runs on {found.target} again, under epoch {found.epoch}"
+            store.settle_at(found.id, said)
             if told := take_back_addresses(connections, store, found.vm_uuid, at_once=True):
-                said = f"runs on {found.target} again, under epoch {found.epoch}; {told.removeprefix('! ')}"
-                store.change(found.id, said=said)
-    return store.of(vm)
+                store.change(found.id, said=f"{said}; {told.removeprefix('! ')}")
+    return store.get(found.id)
 
 
 def _may_go(

@@ -11,6 +11,7 @@ from mudanza.journal.protections import Protections
 from mudanza.model.errors import BlockedError, MigrationFailedError, UsageError
 from mudanza.model.protection import Protection, RestorePoint, Standing
 from mudanza.model.units import format_duration
+from mudanza.protection.copies import copy_of
 from mudanza.protection.rounds import Rounds
 from mudanza.protection.together import CARRYING, FellOutError, Together, common_points
 
@@ -62,9 +63,7 @@ def sync_together(
 
 
 def _running(cluster: Cluster, members: Sequence[Protection]) -> Mapping[str, Vm]:
-    from mudanza.operations.replicating import vm_of
-
-    found = {member.vm_uuid: vm_of(cluster, member) for member in members}
+    found = {member.vm_uuid: copy_of(cluster, member) for member in members}
     missing = [member.vm_name for member in members if found[member.vm_uuid] is None]
     if missing:
         raise BlockedError(f"no host that answers has {', '.join(missing)}: a round is made of a whole group")
@@ -111,6 +110,12 @@ def fail_over_together(
     if not members:
         raise UsageError(f"there is no group {name!r}", remedy="see them: mudanza protections")
     points = common_points(members)
+    if old := [each for each in members if each.is_stale]:
+        raise BlockedError(
+            f"the replica of {old[0].vm_name} at {old[0].target} is of before it came up elsewhere, and has nothing of "
+            "what was written since",
+            remedy="if that is to be lost, one by one: mudanza failover VM --source-is-dead --from HOST",
+        )
     if not points:
         names = ", ".join(member.vm_name for member in members)
         raise BlockedError(
@@ -136,9 +141,16 @@ def fail_over_together(
     return tuple(done)
 
 
-def refuse_odd(store: Protections, name: str, every: float, keep: int) -> None:
-    """Raise BlockedError where a group is to have members that are not brought up to date alike."""
-    odd = [each for each in store.group(name) if (each.every, each.keep) != (every, keep)]
+def refuse_odd(store: Protections, name: str, vm: Vm, every: float, keep: int) -> None:
+    """Raise BlockedError where a group is to have members that are not brought up to date alike, or a VM twice: of one
+    VM there is one instant at a time."""
+    members = store.group(name)
+    if twice := [each for each in members if each.vm_uuid == vm.uuid]:
+        raise BlockedError(
+            f"VM {vm.name!r} is in group {name!r} already, with its replica at {twice[0].target}",
+            remedy="for replicas at another host: a group of their own, by another name",
+        )
+    odd = [each for each in members if (each.every, each.keep) != (every, keep)]
     if odd:
         raise BlockedError(
             f"group {name!r} has rounds every {odd[0].every:g} s and keeps {odd[0].keep} points: all its VMs do",

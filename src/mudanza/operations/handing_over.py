@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mudanza.model.errors import BlockedError, HostUnreachableError, HypervisorError, MigrationFailedError, MudanzaError
 from mudanza.model.vm import VmState
 from mudanza.operations import power
+from mudanza.protection.copies import is_old
 
 if TYPE_CHECKING:
     from mudanza.hypervisor.connections import Connections
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def hand_over(
-    means: Means, connections: Connections, vm: str, nics: Mapping[str, str], asked_by: str, say: Say
+    means: Means, connections: Connections, protection: Protection, nics: Mapping[str, str], asked_by: str, say: Say
 ) -> Outcome:
-    """Bring the replica up to date, have the guest shut down, bring over the rest, and start the VM there.
+    """Bring this replica up to date, have the guest shut down, bring over the rest, and start the VM there.
 
     Raises BlockedError, nothing being touched; MigrationFailedError where the guest does not shut down, the rest does
     not come over or the VM does not start there: then it runs where it did, or what it is follows from what is told.
@@ -33,7 +34,6 @@ def hand_over(
 
     store = Protections(means.database)
     rounds = Rounds(connections, means.jobs, store)
-    protection = store.of(vm)
     at = _source(means.read_cluster(connections), protection)
     if at.state is VmState.PAUSED:
         raise BlockedError(
@@ -47,10 +47,11 @@ def hand_over(
             raise error
     try:
         off = _source(means.read_cluster(connections), protection)
-        point = rounds.last(store.of(vm), off, asked_by)
+        point = rounds.last(store.get(protection.id), off, asked_by)
         say(f"{at.name}: restore point {point.number} is what it was when it went off")
         cluster = means.read_cluster(connections)
-        return Failover(connections, means.jobs, store).from_point(store.of(vm), cluster, point.number, nics, asked_by)
+        failover, now = Failover(connections, means.jobs, store), store.get(protection.id)
+        return failover.from_point(now, cluster, point.number, nics, asked_by)
     except (BlockedError, HostUnreachableError, HypervisorError, MigrationFailedError) as error:
         if at.state.active:
             _start_again(means, connections, protection, say)
@@ -58,8 +59,10 @@ def hand_over(
 
 
 def _source(cluster: Cluster, protection: Protection) -> Vm:
-    """Return the VM at its own host. Raises BlockedError where that cannot be told for sure."""
-    found = [vm for vm in cluster.vms if vm.uuid == protection.vm_uuid and vm.host != protection.target]
+    """Return the VM at its own host: not a copy that it has left. Raises BlockedError where that cannot be told for
+    sure."""
+    copies = [vm for vm in cluster.vms if vm.uuid == protection.vm_uuid and vm.host != protection.target]
+    found = [vm for vm in copies if vm.state.active or not is_old(vm, protection)]
     if len(found) != 1:
         where = ", ".join(vm.host for vm in found) or "no host that answers"
         raise BlockedError(

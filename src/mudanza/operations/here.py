@@ -185,17 +185,23 @@ class Here(HereOfPlans, HereOfHosts):
 
         return protecting.listed(self._means)
 
-    def sync(self, vm: str, *, verify: bool) -> str:
+    def sync(self, vm: str, *, verify: bool, on: str | None = None) -> str:
         """Make a round of replication; see ``protecting.one_round``."""
         from mudanza.operations import protecting
 
-        return protecting.one_round(self._means, vm, self._asked_by, verify=verify)
+        return protecting.one_round(self._means, vm, self._asked_by, verify=verify, on=on)
 
-    def unprotect(self, vm: str, say: Say) -> None:
-        """Protect a VM no more; see ``protecting.give_up``."""
+    def pause(self, vm: str, *, paused: bool, on: str | None = None) -> str:
+        """Have no rounds be made, or have them be made again; see ``protecting.pause``."""
         from mudanza.operations import protecting
 
-        protecting.give_up(self._means, vm, self._asked_by, say)
+        return protecting.pause(self._means, vm, on, self._asked_by, paused=paused)
+
+    def unprotect(self, vm: str, say: Say, from_: str | None = None) -> None:
+        """Give a replica of a VM up; see ``protecting.give_up``."""
+        from mudanza.operations import protecting
+
+        protecting.give_up(self._means, vm, self._asked_by, say, from_)
 
     def fail_over(self, vm: str, how: Rescue, say: Say) -> Outcome:
         """Start a protected VM at its replica's host; see ``rescuing.fail_over``."""
@@ -217,24 +223,24 @@ class Here(HereOfPlans, HereOfHosts):
             return grouping.fail_over_together(self._means, connections, name, networks, self._asked_by, say)
 
     def begin_trial(
-        self, vm: str, point: int | None, _say: Say, *, digests: bool, networks: Mapping[str, str]
+        self, vm: str, point: int | None, _say: Say, *, digests: bool, networks: Mapping[str, str], on: str | None
     ) -> Report:
         """Begin a test failover; see ``trying.begin``."""
         from mudanza.operations import trying
 
-        return trying.begin(self._means, vm, point, self._asked_by, digests=digests, networks=networks)
+        return trying.begin(self._means, vm, point, self._asked_by, digests=digests, networks=networks, on=on)
 
-    def await_agent(self, vm: str, patience: float, over: clock.Event) -> bool:
+    def await_agent(self, vm: str, patience: float, over: clock.Event, on: str | None) -> bool:
         """Wait for its double's guest agent; see ``trying.await_agent``."""
         from mudanza.operations import trying
 
-        return trying.await_agent(self._means, vm, patience, over)
+        return trying.await_agent(self._means, vm, patience, over, on)
 
-    def end_trial(self, vm: str, _say: Say) -> Report:
+    def end_trial(self, vm: str, _say: Say, on: str | None) -> Report:
         """End a test failover; see ``trying.end``."""
         from mudanza.operations import trying
 
-        return trying.end(self._means, vm, self._asked_by)
+        return trying.end(self._means, vm, self._asked_by, on)
 
     def answers(self, host: str) -> bool:
         """Whether a host answers now; see ``fencing.answers``."""

@@ -68,8 +68,8 @@ def keep_up(
             return
         if not found.persistent:
             raise BlockedError(f"VM {found.name!r} is transient: nobody could define it elsewhere")
-        protection = Protections(means.database).find(found.uuid)
-        if care.from_replica and protection is None:
+        replicas = Protections(means.database).replicas(found.uuid)
+        if care.from_replica and not replicas:
             raise BlockedError(
                 f"VM {found.name!r} has no replica that it could be started from",
                 remedy=f"first: mudanza protect {found.name} --to HOST",
@@ -83,10 +83,10 @@ def keep_up(
         )  # fmt: skip
         if found.autostart:
             connections.domains(found.host).set_autostart(found.uuid, False)
-        if protection is None:
+        if not replicas:
             _warn_of_own_disks(means, cluster, found, say)
         else:
-            _tell_of_replica(protection, care, say)
+            _tell_of_replicas(replicas, care, say)
         if care.on_hang is OnHang.RESTART and not found.guest_agent:
             say(f"! {found.name} has no channel for a guest agent: only its watchdog device tells that it hangs")
     if not Fences(means.database).of(found.host):
@@ -141,11 +141,12 @@ def _warn_of_own_disks(means: Means, cluster: Cluster, vm: Vm, say: Say) -> None
         )
 
 
-def _tell_of_replica(protection: Protection, care: Care, say: Say) -> None:
-    """Say what becomes of a VM that has a replica."""
+def _tell_of_replicas(replicas: Sequence[Protection], care: Care, say: Say) -> None:
+    """Say what becomes of a VM that has a replica, or several."""
+    protection = min(replicas, key=lambda each: (each.lag is None, each.every))
     name, lag = protection.vm_name, protection.lag
     if not care.from_replica:
-        at = protection.target
+        at = " and at ".join(each.target for each in replicas)
         say(f"! {name} has a replica at {at}, and is not started elsewhere by itself without --from-replica")
     elif lag is None:
         say(f"! {name} has no restore point yet")

@@ -5,21 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mudanza.model.errors import HostUnreachableError, HypervisorError, MigrationFailedError
-from mudanza.model.protection import Standing
 
 if TYPE_CHECKING:
     from mudanza.hypervisor.connections import Connections
     from mudanza.journal.protections import Protections
-    from mudanza.model.protection import Protection
 
 MOMENT = 20.0
 """Seconds that the agent of a guest has that was not switched off: it has been there all the time."""
-
-
-def has_those_of_elsewhere(protection: Protection) -> bool:
-    """Whether a VM came up last at another host than the one that its guest's addresses are for: pure."""
-    given = protection.readdressed
-    return given is not None and protection.standing is Standing.FAILED_OVER and protection.target != given.at
 
 
 def take_back_addresses(connections: Connections, store: Protections, vm: str, *, at_once: bool = False) -> str:
@@ -29,10 +21,11 @@ def take_back_addresses(connections: Connections, store: Protections, vm: str, *
     Where that is not done it is told, and tried again by whoever calls this the next time. Raises UsageError.
     """
     from mudanza.protection.addressing import take_back
+    from mudanza.protection.choosing import given_elsewhere, place_of
 
-    protection = store.of(vm)
-    given = protection.readdressed
-    if given is None or not has_those_of_elsewhere(protection):
+    replicas = store.all_of(vm)
+    protection, given = place_of(replicas), given_elsewhere(replicas)
+    if given is None:
         return ""
     name, limit = protection.vm_name, min(given.limit, MOMENT) if at_once else given.limit
     try:

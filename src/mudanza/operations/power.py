@@ -84,11 +84,11 @@ def _refuse_stale(means: Means, vm: Vm) -> None:
     from mudanza.hypervisor.xml.activation import epoch_of
     from mudanza.journal.protections import Protections
 
-    protection = Protections(means.database).find(vm.uuid)
-    if protection is not None and (epoch := epoch_of(vm.inactive_xml or vm.xml)) < protection.epoch:
+    replicas = Protections(means.database).replicas(vm.uuid)
+    if replicas and (epoch := epoch_of(vm.inactive_xml or vm.xml)) < replicas[0].epoch:
         raise BlockedError(
             f"VM {vm.name!r} was not started on {vm.host}: this is an old copy, of epoch {epoch}; by failover it has "
-            f"come up elsewhere since, under epoch {protection.epoch}",
+            f"come up elsewhere since, under epoch {replicas[0].epoch}",
             remedy=f"have its replica begin with the old disks: mudanza reprotect {vm.name}",
         )
 

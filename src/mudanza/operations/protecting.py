@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mudanza.journal.protections import Protections
-from mudanza.model.errors import BlockedError, UsageError
+from mudanza.model.errors import BlockedError, MudanzaError, UsageError
 from mudanza.model.protection import MANY_OF_JOURNAL, Compress, Protection, RestorePoint, Standing
 from mudanza.model.units import format_size
 from mudanza.operations import replicating
 from mudanza.operations.grouping import refuse_odd, sync_together
-from mudanza.protection.rounds import Rounds, how_consistent
+from mudanza.protection.copies import copy_of
+from mudanza.protection.rounds import Rounds
+from mudanza.protection.telling import how_consistent
 
 if TYPE_CHECKING:
     from mudanza.hypervisor.connections import Connections
@@ -44,6 +46,10 @@ class Keeping:
     """Bytes per second that a round may send at the most."""
     verify_every: float | None = None
     """Seconds after which a round compares all of the replica with the source."""
+    test_every: float | None = None
+    """Seconds after which it is tried whether a double boots from it."""
+    test_limit: float = 300.0
+    """Seconds within which that has to answer."""
     freeze_every: int | None = None
     """Every how many rounds the guest's file systems are frozen for the instant."""
     compress: Compress = Compress.AUTO
@@ -52,7 +58,7 @@ class Keeping:
 
 @dataclass(frozen=True, slots=True)
 class Protected:
-    """A protected VM."""
+    """A replica of a protected VM."""
 
     protection: Protection
     behind: int | None
@@ -60,7 +66,7 @@ class Protected:
 
 
 def listed(means: Means) -> tuple[Protected, ...]:
-    """Return every protected VM, by name, and look how far behind its replica is."""
+    """Return every replica, by the VMs' names, and look how far behind it is."""
     found = Protections(means.database).all()
     if not found:
         return ()
@@ -70,7 +76,7 @@ def listed(means: Means) -> tuple[Protected, ...]:
 
 
 def _behind(connections: Connections, cluster: Cluster, protection: Protection) -> int | None:
-    vm = replicating.vm_of(cluster, protection)
+    vm = copy_of(cluster, protection)
     from mudanza.protection.serving import is_counted
 
     if vm is None or not protection.checkpoint:
@@ -83,17 +89,23 @@ def _behind(connections: Connections, cluster: Cluster, protection: Protection) 
 
 
 def begin(means: Means, connections: Connections, vm: str, wanted: Keeping, asked_by: str) -> tuple[Protection, Vm]:
-    """Write down that a VM is to be protected; return that, and the VM. Its first round, which brings everything, is
-    still to be made. Raises UsageError, and BlockedError where no replica can be made."""
+    """Write down that a VM is to have a replica at a host; return that, and the VM. Its first round, which brings
+    everything, is still to be made. Raises UsageError, and BlockedError where no replica can be made."""
     from mudanza.hypervisor.xml.activation import wishes_autostart
 
     cluster = means.read_cluster(connections)
     found = cluster.find(vm)
     means.inventory.host(wanted.to)
-    _refuse(connections, found, wanted.to)
     store = Protections(means.database)
+    before = store.replicas(found.uuid)
+    if at := [each for each in before if each.target == wanted.to]:
+        raise BlockedError(
+            f"VM {found.name!r} is protected already, to {wanted.to}: that replica is {at[0].standing}",
+            remedy="see it: mudanza protections; for other settings: mudanza unprotect, and protect it anew",
+        )
+    _refuse(connections, found, wanted.to)
     if wanted.group:
-        refuse_odd(store, wanted.group, wanted.every, wanted.keep)
+        refuse_odd(store, wanted.group, found, wanted.every, wanted.keep)
     values = {
         "vm_uuid": found.uuid,
         "vm_name": found.name,
@@ -104,9 +116,13 @@ def begin(means: Means, connections: Connections, vm: str, wanted: Keeping, aske
         "scratch": wanted.scratch,
         "bandwidth": wanted.bandwidth,
         "verify_every": wanted.verify_every,
+        "test_every": wanted.test_every,
+        "test_limit": wanted.test_limit,
         "freeze_every": wanted.freeze_every,
         "compress": wanted.compress,
-        "autostart": found.autostart or wishes_autostart(found.inactive_xml or found.xml),
+        "autostart": before[0].autostart
+        if before
+        else found.autostart or wishes_autostart(found.inactive_xml or found.xml),
         "made_by": asked_by,
         "group": wanted.group,
     }
@@ -142,6 +158,17 @@ def _refuse(connections: Connections, vm: Vm, to: str) -> None:
     for entry in connections.entries:
         if entry.name in (vm.host, to):
             login(entry)
+
+
+def to_each(wanted: Keeping, hosts: Sequence[str]) -> tuple[Keeping, ...]:
+    """Return which replicas are wanted at several hosts. Raises UsageError where that cannot be: pure."""
+    found = tuple(dict.fromkeys(hosts))
+    if wanted.group and len(found) > 1:
+        raise UsageError(
+            f"group {wanted.group!r} has each of its VMs once, and so one host for it",
+            remedy="give the replicas at each host a group of their own: --group NAME --to HOST, host by host",
+        )
+    return tuple(replace(wanted, to=host) for host in found)
 
 
 def protect(means: Means, vms: Sequence[str], wanted: Keeping, asked_by: str, say: Say) -> tuple[str, ...]:
@@ -204,31 +231,82 @@ def in_words(protection: Protection, point: RestorePoint) -> str:
     return f"{protection.vm_name} is protected: {where}{how_consistent(point)}"
 
 
-def one_round(means: Means, vm: str, asked_by: str, *, verify: bool) -> str:
-    """Bring a VM's replica up to date; return what is to be told. Raises UsageError, and as ``replicating.sync``."""
-    protection = Protections(means.database).of(vm)
+def one_round(means: Means, vm: str, asked_by: str, *, verify: bool, on: str | None = None) -> str:
+    """Bring a VM's replicas up to date, one after the other; return what is to be told, a line for each. ``on``: only
+    the one at that host. Raises UsageError, and as ``replicating.sync`` what kept the first one from it: the others are
+    brought up to date all the same."""
+    said, failures = list[str](), list[MudanzaError]()
+    found = meant_by(Protections(means.database), vm, on)
     with means.connections() as connections:
-        point = replicating.sync(means, connections, protection, asked_by, verify=verify)
-    same = ", and the replica is the same as the source, byte for byte" if verify else ""
-    brought = f"restore point {point.number}, {format_size(point.carried)} brought"
-    return f"{protection.vm_name}: {brought}{how_consistent(point)}{same}"
+        for protection in found:
+            try:
+                point = replicating.sync(means, connections, protection, asked_by, verify=verify)
+            except MudanzaError as error:
+                failures.append(error)
+                continue
+            same = ", and the replica is the same as the source, byte for byte" if verify else ""
+            where = f" at {protection.target}" if len(found) > 1 or on else ""
+            brought = f"restore point {point.number}, {format_size(point.carried)} brought"
+            said.append(f"{protection.vm_name}{where}: {brought}{how_consistent(point)}{same}")
+    if failures:
+        raise failures[0]
+    return "\n".join(said)
 
 
-def give_up(means: Means, vm: str, asked_by: str, say: Say) -> None:
-    """Protect a VM no more, and delete its replica; tell what is to be known of it. Raises UsageError, BlockedError."""
+def meant_by(store: Protections, vm: str, on: str | None) -> tuple[Protection, ...]:
+    """Return the replicas of a VM that something is to be done with: that at a host, or all of which rounds are made,
+    or the only one, whatever it is like. Raises UsageError."""
+    if on is not None:
+        return (store.of(vm, on),)
+    found = store.all_of(vm)
+    return tuple(each for each in found if each.standing is Standing.ON) or found[:1]
+
+
+def pause(means: Means, vm: str, on: str | None, asked_by: str, *, paused: bool) -> str:
+    """Have no rounds be made by themselves of a VM's replicas, or have them be made again; return what is to be told.
+    ``on``: only of the one at that host. Raises UsageError, BlockedError where none are made anyhow."""
     store = Protections(means.database)
-    found = store.of(vm)
+    found = meant_by(store, vm, on)
+    for each in found:
+        if each.standing is not Standing.ON:
+            raise BlockedError(f"VM {each.vm_name!r} is {each.standing} at {each.target}: no rounds are made")
+        store.change(each.id, paused_by=asked_by if paused else "")
+    where, name = " and ".join(each.target for each in found), found[0].vm_name
+    if not paused:
+        return f"{name}: rounds are made again of its replica at {where}"
+    group = f"; nor of any other of group {found[0].group}" if found[0].group else ""
+    return f"{name}: no rounds are made by themselves of its replica at {where}{group}; it grows older"
+
+
+def give_up(means: Means, vm: str, asked_by: str, say: Say, from_: str | None = None) -> None:
+    """Give a VM's replica at a host up (None: its only one), and delete it; tell what is to be known of it. Raises
+    UsageError, BlockedError."""
+    store = Protections(means.database)
+    found = store.of(vm, from_, "--from")
+    if found.standing is Standing.LEFT:
+        store.remove(found.id)
+        say(f"{found.vm_name} has no replica at {found.target} any more; what it ran on there stays: {found.directory}")
+        return
     if found.standing is not Standing.ON:
         raise BlockedError(
             f"VM {found.vm_name!r} is {found.standing}: it runs on its replica's images, which are not deleted"
         )
     with means.connections() as connections:
         cluster = means.read_cluster(connections)
-        at = replicating.vm_of(cluster, found)
+        at = copy_of(cluster, found)
         if at is None:
             say("! no host that answers has it: its autostart, which protection has switched off, was not looked at")
         for warning in Rounds(connections, means.jobs, store).give_up(found, at, asked_by):
             say(f"! {warning}")
-    say(f"{found.vm_name} is protected no more; its replica at {found.target} is deleted")
+    left = store.replicas(found.vm_uuid)
+    if all(each.standing is Standing.LEFT for each in left):  # of a VM that is protected no more nobody needs to know
+        for each in left:
+            store.remove(each.id)
+            say(f"! what {found.vm_name} ran on at {each.target} before stays: {each.directory}")
+    others = [each.target for each in left if each.standing is Standing.ON]
+    still = f"; it has one at {' and at '.join(others)} still" if others else ""
+    more = f"has no replica at {found.target} any more: it is deleted{still}"
+    alone = f"is protected no more; its replica at {found.target} is deleted"
+    say(f"{found.vm_name} {more if others else alone}")
     for path in found.seed.values():
         say(f"! {found.target} has the disk still that it ran on there before: {path}")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mudanza.hypervisor.connections import Connections
     from mudanza.journal.job import Job
     from mudanza.migration.residue import Residue
+    from mudanza.model.protection import Protection
     from mudanza.operations.means import Means, Say
     from mudanza.operations.site import Starting, Stopped, Stopping
     from mudanza.protection.failover import Outcome
@@ -103,8 +104,8 @@ class Recovering:
 
         store = Protections(self._means.database)
 
-        def bring_up(vm: str, networks: Mapping[str, str]) -> Outcome:
-            return self._bring_up(vm, networks, planned=planned)
+        def bring_up(protection: Protection, networks: Mapping[str, str]) -> Outcome:
+            return self._bring_up(protection, networks, planned=planned)
 
         finish = self._finish_left_behind if left_behind else lambda _: None
         return FailingOver(
@@ -123,16 +124,15 @@ class Recovering:
 
         return Stopping(self._means, self._connections, self._say)
 
-    def _bring_up(self, vm: str, networks: Mapping[str, str], *, planned: bool) -> Outcome:
+    def _bring_up(self, protection: Protection, networks: Mapping[str, str], *, planned: bool) -> Outcome:
         from mudanza.journal.protections import Protections
         from mudanza.operations.handing_over import hand_over
         from mudanza.protection.failover import Failover, reconnected
 
         store = Protections(self._means.database)
-        protection = store.of(vm)
         nics = reconnected(protection, networks)
         if planned:
-            return hand_over(self._means, self._connections, protection.vm_uuid, nics, self._asked_by, self._say)
+            return hand_over(self._means, self._connections, protection, nics, self._asked_by, self._say)
         cluster = self._means.read_cluster(self._connections)
         failover = Failover(self._connections, self._means.jobs, store)
         return failover.from_point(protection, cluster, None, nics, self._asked_by)
@@ -181,7 +181,7 @@ class Recovering:
         failover = Failover(self._connections, self._means.jobs, store)
         until = clock.monotonic() + LEASE + LONGEST_CALL
         for vm in plan.vms:
-            job = self._abandoned(store.of(vm).vm_uuid, until)
+            job = self._abandoned(store.all_of(vm)[0].vm_uuid, until)
             if job is not None and job.kind == KIND:
                 with suppress(MigrationFailedError):  # it is brought up anew
                     failover.resume(job.id, clock.new_event())

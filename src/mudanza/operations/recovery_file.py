@@ -80,6 +80,7 @@ class MachineSettings(BaseModel):
     address: list[AddressSettings] = []
     dns: list[str] = []
     limit: str = LIMIT
+    host: str = ""
 
 
 class PlanFile(BaseModel):
@@ -153,7 +154,8 @@ def _machine(vm: str, said: MachineSettings) -> Machine:
     for each in addresses:
         if each.gateway:
             _check(vm, each.gateway, ipaddress.ip_address)
-    return Machine(said.networks, addresses, tuple(said.dns), parse_duration(said.limit), said.test_networks)
+    limit = parse_duration(said.limit)
+    return Machine(said.networks, addresses, tuple(said.dns), limit, said.test_networks, host=said.host)
 
 
 def _with_prefix(vm: str, address: str) -> str:

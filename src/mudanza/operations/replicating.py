@@ -19,12 +19,13 @@ from mudanza.operations.coming_home import settle, way_is_over
 from mudanza.operations.grouping import sync_together
 from mudanza.operations.means import Means, Say
 from mudanza.operations.reigning import refuse_replaced
-from mudanza.protection.rounds import Rounds, how_consistent
+from mudanza.operations.testing import BootTrials
+from mudanza.protection.copies import copy_of
+from mudanza.protection.rounds import Rounds
+from mudanza.protection.telling import how_consistent
 
 if TYPE_CHECKING:
     from mudanza.hypervisor.connections import Connections
-    from mudanza.model.cluster import Cluster
-    from mudanza.model.vm import Vm
 
 LOOK_EVERY = 1.0
 """Seconds between two looks whether a round is due."""
@@ -47,7 +48,7 @@ def sync(
     if protection.group and protection.standing is Standing.ON:
         points = sync_together(means, connections, protection.group, asked_by, verify=verify)
         return points[protection.vm_uuid]
-    found = vm_of(means.read_cluster(connections, resources=False), protection)
+    found = copy_of(means.read_cluster(connections, resources=False), protection)
     if found is None:
         raise BlockedError(
             f"no host that answers has VM {protection.vm_name!r}",
@@ -65,11 +66,20 @@ def _by_group(protections: Sequence[Protection]) -> list[Sequence[Protection]]:
     return list(shared.values())
 
 
-def vm_of(cluster: Cluster, protection: Protection) -> Vm | None:
-    """Return a protected VM where it runs, or else where it is defined besides the replica's host."""
-    found = [vm for vm in cluster.vms if vm.uuid == protection.vm_uuid]
-    found.sort(key=lambda vm: (not vm.state.active, vm.host == protection.target))
-    return found[0] if found else None
+def vms_of(members: Sequence[Protection]) -> frozenset[str]:
+    """Return the UUIDs of the VMs whose rounds these are."""
+    return frozenset(each.vm_uuid for each in members)
+
+
+def apart(due: Sequence[Sequence[Protection]], busy: frozenset[str] = frozenset()) -> list[Sequence[Protection]]:
+    """Return what of that can be done side by side, in this order: no two of them with a VM in common, and none with
+    one that is ``busy`` (UUIDs): pure."""
+    found: list[Sequence[Protection]] = []
+    for members in due:
+        if not vms_of(members) & busy:
+            found.append(members)
+            busy |= vms_of(members)
+    return found
 
 
 def is_late(protection: Protection) -> bool:
@@ -77,9 +87,21 @@ def is_late(protection: Protection) -> bool:
     return protection.standing is Standing.ON and (protection.lag is None or protection.lag > LATE * protection.every)
 
 
+def state_of(protection: Protection) -> str:
+    """Return what becomes of a replica, in a word or two: pure."""
+    if protection.standing is not Standing.ON:
+        return str(protection.standing)
+    if protection.is_stale:
+        return "stale"
+    if protection.paused_by:
+        return "paused"
+    return "late" if is_late(protection) else str(protection.standing)
+
+
 class Replicator:
-    """Makes the rounds of all protected VMs when they are due, those first that have waited longest, some at once: one
-    that takes long holds up no other.
+    """Makes the rounds of all replicas when they are due, those first that have waited longest, some at once: one that
+    takes long holds up no other, but those of the same VM: libvirt keeps one instant of a VM at a time. Has it tried,
+    too, whether they boot.
 
     Several controllers may do so at once: a VM that one of them makes a round of is left alone by the others.
     """
@@ -98,31 +120,36 @@ class Replicator:
         self._looked: dict[int, float] = {}
         self._late: set[int] = set()
         self._unfrozen: set[int] = set()
+        self._tester = BootTrials(means, asked_by, say, failed)
 
     def run(self, stop: clock.Event) -> None:
         """Make rounds until ``stop`` is set; those that are under way then are brought to their end."""
-        under_way: dict[int, Task[int]] = {}
+        under_way: dict[frozenset[str], Task[int]] = {}
         try:
             self._run(stop, under_way)
             for task in under_way.values():
                 task.wait(ROUND_LIMIT)
+            self._tester.end()
         finally:
             self._close()
 
-    def _run(self, stop: clock.Event, under_way: dict[int, Task[int]]) -> None:
+    def _run(self, stop: clock.Event, under_way: dict[frozenset[str], Task[int]]) -> None:
+        """``under_way``: the UUIDs of the VMs that something is done with → that."""
         while not stop.wait(LOOK_EVERY):
-            for number in [number for number, task in under_way.items() if task.ended]:
-                under_way.pop(number).wait(0)  # a failure that nobody foresaw is one of this loop
+            for vms in [vms for vms, task in under_way.items() if task.ended]:
+                under_way.pop(vms).wait(0)  # a failure that nobody foresaw is one of this loop
+            busy = frozenset[str]().union(*under_way)
             try:
-                gone = [each for each in self._gone() if each.id not in under_way]
-                due = [members for members in self._due() if members[0].id not in under_way]
+                gone = [each for each in self._gone() if each.vm_uuid not in busy]
+                due = apart(self._due(), busy)
+                self._tester.look(stop)
             except JournalLostError as error:
                 self._say(f"! no replicas are brought up to date: {error}")
                 continue
             for each in gone:
-                under_way[each.id] = self._begin_to_settle(each)
+                under_way[frozenset([each.vm_uuid])] = self._begin_to_settle(each)
             for members in due[: max(AT_ONCE - len(under_way), 0)]:
-                under_way[members[0].id] = self._begin(members)
+                under_way[vms_of(members)] = self._begin(members)
 
     def turn(self, stop: clock.Event) -> list[int]:
         """Make the rounds that are due now; return their exit codes. Raises JournalLostError."""
@@ -131,17 +158,25 @@ class Replicator:
             codes += [self._begin_to_settle(each).wait(ROUND_LIMIT) for each in self._gone()]
             due = self._due()
             while due and not stop.is_set():
-                now, due = due[:AT_ONCE], due[AT_ONCE:]
+                now = apart(due)[:AT_ONCE]
+                due = [members for members in due if members not in now]
                 codes += [task.wait(ROUND_LIMIT) for task in [self._begin(members) for members in now]]
+            codes += self._tester.turn(stop)
         finally:
             self._close()
         return codes
 
     def _due(self) -> list[Sequence[Protection]]:
         """Return what a round is due of, by those who share it, what was tried longest ago first; tell what is late."""
-        protections = [each for each in self._store.all() if each.standing is Standing.ON]
+        everything = self._store.all()
+        protections = [each for each in everything if each.standing is Standing.ON]
         self._tell_late(protections)
-        due = [members for members in _by_group(protections) if all(map(self._is_due, members))]
+        going_home = {each.vm_uuid for each in everything if each.standing is Standing.GOING_HOME}
+        due = [
+            members
+            for members in _by_group(protections)
+            if all(map(self._is_due, members)) and not vms_of(members) & going_home
+        ]
         return sorted(due, key=lambda members: min(each.tried_at or 0.0 for each in members))
 
     def _gone(self) -> list[Protection]:
@@ -174,6 +209,8 @@ class Replicator:
 
     def _is_due(self, protection: Protection) -> bool:
         """Whether so long has gone by since the last round began, whoever tried it and however it went."""
+        if not protection.is_kept:
+            return False
         mine, every = self._tried.get(protection.id), protection.every
         if mine is not None and clock.monotonic() - mine < every:
             return False
@@ -193,15 +230,20 @@ class Replicator:
         whose = f"group {protection.group}: " if protection.group else ""
         brought = f"restore point {point.number}, {format_size(point.carried)} brought"
         same = ", and all of the replica is the same as the source" if verify else ""
-        self._say(f"{whose}{protection.vm_name}: {brought}{how_consistent(point)}{same}")
+        self._say(f"{whose}{protection.vm_name}{self._where(protection)}: {brought}{how_consistent(point)}{same}")
         self._tell_unfrozen(members)
         return 0
 
+    def _where(self, protection: Protection) -> str:
+        """Return which of several replicas of a VM one is, in words."""
+        return f" at {protection.target}" if len(self._store.replicas(protection.vm_uuid)) > 1 else ""
+
     def _tell_unfrozen(self, members: Sequence[Protection]) -> None:
         """Tell once of a guest that was to be frozen and was not, until it is again."""
-        for each in [self._store.find(member.vm_uuid) for member in members]:
-            point = each.newest if each is not None else None
-            if each is None or point is None:
+        numbers = {member.id for member in members}
+        for each in [each for each in self._store.all() if each.id in numbers]:
+            point = each.newest
+            if point is None:
                 continue
             if point.consistency is Consistency.APPLICATION:
                 self._unfrozen.discard(each.id)

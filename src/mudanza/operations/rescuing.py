@@ -12,12 +12,13 @@ from mudanza.model.migration import Mode
 from mudanza.model.protection import Protection, Standing
 from mudanza.operations.coming_home import GoingHome, send_home, settle
 from mudanza.operations.handing_over import hand_over
-from mudanza.operations.own_addresses import has_those_of_elsewhere, take_back_addresses
+from mudanza.operations.own_addresses import take_back_addresses
 from mudanza.operations.protecting import replica_directory
-from mudanza.operations.replicating import vm_of
+from mudanza.protection.choosing import given_elsewhere, home_of, meant, unseen
+from mudanza.protection.copies import copy_of
 from mudanza.protection.failover import Failover, reconnected
 from mudanza.protection.rounds import Rounds
-from mudanza.protection.turning import Turning, copies_of
+from mudanza.protection.turning import Turning, copies_of, to_be_turned
 
 if TYPE_CHECKING:
     from mudanza.hypervisor.connections import Connections
@@ -37,6 +38,8 @@ class Rescue:
     """The restore point; None: the newest one."""
     networks: Mapping[str, str] = field(default_factory=dict)
     """A network or bridge → what it is called there."""
+    on: str | None = None
+    """The host whose replica it is to come up from; None: the freshest one."""
 
     def refuse_contradictory(self) -> None:
         """Raise UsageError where it is not said, or said twice, how."""
@@ -64,18 +67,19 @@ class Reprotected:
 
 
 def fail_over(means: Means, vm: str, how: Rescue, asked_by: str, say: Say) -> Outcome:
-    """Start a protected VM at its replica's host.
+    """Start a protected VM at its replica's host: of several the freshest one's, unless it is said which.
 
-    Raises UsageError, and as ``hand_over`` and ``Failover.from_point``.
+    Raises UsageError; BlockedError where that host was not seen; and as ``hand_over`` and ``Failover.from_point``.
     """
     how.refuse_contradictory()
     store = Protections(means.database)
-    protection = store.of(vm)
-    nics = reconnected(protection, how.networks)
+    replicas = store.all_of(vm) if how.on is None else (store.of(vm, how.on, "--from"),)
     with means.connections() as connections:
-        if how.planned:
-            return hand_over(means, connections, protection.vm_uuid, nics, asked_by, say)
         cluster = means.read_cluster(connections)
+        protection = meant(replicas, unseen(cluster))
+        nics = reconnected(protection, how.networks)
+        if how.planned:
+            return hand_over(means, connections, protection, nics, asked_by, say)
         return Failover(connections, means.jobs, store).from_point(protection, cluster, how.point, nics, asked_by)
 
 
@@ -84,15 +88,23 @@ def reprotect(means: Means, vm: str, to: str | None, pool: str, asked_by: str, s
     is. Raises UsageError, BlockedError, and as ``Turning.turn`` and ``Rounds.sync``."""
     store = Protections(means.database)
     with means.connections() as connections:
-        protection = settle(means, connections, store, vm)
+        settle(means, connections, store, vm)
         _with_own_addresses(connections, store, vm, say)
         cluster = means.read_cluster(connections)
-        copies = copies_of(protection, cluster)
+        replicas = store.all_of(vm)
+        protection = to_be_turned(replicas, to)
+        copies = copies_of(protection, cluster, to)
         host = to or (copies.stale.host if copies.stale else None)
+        protection = to_be_turned(replicas, host)
         if host is None:
             raise UsageError(
                 f"no host that answers has an old copy of VM {protection.vm_name!r}",
                 remedy="say where its replica is to be: --to HOST; everything is brought there",
+            )
+        if any(each.target == host and each.id != protection.id for each in replicas):
+            raise BlockedError(
+                f"VM {protection.vm_name!r} has a replica at {host} already, of which rounds go on",
+                remedy="say another host: --to HOST; the old copy there, which is off, goes by virsh undefine",
             )
         place = replica_directory(means, cluster, host, pool, protection.vm_uuid)
         turned = Turning(connections, means.jobs, store).turn(protection, copies, host, place, asked_by)
@@ -104,50 +116,54 @@ def reprotect(means: Means, vm: str, to: str | None, pool: str, asked_by: str, s
     return Reprotected(turned.vm_name, host, point.number, point.carried, size)
 
 
-def fail_back(means: Means, vm: str, networks: Mapping[str, str], asked_by: str, say: Say) -> Outcome:
+def fail_back(
+    means: Means, vm: str, networks: Mapping[str, str], asked_by: str, say: Say, to: str | None = None
+) -> Outcome:
     """Bring a VM home that is protected the other way: it shuts down here and starts there. Raises UsageError,
     BlockedError, and as ``hand_over``."""
     with means.connections() as connections:
-        protection = turned_of(means, connections, vm)
+        protection = turned_of(means, connections, vm, to)
         nics = reconnected(protection, networks)
-        done = hand_over(means, connections, protection.vm_uuid, nics, asked_by, say)
-        _with_own_addresses(connections, Protections(means.database), vm, say)
+        done = hand_over(means, connections, protection, nics, asked_by, say)
+        _with_own_addresses(connections, Protections(means.database), protection.vm_uuid, say)
         return done
 
 
 def _with_own_addresses(connections: Connections, store: Protections, vm: str, say: Say) -> None:
-    protection = store.of(vm)
-    if has_those_of_elsewhere(protection):
-        say(f"{protection.vm_name}: its guest is to have its own addresses again, as soon as its agent answers")
-        say(take_back_addresses(connections, store, protection.vm_uuid))
+    replicas = store.all_of(vm)
+    if given_elsewhere(replicas) is not None:
+        say(f"{replicas[0].vm_name}: its guest is to have its own addresses again, as soon as its agent answers")
+        say(take_back_addresses(connections, store, vm))
 
 
 def come_home(
-    means: Means, vm: str, mode: Mode, networks: Mapping[str, str], asked_by: str, say: Say
+    means: Means, vm: str, mode: Mode, networks: Mapping[str, str], asked_by: str, say: Say, to: str | None = None
 ) -> Outcome | GoingHome:
     """Bring a VM home, or, while it runs, have whoever works on the queue do so. Raises as ``fail_back`` and
     ``send_home``."""
     if mode is Mode.AUTO:
         with means.connections() as connections:
-            mode = Mode.LIVE if lives(means, connections, vm) else Mode.COLD
+            mode = Mode.LIVE if lives(means, connections, vm, to) else Mode.COLD
     if mode is Mode.COLD:
-        return fail_back(means, vm, networks, asked_by, say)
+        return fail_back(means, vm, networks, asked_by, say, to)
     with means.connections() as connections:
-        protection = turned_of(means, connections, vm)
-    return send_home(means, protection.vm_uuid, networks, asked_by, say)
+        protection = turned_of(means, connections, vm, to)
+    return send_home(means, protection, networks, asked_by, say)
 
 
-def lives(means: Means, connections: Connections, vm: str) -> bool:
+def lives(means: Means, connections: Connections, vm: str, to: str | None = None) -> bool:
     """Whether a VM that is to go home runs, or may. Raises as ``turned_of``."""
-    protection = turned_of(means, connections, vm)
-    found = vm_of(means.read_cluster(connections), protection)
+    protection = turned_of(means, connections, vm, to)
+    found = copy_of(means.read_cluster(connections), protection)
     return found is None or found.state.active
 
 
-def turned_of(means: Means, connections: Connections, vm: str) -> Protection:
-    """Return the protection of a VM that may go home. Raises UsageError, and BlockedError where it has none that goes
-    the other way."""
-    protection = settle(means, connections, Protections(means.database), vm)
+def turned_of(means: Means, connections: Connections, vm: str, to: str | None = None) -> Protection:
+    """Return the protection of a VM by which it may go home, to that host if one is said. Raises UsageError, and
+    BlockedError where it has none that goes the other way."""
+    store = Protections(means.database)
+    settle(means, connections, store, vm)
+    protection = home_of(store.all_of(vm), to)
     if protection.standing is not Standing.ON or not protection.epoch:
         raise BlockedError(
             f"VM {protection.vm_name!r} is not protected the other way after a failover",

@@ -18,10 +18,12 @@ from mudanza.model.notice import Kind
 from mudanza.model.protection import Standing
 from mudanza.model.units import format_duration
 from mudanza.operations.power import refuse_copies
+from mudanza.protection.choosing import freshest, unseen
 from mudanza.protection.failover import Failover, Lost
 
 if TYPE_CHECKING:
     from mudanza.hypervisor.connections import Connections
+    from mudanza.model.cluster import Cluster
     from mudanza.model.fencing import Fencing
     from mudanza.model.kept import KeptUp
     from mudanza.model.protection import Protection
@@ -54,7 +56,8 @@ class Reviver:
         coming up is told."""
         audit, asked = Audit(self._means.database), list[int]()
         try:
-            protection, proof, loss = self._may(host, kept)
+            cluster = self._means.read_cluster(connections)
+            protection, proof, loss = self._may(host, kept, cluster)
             told = f"at most {format_duration(loss)} of its work are lost with {host}"
             prove = self._prover(connections, protection, host, proof)
 
@@ -64,7 +67,6 @@ class Reviver:
                     asked.append(audit.asked(who, ["failover", kept.name, "--from", host]))
                 prove()
 
-            cluster = self._means.read_cluster(connections)
             done = Failover(connections, self._means.jobs, self._protections).from_point(
                 protection, cluster, None, {}, self._asked_by, Lost(host, proof.id, told, begin)
             )
@@ -80,16 +82,18 @@ class Reviver:
         self._tell(Kind.VM_FROM_REPLICA, kept, said, {"source": host, "target": done.host, "lost_seconds": loss})
         self._say(said)
 
-    def _may(self, host: str, kept: KeptUp) -> tuple[Protection, Fencing, float]:
+    def _may(self, host: str, kept: KeptUp, cluster: Cluster) -> tuple[Protection, Fencing, float]:
         """Return by what it may come up, and how many seconds are lost then. Raises BlockedError where it may not."""
-        protection = self._protections.find(kept.uuid)
-        if protection is None or protection.newest is None:
+        replicas = self._protections.replicas(kept.uuid)
+        if not any(each.newest is not None for each in replicas):
             raise BlockedError(f"{kept.name} has no restore point: it is lost with {host}")
         proof = self._fences.proof_of(host)
         if proof is None or proof.ended_at is None:
             raise BlockedError(f"nobody has shown that {host} is off: {kept.name} may be running there")
-        if self._means.inventory.host(protection.target).maintenance:
-            raise BlockedError(f"the replica of {kept.name} is on {protection.target}, which is in maintenance")
+        away = {host: "it is lost with that host", **unseen(cluster)}
+        away |= {each.name: "that is in maintenance" for each in self._means.inventory.hosts() if each.maintenance}
+        protection = freshest(replicas, away)
+        assert protection.newest is not None
         loss, most = loss_of(protection.newest.taken_at, proof.ended_at), kept.care.max_loss
         if most is not None and loss > most:
             raise BlockedError(

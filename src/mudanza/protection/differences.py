@@ -20,7 +20,7 @@ from mudanza.model.vm import Disk
 from mudanza.protection import scripts
 from mudanza.protection.extents import Extent, joined
 from mudanza.protection.replica import Served
-from mudanza.protection.serving import Round, changed, is_counted
+from mudanza.protection.serving import Round, changed
 from mudanza.protection.wire import Weighing
 
 BLOCK = 64 * KIB
@@ -52,7 +52,7 @@ def shares(handle: JobHandle, this: Round, stop: clock.Event) -> Mapping[str, Sh
     for disk in this.disks:
         served = served_of(this, disk)
         newest = this.protection.newest
-        if this.since and newest is not None and is_counted(disk):
+        if disk.target in this.told and newest is not None:
             found[disk.target] = Share(newest.disks[disk.target].file, changed(this.here, served))
         else:
             found[disk.target] = _compared(handle, this, served, older_copy(this.protection, disk), stop)

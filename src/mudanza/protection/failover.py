@@ -102,7 +102,7 @@ class Failover(BringingUp):
                 raise self._failed(handle, protection, error) from error
             told = f"runs on {protection.target} from restore point {point.number}, under epoch {protection.epoch + 1}"
             told += f"; {lost.said}" if lost is not None else ""
-            self._protections.change(protection.id, said=told)
+            self._protections.settle_at(protection.id, told)
             handle.finish("done", told, 0)
         age = protection.read_at - point.taken_at
         return Outcome(protection.vm_name, protection.target, point.number, age, clock.monotonic() - begun)
@@ -111,6 +111,12 @@ class Failover(BringingUp):
         name = protection.vm_name
         if protection.standing is not Standing.ON:
             raise BlockedError(f"VM {name!r} is {protection.standing} already")
+        for other in self._protections.replicas(protection.vm_uuid):
+            if other.standing is Standing.GOING_HOME:
+                raise BlockedError(
+                    f"VM {name!r} is going home to {other.target}, and nobody has written down yet where it is",
+                    remedy=f"have that looked at: mudanza reprotect {name}",
+                )
         for vm in cluster.vms:
             if vm.uuid != protection.vm_uuid:
                 continue
@@ -181,7 +187,7 @@ class Failover(BringingUp):
         Raises MigrationFailedError where it was taken back; NeedsPersonError where the host does not say.
         """
         begun, job = clock.monotonic(), self._jobs.get(job_id)
-        protection = self._protections.of(job.vm_uuid)
+        protection = self._protections.get(int(job.asked["protection"]))
         handle = self._jobs.take_over(job_id)
         with acting_only_if(handle.assert_may_act), keeping(handle):
             seen = self._connections.domains(job.target).sighting(job.vm_uuid)
@@ -190,6 +196,7 @@ class Failover(BringingUp):
             if seen.side is Side.ABSENT or not seen.state.active:
                 self._give_up(handle, protection, job)
             told = f"runs on {job.target}"
+            self._protections.settle_at(protection.id, told)
             handle.finish("done", told, 0)
         return MigrationReport(
             job.vm_name, job.vm_uuid, job.source, job.target, KIND, clock.monotonic() - begun, None, 0, 0, 0.0, 0,

@@ -77,7 +77,9 @@ def homewards(
 def where_it_went(protection: Protection, cluster: Cluster) -> Standing:
     """Return what has become of a VM that was to go home live, no move of it being under way any more: it is protected
     as before, runs at home, or neither is sure (it goes home still): pure."""
-    found = [vm for vm in cluster.vms if vm.uuid == protection.vm_uuid]
+    copies = [vm for vm in cluster.vms if vm.uuid == protection.vm_uuid]
+    # What it has left even before, at others of its replicas' hosts, has nothing to do with this way.
+    found = [vm for vm in copies if epoch_of(vm.xml) >= protection.epoch - 1 or vm.state.active]
     epochs = {vm.host: epoch_of(vm.xml) for vm in found}
     if epochs.get(protection.target) == protection.epoch:
         return Standing.FAILED_OVER

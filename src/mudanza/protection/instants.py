@@ -7,16 +7,26 @@ served as it was all the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from mudanza.hypervisor.backups import means_lost_changes
 from mudanza.hypervisor.connections import Connections
 from mudanza.journal.jobs import JobHandle
 from mudanza.journal.protections import Protections
 from mudanza.model.errors import HypervisorError
-from mudanza.model.protection import Protection, checkpoint_name, is_own_checkpoint
+from mudanza.model.protection import Protection, RestorePoint, checkpoint_name, is_own_checkpoint
 from mudanza.model.vm import Disk, Vm
 from mudanza.protection.serving import is_counted, is_near_socket, near_socket, scratch_of
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """Since which instant changes are told."""
+
+    checkpoint: str = ""
+    """Empty: since none."""
+    disks: frozenset[str] = frozenset()
+    """Those of which they are, by the guest's names for them."""
 
 
 class Instants:
@@ -26,50 +36,54 @@ class Instants:
         self._connections = connections
         self._protections = protections
 
-    def begin(self, handle: JobHandle, protection: Protection, vm: Vm, disks: Sequence[Disk], number: int) -> str:
-        """Keep an instant; return the checkpoint since which changes are told, empty for none."""
-        since = protection.checkpoint if self._is_continued(protection, vm, disks) else ""
+    def begin(self, handle: JobHandle, protection: Protection, vm: Vm, disks: Sequence[Disk], number: int) -> Since:
+        """Keep an instant; return since which one changes are told, and of which disks."""
+        since = self._since(protection, vm, disks)
         try:
             self._begin(handle, protection, vm, disks, number, since)
         except HypervisorError as error:
-            if not since or not means_lost_changes(error):
+            if not since.checkpoint or not means_lost_changes(error):
                 raise
-            # QEMU was killed, and what it knew of changes with it.
+            # QEMU was killed, and what it knew of changes with it; or a disk is another one than it was.
             self._protections.change(protection.id, checkpoint="")
             self.drop_checkpoints(handle, replace(protection, checkpoint=""), vm)
-            since = ""
+            since = Since()
             self._begin(handle, protection, vm, disks, number, since)
         return since
 
     def _begin(
-        self, handle: JobHandle, protection: Protection, vm: Vm, disks: Sequence[Disk], number: int, since: str
+        self, handle: JobHandle, protection: Protection, vm: Vm, disks: Sequence[Disk], number: int, since: Since
     ) -> None:
         backups, name = self._connections.backups(vm.host), checkpoint_of(protection, disks, number)
         scratch = {disk.target: scratch_of(disk, number) for disk in disks}
         uncounted = [disk.target for disk in disks if not is_counted(disk)]
+        whole = [disk.target for disk in disks if disk.target not in since.disks]
         socket = near_socket(protection, number)
         handle.perform(
             "begin backup",
-            {"host": vm.host, "checkpoint": name, "scratch": scratch, "since": since},
-            lambda: backups.begin(vm.uuid, socket, scratch, name, since, uncounted),
+            {"host": vm.host, "checkpoint": name, "scratch": scratch, "since": since.checkpoint},
+            lambda: backups.begin(vm.uuid, socket, scratch, name, since.checkpoint, uncounted, whole),
         )
 
-    def _is_continued(self, protection: Protection, vm: Vm, disks: Sequence[Disk]) -> bool:
-        """Whether the same disks are there as at the newest point, with what has changed since then."""
+    def _since(self, protection: Protection, vm: Vm, disks: Sequence[Disk]) -> Since:
+        """Return since when changes are known: since the newest point, if it is of this very VM and libvirt knows it
+        still. Other replicas of the VM have checkpoints of their own beside it."""
         newest = protection.newest
         if newest is None or not protection.checkpoint:
-            return False
-        same = {target: disk.size for target, disk in newest.disks.items()}
-        now = {disk.target: disk.capacity for disk in disks}
-        return same == now and protection.checkpoint in self._connections.backups(vm.host).checkpoints(vm.uuid)
+            return Since()
+        same = continued(newest, disks)
+        if not same or protection.checkpoint not in self._connections.backups(vm.host).checkpoints(vm.uuid):
+            return Since()
+        return Since(protection.checkpoint, same)
 
     def end(self, handle: JobHandle, vm: Vm) -> None:
         """Keep it no more."""
         handle.perform("end backup", {"host": vm.host}, lambda: self._connections.backups(vm.host).end(vm.uuid))
 
     def end_left(self, handle: JobHandle, protection: Protection, vm: Vm) -> None:
-        """Keep no more what an earlier round of this protection has left, that could not reach the host any more to end
-        it. Another one's backup is left alone."""
+        """Keep no more what an earlier round has left, of this replica or of another one of the VM in the same journal,
+        that could not reach the host any more to end it: none of them is under way beside this one. Another journal's
+        backup, or a stranger's, is left alone."""
         socket = self._connections.backups(vm.host).served_at(vm.uuid)
         if socket is not None and is_near_socket(protection, socket):
             self.end(handle, vm)
@@ -90,6 +104,12 @@ class Instants:
 
         if stale and not handle.perform("drop checkpoints", {"host": vm.host, "checkpoints": stale}, drop):
             self._protections.change(protection.id, checkpoint="")
+
+
+def continued(newest: RestorePoint, disks: Sequence[Disk]) -> frozenset[str]:
+    """Return the disks that were there at the newest point, of the same size, and whose changes are counted: pure."""
+    before = {target: disk.size for target, disk in newest.disks.items()}
+    return frozenset(disk.target for disk in disks if is_counted(disk) and before.get(disk.target) == disk.capacity)
 
 
 def checkpoint_of(protection: Protection, disks: Sequence[Disk], number: int) -> str:

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from mudanza.hypervisor.xml.domains import parse_vm
 from mudanza.model.cluster import Cluster
-from mudanza.model.errors import BlockedError
+from mudanza.model.errors import BlockedError, UsageError
 from mudanza.model.finding import Finding, Level
 from mudanza.model.protection import Protection, Standing
 from mudanza.model.recovery import Await, Machine, RecoveryPlan
 from mudanza.model.units import format_duration, format_size
 from mudanza.model.vm import Vm, VmState
 from mudanza.protection.addressing import cards_of
+from mudanza.protection.choosing import planned_for, unseen
 
 LATE = 2
 """Of how many intervals a restore point may be old before it is said to be late."""
@@ -28,7 +29,16 @@ def findings_of(
 ) -> tuple[Finding, ...]:
     """Return everything that stands against a plan. ``planned``: the VMs' own hosts live; ``scripts``: those that this
     controller cannot run, and why."""
-    named = {name: each for each in protections for name in (each.vm_uuid, each.vm_name)}
+    named: dict[str, list[Protection]] = {}
+    for each in protections:
+        for name in (each.vm_uuid, each.vm_name):
+            named.setdefault(name, []).append(each)
+    away = unseen(cluster)
+
+    def runs(protection: Protection) -> bool:
+        there = [vm for vm in cluster.vms if vm.uuid == protection.vm_uuid and vm.host == protection.target]
+        return any(vm.state.active for vm in there)
+
     found = [
         _blocker("script-not-there", f"script {name}", why, "put it into the controller's settings: [hooks.NAME]")
         for name, why in (scripts or {}).items()
@@ -36,9 +46,13 @@ def findings_of(
     arriving: dict[str, int] = {}
     for group in plan.groups:
         for vm in group.vms:
-            protection = named.get(vm)
-            if protection is None:
+            if vm not in named:
                 found.append(_blocker("not-protected", f"VM {vm}", "it is not protected", "mudanza protect"))
+                continue
+            try:
+                protection = planned_for(named[vm], plan.host_of(vm), away, runs)
+            except (BlockedError, UsageError) as error:
+                found.append(_blocker("no-replica-there", f"VM {vm}", str(error), error.remedy))
                 continue
             if protection.standing is Standing.FAILED_OVER:
                 continue  # it is there already
@@ -46,7 +60,7 @@ def findings_of(
             if protection.newest is not None:
                 found += _of_guest(protection, plan.machines.get(vm))
                 arriving[protection.target] = arriving.get(protection.target, 0) + _there(protection).memory
-        known = {name for vm in plan.vms if (each := named.get(vm)) for name in (vm, each.vm_name, each.vm_uuid)}
+        known = {name for vm in plan.vms for each in named.get(vm, ()) for name in (vm, each.vm_name, each.vm_uuid)}
         for wait in (*group.before, *group.waits):
             if wait.kind is Await.AGENT and wait.what not in known:
                 said = f"it waits for the agent of {wait.what}, which is none of the plan's VMs"
@@ -75,6 +89,9 @@ def _of_vm(
 ) -> Iterator[Finding]:
     subject = f"VM {protection.vm_name}"
     newest, lag = protection.newest, protection.lag
+    if protection.is_stale:
+        said = f"its replica at {protection.target} is of before it came up elsewhere: what was written since is lost"
+        yield Finding(Level.WARNING, "replica-stale", subject, said, "mudanza protection sync")
     if newest is None or lag is None:
         yield _blocker("no-point", subject, "it has no restore point yet", "mudanza protection sync")
         return

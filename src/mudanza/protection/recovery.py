@@ -7,7 +7,7 @@ VM that is up is passed over, and what was waited for is waited for again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -24,11 +24,13 @@ from mudanza.model.errors import (
     NeedsPersonError,
 )
 from mudanza.model.hook import Hook
+from mudanza.model.migration import Side
 from mudanza.model.protection import Protection, Readdressed, Standing
 from mudanza.model.recovery import Group, RecoveryPlan, Room, Turn
 from mudanza.protection import failover
 from mudanza.protection.addressing import cards_of, macs_of, readdress, take_back
 from mudanza.protection.between import ANSWER_TIMEOUT, Between
+from mudanza.protection.choosing import given_addresses, place_of, planned_for
 from mudanza.protection.failover import Outcome
 from mudanza.protection.side_by_side import take_turns
 
@@ -40,8 +42,8 @@ BRING_UP = "bring up"
 READDRESS = "readdress"
 OWN_ADDRESSES = "own addresses"
 
-BringUp = Callable[[str, Mapping[str, str]], Outcome]
-"""Brings one VM up where its replica is, with these networks there. Raises what that raises."""
+BringUp = Callable[[Protection, Mapping[str, str]], Outcome]
+"""Brings one VM up from this replica, with these networks there. Raises what that raises."""
 Say = Callable[[str], None]
 
 
@@ -230,14 +232,14 @@ class FailingOver:
         """Finish what is half done."""
         self._finish(plan)
 
-    def turns(self, _plan: RecoveryPlan, group: Group) -> tuple[Turn, ...]:
-        """Return a group's VMs, each with where its replica is."""
+    def turns(self, plan: RecoveryPlan, group: Group) -> tuple[Turn, ...]:
+        """Return a group's VMs, each with where its replica is, or one of several."""
         known = {name: each.target for each in self._protections.all() for name in (each.vm_uuid, each.vm_name)}
-        return tuple(Turn(vm, known.get(vm, "")) for vm in group.vms)
+        return tuple(Turn(vm, plan.host_of(vm) or known.get(vm, "")) for vm in group.vms)
 
     def bring_up(self, handle: JobHandle, plan: RecoveryPlan, group: Group, vm: str) -> Recovered:
         """Bring one VM up, unless it is, and have its guest get the plan's addresses."""
-        protection = self._protections.of(vm)
+        protection = self._chosen(handle, plan, vm)
         job = self._jobs.unfinished_of(protection.vm_uuid)
         if job is not None and job.kind == failover.KIND:
             raise BlockedError(
@@ -248,7 +250,7 @@ class FailingOver:
             done = handle.perform(
                 BRING_UP,
                 about,
-                lambda: self._bring_up(vm, plan.networks_of(vm, group)),
+                lambda: self._bring_up(protection, plan.networks_of(vm, group)),
                 lambda outcome: {
                     "point": outcome.point,
                     "age": None if self._planned else outcome.age,
@@ -256,10 +258,30 @@ class FailingOver:
                 },
             )
             self._say(f"{done.vm} runs on {done.host} from restore point {done.point}")
-        self._readdress(handle, plan, vm, self._protections.of(vm))
+        self._readdress(handle, plan, vm, self._protections.get(protection.id))
         then = brought_up(self._jobs.get(handle.id), BRING_UP, protection.vm_uuid)
         age, ran = then.get("age"), then.get("seconds")
         return Recovered(protection.vm_name, protection.target, group.name, age, 0.0, ran)
+
+    def _chosen(self, handle: JobHandle, plan: RecoveryPlan, vm: str) -> Protection:
+        """Return the replica from which a VM comes up. One that this very job has brought up is where it is, whether
+        its host answers just now or not."""
+        replicas = self._protections.all_of(vm)
+        steps = self._jobs.get(handle.id).steps_named(BRING_UP)
+        mine = any(step.intent["vm"] == replicas[0].vm_uuid and "point" in (step.outcome or {}) for step in steps)
+        away = dict.fromkeys(self._silent(replicas), "it does not answer")
+        return planned_for(replicas, plan.host_of(vm), away, lambda each: mine or self._runs(each))
+
+    def _silent(self, replicas: Sequence[Protection]) -> Sequence[str]:
+        """Return the hosts of several replicas that do not answer."""
+        if len(replicas) == 1:
+            return ()
+        seen = {each.target: self._connections.domains(each.target).sighting(each.vm_uuid) for each in replicas}
+        return [host for host, sighting in seen.items() if sighting.side is Side.UNSEEN]
+
+    def _runs(self, protection: Protection) -> bool:
+        seen = self._connections.domains(protection.target).sighting(protection.vm_uuid)
+        return seen.side is Side.PRESENT and seen.state.active
 
     def _readdress(self, handle: JobHandle, plan: RecoveryPlan, vm: str, protection: Protection) -> None:
         machine, point = plan.machines.get(vm), protection.newest
@@ -273,7 +295,8 @@ class FailingOver:
             return
         domains = self._connections.domains(protection.target)
         # Before it is done: what is written in the guest is to be found again, however far it comes.
-        macs = dict.fromkeys((*(protection.readdressed.macs if protection.readdressed else ()), *macs_of(cards)))
+        before = given_addresses(self._protections.all_of(protection.vm_uuid))
+        macs = dict.fromkeys((*(before.macs if before is not None else ()), *macs_of(cards)))
         self._protections.readdressed(protection.id, Readdressed(protection.target, tuple(macs), machine.limit))
         given = handle.perform(
             READDRESS,
@@ -285,7 +308,7 @@ class FailingOver:
 
     def _take_back(self, handle: JobHandle, protection: Protection) -> None:
         """Have a guest have its own addresses that was given others for elsewhere, and none for here."""
-        given = protection.readdressed
+        given = given_addresses(self._protections.all_of(protection.vm_uuid))
         if given is None or given.at == protection.target:
             return
         domains = self._connections.domains(protection.target)
@@ -296,7 +319,7 @@ class FailingOver:
 
     def agent_answers(self, vm: str) -> bool:
         """Whether the guest agent of a VM answers where its replica is."""
-        protection = self._protections.of(vm)
+        protection = place_of(self._protections.all_of(vm))
         try:
             self._connections.domains(protection.target).guest_time(protection.vm_uuid, timeout=ANSWER_TIMEOUT)
         except (HypervisorError, HostUnreachableError):

@@ -34,14 +34,8 @@ from mudanza.model.errors import (
     NeedsPersonError,
     UsageError,
 )
-from mudanza.model.migration import MigrationReport, Side, Sighting
-from mudanza.model.protection import (
-    Consistency,
-    Protection,
-    ReplicaDisk,
-    RestorePoint,
-    Standing,
-)
+from mudanza.model.migration import MigrationReport, Side
+from mudanza.model.protection import Protection, ReplicaDisk, RestorePoint, Standing
 from mudanza.model.units import format_size
 from mudanza.model.vm import Disk, Vm, VmState
 from mudanza.protection import firmware
@@ -60,6 +54,7 @@ from mudanza.protection.serving import (
     new_far_socket,
     protected_disks,
 )
+from mudanza.protection.telling import disk_changes, how_consistent, left_as
 from mudanza.protection.thinning import thin
 from mudanza.protection.together import Alone, Company, go_on_if_left
 from mudanza.protection.wire import is_compressed, looked_at
@@ -84,7 +79,7 @@ class Rounds:
         self._entries = {entry.name: entry for entry in connections.entries}
 
     def sync(self, protection: Protection, vm: Vm, asked_by: str, *, verify: bool = False) -> RestorePoint:
-        """Bring the replica up to date; return the new restore point. ``verify``: compare all of it with the
+        """Bring a replica up to date; return the new restore point. ``verify``: compare all of it with the
         source.
 
         Raises BlockedError where no round can be made, nothing being touched; MigrationFailedError where it broke off:
@@ -115,12 +110,13 @@ class Rounds:
             claim = VmClaim(self._connections, self._jobs, handle, {})
             try:
                 claim.take()
-                with self._held(handle, vm) if held else nullcontext():
-                    point = self._round(handle, self._protections.of(vm.uuid), vm, disks, verify)
+                with self._held(handle, protection, vm) if held else nullcontext():
+                    point = self._round(handle, self._protections.get(protection.id), vm, disks, verify)
             except Refusals as error:
                 raise self._failed(handle, claim, protection, vm, error) from error
             warnings = claim.release()
             said = f"point {point.number}: {format_size(point.carried)} brought from {vm.host}{how_consistent(point)}"
+            said = "; ".join((said, *disk_changes(protection.newest, point)))
             self._protections.change(protection.id, said="; ".join((said, *warnings)))
             handle.finish("done", said, 0, {"warnings": list(warnings)})
             return point
@@ -133,20 +129,30 @@ class Rounds:
                 raise UsageError(f"there is no host {host!r}", remedy="add it: mudanza host add NAME URI")
             login(self._entries[host])
         if vm.host == protection.target:
+            beside = f"VM {vm.name!r} is on {vm.host}, where its replica is: no rounds are made of that"
+            self._protections.change(protection.id, said=beside)
             raise BlockedError(
-                f"VM {vm.name!r} is on {vm.host}, where its replica is", remedy="move it away, or protect it elsewhere"
+                beside, remedy="move it away, or protect it elsewhere; what changes until then is brought after that"
             )
+        if protection.epoch and epoch_of(vm.inactive_xml or vm.xml) < protection.epoch:
+            raise BlockedError(
+                f"VM {vm.name!r} on {vm.host} is an old copy: it came up last under epoch {protection.epoch}",
+                remedy="a person must look which copy is the VM: mudanza vms; nothing was touched",
+            )
+        for other in self._protections.replicas(vm.uuid):
+            if other.standing is Standing.GOING_HOME:
+                raise BlockedError(f"VM {vm.name!r} is going home to {other.target}: no rounds are made until it is")
         return protected_disks(vm)
 
     @contextmanager
-    def _held(self, handle: JobHandle, vm: Vm) -> Iterator[None]:
+    def _held(self, handle: JobHandle, protection: Protection, vm: Vm) -> Iterator[None]:
         """Have the QEMU of a VM that is off run, but not the guest in it."""
         domains = self._connections.domains(vm.host)
         handle.perform("hold", {"host": vm.host}, lambda: domains.start(vm.uuid, paused=True))
         try:
             yield
         except Refusals:
-            self._undo(handle, vm)  # which a VM that is off does not let us do
+            self._undo(handle, protection, vm)  # which a VM that is off does not let us do
             raise
         finally:
             handle.perform("let go", {"host": vm.host}, lambda: domains.destroy(vm.uuid))
@@ -180,7 +186,7 @@ class Rounds:
             self._instants.drop_checkpoints(handle, protection, vm)
             clear_scratch(here, protection, disks, number)
             budget = min(protection.scratch, *(free_beside(here, disk) // 2 for disk in disks))
-            protection = self._protections.of(vm.uuid)
+            protection = self._protections.get(protection.id)
             taken_at = self._protections.instant()  # not after the instant, or the lag would be told too small
             last = protection.newest.firmware if protection.newest is not None else None
             with self._company.instant(handle, before, vm, here) as quiet:
@@ -192,8 +198,9 @@ class Rounds:
                     protection.every, domains.written(vm.uuid).rate_since(earlier), budget, protection.bandwidth
                 )
                 with Watched(self._connections.backups(vm.host), vm.uuid, budget) as watched:
+                    told = since.disks
                     this = Round(
-                        protection, vm, disks, number, since, here, there, far, verify, pace, compressed=compressed
+                        protection, vm, disks, number, told, here, there, far, verify, pace, compressed=compressed
                     )
                     point = replace(self._carry(handle, this, replica, watched), taken_at=taken_at, firmware=state)
                     point = replace(point, consistency=quiet.consistency, why_not=quiet.why_not)
@@ -202,7 +209,7 @@ class Rounds:
             self._company.keep(self._protections, protection.id, point, checkpoint_of(protection, disks, number))
             if verify:
                 self._protections.change(protection.id, verified_at=taken_at)
-            protection = self._protections.of(vm.uuid)
+            protection = self._protections.get(protection.id)
             self._instants.drop_checkpoints(handle, protection, vm)
             thin(handle, self._protections, protection, replica)
         return point
@@ -234,7 +241,8 @@ class Rounds:
             self._protections.measured(this.protection.id, known)
             return RestorePoint(this.number, 0.0, images, definition, carried, sent=sent)
 
-        intent = {"host": this.there.host, "point": this.number, "since": this.since, "verify": this.verify}
+        since = this.protection.checkpoint if this.told else ""
+        intent = {"host": this.there.host, "point": this.number, "since": since, "verify": this.verify}
         try:
             parts = shares(handle, this, watched.stop)
             return handle.perform(
@@ -262,22 +270,22 @@ class Rounds:
     def _failed(
         self, handle: JobHandle, claim: VmClaim, protection: Protection, vm: Vm, error: MudanzaError
     ) -> MigrationFailedError:
-        self._undo(handle, vm)
+        self._undo(handle, protection, vm)
         claim.release()
         told = f"the replica of VM {vm.name!r} at {protection.target} was not brought up to date: {error}"
         self._protections.change(protection.id, said=str(error))
         handle.finish("failed", told, MigrationFailedError.exit_code)
-        kept = self._protections.of(vm.uuid).newest
+        kept = self._protections.get(protection.id).newest
         whole = f"restore point {kept.number} is whole" if kept else "it has no replica yet"
         seen = self._connections.domains(vm.host).sighting(vm.uuid)
         state = f"{left_as(vm, seen)}; {whole}"
         return MigrationFailedError(told, vm_state=state, remedy=error.remedy or "the next round tries again")
 
-    def _undo(self, handle: JobHandle, vm: Vm) -> None:
+    def _undo(self, handle: JobHandle, protection: Protection, vm: Vm) -> None:
         """End the backup, and have what has changed since count for the point before, as far as the source answers."""
         with suppress(*Refusals):
             self._instants.end(handle, vm)
-            self._instants.drop_checkpoints(handle, self._protections.of(vm.uuid), vm)
+            self._instants.drop_checkpoints(handle, self._protections.get(protection.id), vm)
 
     def resume(self, job_id: int, _stop: clock.Event) -> MigrationReport:
         """End a round that its controller left behind: what it brought is worth nothing, the points before are whole.
@@ -324,7 +332,7 @@ class Rounds:
         return Residue()
 
     def give_up(self, protection: Protection, vm: Vm | None, asked_by: str) -> tuple[str, ...]:
-        """Protect a VM no more, and delete its replica; return warnings. ``vm``: where it is; None: no host lists it.
+        """Give a replica of a VM up, and delete it; return warnings. ``vm``: where it is; None: no host lists it.
 
         Raises BlockedError and MigrationFailedError: it is protected still.
         """
@@ -360,25 +368,10 @@ class Rounds:
 
     def _let_be(self, handle: JobHandle, protection: Protection, vm: Vm) -> None:
         self._instants.drop_checkpoints(handle, replace(protection, checkpoint=""), vm)
+        others = [each for each in self._protections.replicas(vm.uuid) if each.id != protection.id]
+        if any(each.standing is not Standing.LEFT for each in others):
+            return  # it is protected all the same
         domains = self._connections.domains(vm.host)
         if protection.autostart and vm.persistent and not domains.autostart(vm.uuid):
             handle.perform("rearm", {"host": vm.host}, lambda: domains.set_autostart(vm.uuid, True))
         domains.set_activation(vm.uuid, None)
-
-
-def how_consistent(point: RestorePoint) -> str:
-    """Return what is told of a point whose guest was to be frozen; empty where it was not to be: pure."""
-    if point.consistency is Consistency.APPLICATION:
-        return ", application-consistent"
-    return f", crash-consistent only: {point.why_not}" if point.why_not else ""
-
-
-def left_as(vm: Vm, seen: Sighting) -> str:
-    """Return what has become of a VM in a round that broke off: pure. ``vm``: as it was before."""
-    if seen.side is not Side.PRESENT:
-        return f"it was {vm.state} on {vm.host}, and what it is now is not known: {seen.reason}"
-    if seen.state is vm.state:
-        return f"it is {vm.state} on {vm.host} as before"
-    if seen.state is VmState.PAUSED and not vm.state.active:
-        return f"its QEMU could not be ended: it is held on {vm.host}, and its guest has not run in it"
-    return f"it is {seen.state} on {vm.host}, and was {vm.state} before"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from secrets import token_hex
 
 from mudanza.hypervisor.shell import HostShell
 from mudanza.model.errors import BlockedError, HypervisorError
-from mudanza.model.protection import Protection, own_name
+from mudanza.model.protection import Protection, is_of_journal, own_name
 from mudanza.model.units import KIB
 from mudanza.model.vm import Disk, Vm
 from mudanza.protection import scripts
@@ -29,7 +29,8 @@ class Round:
     vm: Vm
     disks: Sequence[Disk]
     number: int
-    since: str
+    told: Collection[str]
+    """The disks of which it is told what has changed since the newest point, by the guest's names for them."""
     here: HostShell
     there: HostShell
     far: str
@@ -75,8 +76,12 @@ def near_socket(protection: Protection, number: int) -> str:
 
 
 def is_near_socket(protection: Protection, path: str) -> bool:
-    """Whether a socket is one at which the source serves the disks in any round of this protection."""
-    return path.startswith(f"{SOURCE_SOCKETS}/mudanza-{own_name(protection)}-")
+    """Whether a socket is one at which the source serves the disks in any round of a protection of this journal."""
+    begin = f"{SOURCE_SOCKETS}/mudanza-"
+    if not (path.startswith(begin) and path.endswith(".sock")):
+        return False
+    name, _, number = path.removeprefix(begin).removesuffix(".sock").rpartition("-")
+    return number.isdigit() and is_of_journal(protection, name)
 
 
 def new_far_socket(protection: Protection, number: int) -> str:

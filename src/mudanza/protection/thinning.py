@@ -22,7 +22,7 @@ def thin(handle: JobHandle, protections: Protections, protection: Protection, re
             given_up = too_many[0]
             if not protections.give_up(protection.id, given_up.number):
                 break
-            protection = protections.of(protection.vm_uuid)
+            protection = protections.get(protection.id)
         oldest, *rest = protection.points
         into = merges(given_up, oldest, rest[0] if rest else None)
 
@@ -34,5 +34,5 @@ def thin(handle: JobHandle, protections: Protections, protection: Protection, re
         places = {each.disk: each.older for each in into}
         disks = {target: replace(disk, file=places.get(target, disk.file)) for target, disk in oldest.disks.items()}
         protections.merged(protection.id, given_up.number, oldest.number, disks)
-        protection = protections.of(protection.vm_uuid)
+        protection = protections.get(protection.id)
     replica.sweep(files_of(protection.points))

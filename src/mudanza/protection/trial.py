@@ -98,7 +98,7 @@ class Trials(BringingUp):
         """
         point = chosen_point(protection, number)
         _refuse(protection)
-        trial = Trial(point.number, str(uuid4()), f"{protection.vm_name}-test-{point.number}", protection.target, 0.0)
+        trial = Trial(point.number, str(uuid4()), self._name(protection, point), protection.target, 0.0)
         networks = networks or {}
         refuse_shared(networks.values(), cluster, trial.host, self._doubles())
         definition = self._definition(protection, point, trial, networks)
@@ -117,7 +117,13 @@ class Trials(BringingUp):
                 raise self._failed(handle, protection, trial, error) from error
             self._protections.tell_trial(protection.id, started=self._since_begun(protection))
             handle.finish("done", f"{trial.name} runs on {trial.host} from restore point {trial.point}, cut off", 0)
-        return self.report(self._protections.of(protection.vm_uuid))
+        return self.report(self._protections.get(protection.id))
+
+    def _name(self, protection: Protection, point: RestorePoint) -> str:
+        """Return what the double is called: as no double of another replica of the VM is."""
+        name = f"{protection.vm_name}-test-{point.number}"
+        taken = [each.trial.name for each in self._protections.replicas(protection.vm_uuid) if each.trial is not None]
+        return f"{name}-{protection.target}" if name in taken else name
 
     def _doubles(self) -> frozenset[str]:
         return frozenset(each.trial.uuid for each in self._protections.all() if each.trial is not None)
@@ -193,7 +199,7 @@ class Trials(BringingUp):
         return False
 
     def _since_begun(self, protection: Protection) -> float:
-        return self._protections.instant() - _trial_of(self._protections.of(protection.vm_uuid)).begun_at
+        return self._protections.instant() - _trial_of(self._protections.get(protection.id)).begun_at
 
     def end(self, protection: Protection, read_cluster: ReadCluster, asked_by: str) -> Report:
         """Take the double away, and compare what there was before with what there is now.
@@ -228,7 +234,7 @@ class Trials(BringingUp):
             self._take_off(handle, trial)
             with HostShell(self._entries[trial.host]) as there:  # no sooner: it might have written until now
                 digests = any("sha256" in how for how in trial.before.values())
-                now = self._protections.of(protection.vm_uuid)
+                now = self._protections.get(protection.id)
                 after = looked_at(now, cluster, Replica(now, there), digests=digests)
             self._drop_images(handle, protection, trial)
         except Refusals as error:
@@ -291,7 +297,7 @@ class Trials(BringingUp):
         begun, job = clock.monotonic(), self._jobs.get(job_id)
         handle = self._jobs.take_over(job_id)
         with acting_only_if(handle.assert_may_act), keeping(handle):
-            protection = self._protections.of(str(job.asked["vm"]))
+            protection = self._protections.get(int(job.asked["protection"]))
             if protection.trial is not None and protection.trial.uuid == job.vm_uuid:
                 try:
                     self._remove(handle, protection, protection.trial)

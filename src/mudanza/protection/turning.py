@@ -6,7 +6,7 @@ disks stay as they are, for the replica's images stand upon them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mudanza import clock
@@ -43,13 +43,27 @@ class Copies:
     """None: no host that answers has one."""
 
 
-def copies_of(protection: Protection, cluster: Cluster) -> Copies:
-    """Return which copy of a VM runs, and which one is stale, by their epochs: pure.
+TURNED = (Standing.FAILED_OVER, Standing.LEFT)
+"""What becomes of a replica that a VM has come up from: it can be turned about."""
+
+
+def to_be_turned(replicas: Sequence[Protection], to: str | None) -> Protection:
+    """Return the protection of a VM that is to be turned about: one whose replica was at the very host that it is to
+    be at again, else that at whose host the VM is; without any such, one that is refused: pure."""
+    again = [each for each in replicas if each.target == to and each.standing in TURNED]
+    at = [each for each in replicas if each.standing is Standing.FAILED_OVER]
+    before = [each for each in replicas if each.standing is Standing.LEFT]
+    return [*again, *at, *before, *replicas][0]
+
+
+def copies_of(protection: Protection, cluster: Cluster, to: str | None = None) -> Copies:
+    """Return which copy of a VM runs, and which one is stale, by their epochs: pure. ``to``: the host whose old copy is
+    meant, where there are several.
 
     Raises BlockedError where that is not clear.
     """
     name = protection.vm_name
-    if protection.standing is not Standing.FAILED_OVER:
+    if protection.standing not in TURNED:
         raise BlockedError(
             f"VM {name!r} is protected, to {protection.target}: there is nothing to turn about",
             remedy=f"home again: mudanza failback {name}" if protection.epoch else "see it: mudanza protections",
@@ -65,10 +79,11 @@ def copies_of(protection: Protection, cluster: Cluster) -> Copies:
         where = ", ".join(f"{vm.host} ({vm.state})" for vm in found) or "no host that answers"
         raise BlockedError(f"VM {name!r} is to run on one host, and is at: {where}", remedy="look: mudanza vms")
     old = [vm for vm in found if vm is not running[0]]
-    if len(old) > 1:
+    meant = [vm for vm in old if to in (None, vm.host)]
+    if len(meant) > 1:
         raise BlockedError(
             f"VM {name!r} has old copies on {' and '.join(vm.host for vm in old)}",
-            remedy="say which one its replica is to begin with, by undefining the other one",
+            remedy="say which one its replica is to begin with: --to HOST",
         )
     mine = epoch_of(running[0].xml)
     if mine != protection.epoch or any(epoch_of(vm.inactive_xml or vm.xml) >= mine for vm in old):
@@ -77,7 +92,7 @@ def copies_of(protection: Protection, cluster: Cluster) -> Copies:
             f"VM {name!r} came up last under epoch {protection.epoch}, and its copies say: {epochs}",
             remedy="a person must look which of them is the VM; nothing was touched",
         )
-    return Copies(running[0], old[0] if old else None)
+    return Copies(running[0], meant[0] if meant else None)
 
 
 def seed_of(copies: Copies, target: str) -> Mapping[str, str]:
@@ -137,7 +152,7 @@ class Turning:
             self._retire(handle, job.target, job.vm_uuid)
         self._protections.turn(protection.id, job.target, job.asked["directory"], job.asked["seed"])
         handle.finish("done", f"its replica is to be at {job.target} from now on", 0)
-        return self._protections.of(job.vm_uuid)
+        return self._protections.get(protection.id)
 
     def _retire(self, handle: JobHandle, host: str, uuid: str) -> None:
         """Take the old copy's definition away, if it is there still and off."""
@@ -159,7 +174,7 @@ class Turning:
         handle = self._jobs.take_over(job_id)
         with acting_only_if(handle.assert_may_act), keeping(handle):
             try:
-                self._turn(handle, self._protections.of(job.vm_uuid))
+                self._turn(handle, self._protections.get(int(job.asked["protection"])))
             except (HypervisorError, HostUnreachableError) as error:
                 told = f"VM {job.vm_name!r} is not protected the other way: {error}"
                 raise left_open(handle, NeedsPersonError(told)) from error

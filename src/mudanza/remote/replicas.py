@@ -50,13 +50,17 @@ class ThereOfReplicas(Asking):
         """As ``operations.protecting.begin``: the daemon makes the first round after that."""
         return self._protection(self._ask("POST", f"{_at(vm)}/protection", json=plain(wanted)))
 
-    def sync(self, vm: str, *, verify: bool) -> str:
+    def sync(self, vm: str, *, verify: bool, on: str | None = None) -> str:
         """As ``operations.protecting.one_round``."""
-        return self._said("POST", f"{_at(vm)}/protection/rounds", json={"verify": verify})
+        return self._said("POST", f"{_at(vm)}/protection/rounds", json={"verify": verify, "on": on})
 
-    def unprotect(self, vm: str, say: Say) -> None:
+    def pause(self, vm: str, *, paused: bool, on: str | None = None) -> str:
+        """As ``operations.protecting.pause``."""
+        return self._said("PUT", f"{_at(vm)}/protection/pause", json={"paused": paused, "on": on})
+
+    def unprotect(self, vm: str, say: Say, from_: str | None = None) -> None:
         """As ``operations.protecting.give_up``."""
-        for each in self._ask("DELETE", f"{_at(vm)}/protection")["said"]:
+        for each in self._ask("DELETE", f"{_at(vm)}/protection", params=_on(from_))["said"]:
             say(each)
 
     def fail_over(self, vm: str, how: Rescue, say: Say) -> Outcome:
@@ -78,37 +82,39 @@ class ThereOfReplicas(Asking):
         order = {"source_is_dead": True, "networks": dict(networks)}
         return read(tuple[Outcome, ...], self._order(f"/groups/{quote(name, safe='')}/failover", say, order))
 
-    def come_home(self, vm: str, mode: Mode, networks: Mapping[str, str], say: Say) -> Outcome | GoingHome:
+    def come_home(
+        self, vm: str, mode: Mode, networks: Mapping[str, str], say: Say, to: str | None = None
+    ) -> Outcome | GoingHome:
         """As ``operations.rescuing.come_home``."""
         from mudanza.operations.coming_home import GoingHome
         from mudanza.protection.failover import Outcome
 
-        came = self._order(f"{_at(vm)}/failback", say, {"mode": mode, "networks": dict(networks)})
+        came = self._order(f"{_at(vm)}/failback", say, {"mode": mode, "networks": dict(networks), "to": to})
         return read(GoingHome, came) if "job" in came else read(Outcome, came)
 
     def begin_trial(
-        self, vm: str, point: int | None, say: Say, *, digests: bool, networks: Mapping[str, str]
+        self, vm: str, point: int | None, say: Say, *, digests: bool, networks: Mapping[str, str], on: str | None
     ) -> Report:
         """As ``operations.trying.begin``."""
         from mudanza.protection.trial import Report
 
-        order = {"point": point, "digests": digests, "networks": dict(networks)}
+        order = {"point": point, "digests": digests, "networks": dict(networks), "on": on}
         return read(Report, self._order(f"{_at(vm)}/test-failover", say, order))
 
-    def await_agent(self, vm: str, patience: float, over: clock.Event) -> bool:
+    def await_agent(self, vm: str, patience: float, over: clock.Event, on: str | None) -> bool:
         """As ``operations.trying.await_agent``."""
         until = clock.monotonic() + patience
         while (left := until - clock.monotonic()) > 0 and not over.is_set():
-            turn = {"patience": min(left, TURN)}
+            turn = {"patience": min(left, TURN), "on": on}
             if self._ask("POST", f"{_at(vm)}/test-failover/agent", json=turn)["answered"]:
                 return True
         return False
 
-    def end_trial(self, vm: str, say: Say) -> Report:
+    def end_trial(self, vm: str, say: Say, on: str | None) -> Report:
         """As ``operations.trying.end``."""
         from mudanza.protection.trial import Report
 
-        return read(Report, self._order(f"{_at(vm)}/test-failover/end", say))
+        return read(Report, self._order(f"{_at(vm)}/test-failover/end", say, {"on": on}))
 
     def recovery_plans(self) -> tuple[Kept, ...]:
         """As ``operations.recovery_plans.kept``."""
@@ -157,6 +163,10 @@ class ThereOfReplicas(Asking):
 
 def _plan(name: str) -> str:
     return f"/recovery/plans/{quote(name, safe='')}"
+
+
+def _on(host: str | None) -> Mapping[str, str]:
+    return {"on": host} if host is not None else {}
 
 
 def _at(vm: str) -> str:

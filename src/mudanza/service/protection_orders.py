@@ -23,6 +23,9 @@ Point = Annotated[
 ]
 
 
+On = Annotated[Name | None, Field(description="The replica's host; null: the only one, or as the operation says.")]
+
+
 class ProtectOrder(BaseModel):
     """A replica that is to be kept."""
 
@@ -42,6 +45,13 @@ class ProtectOrder(BaseModel):
         float | None,
         Field(ge=1, le=366 * 86400, description="Seconds after which a round compares all of the replica."),
     ] = None
+    test_every: Annotated[
+        float | None,
+        Field(ge=60, le=366 * 86400, description="Seconds after which it is tried whether a double boots from it."),
+    ] = None
+    test_limit: Annotated[
+        float, Field(gt=0, le=86400, description="Seconds within which the double's guest has to answer.")
+    ] = 300.0
     freeze_every: Annotated[
         int | None,
         Field(ge=1, le=MOST_EVERY, description="Every how many rounds the guest's agent freezes its file systems."),
@@ -62,6 +72,16 @@ class ReplicaRoundOrder(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{"verify": True}]})
 
     verify: Annotated[bool, Field(description="Compare the whole replica with the source, byte for byte.")] = False
+    on: Annotated[Name | None, Field(description="Only of the replica at that host; null: of all of the VM.")] = None
+
+
+class PauseOrder(BaseModel):
+    """Replicas of which no rounds are to be made for now, or of which they are to be made again."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{"paused": True}]})
+
+    paused: Annotated[bool, Field(description="Whether none are made by themselves.")]
+    on: Annotated[Name | None, Field(description="Only of the replica at that host; null: of all of the VM.")] = None
 
 
 class FailoverOrder(BaseModel):
@@ -77,6 +97,7 @@ class FailoverOrder(BaseModel):
     ] = False
     point: Point = None
     networks: Networks = {}
+    on: Annotated[Name | None, Field(description="The replica's host; null: where the freshest one is.")] = None
 
     def rescue(self) -> Rescue:
         """Return it as whoever brings it up knows it. Raises UsageError for what contradicts itself."""
@@ -103,6 +124,7 @@ class FailbackOrder(BaseModel):
         Mode, Field(description="While it runs, or by shutting it down; auto: live if it runs, cold if it is off.")
     ] = Mode.AUTO
     networks: Networks = {}
+    to: Annotated[Name | None, Field(description="Which of several replicas' hosts is its home.")] = None
 
 
 class GroupFailoverOrder(BaseModel):
@@ -127,6 +149,15 @@ class TrialOrder(BaseModel):
         dict[Name, Name],
         Field(max_length=100, description="A network or bridge, and an isolated network in its place."),
     ] = {}
+    on: Annotated[Name | None, Field(description="The replica's host; null: where the freshest one is.")] = None
+
+
+class TrialEndOrder(BaseModel):
+    """A double that is to be taken away."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{}]})
+
+    on: On = None
 
 
 MOST_PATIENCE = 30.0
@@ -138,6 +169,7 @@ class AgentOrder(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{"patience": 5}]})
 
     patience: Annotated[float, Field(gt=0, le=MOST_PATIENCE, description="Seconds; ask again for more.")] = 5.0
+    on: On = None
 
 
 Text = Annotated[str, Field(min_length=1, max_length=48 * 1024, description="The plan, in TOML.")]

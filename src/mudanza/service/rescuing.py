@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter
@@ -19,13 +20,14 @@ from mudanza.service.desk import Desk
 from mudanza.service.ordering import begun, begun_stoppable
 from mudanza.service.parameters import PROBLEMS, AtDesk, Key, OnceKey
 from mudanza.service.problems import NotAllowedError, NotThereError
-from mudanza.service.protecting import find_protection
+from mudanza.service.protecting import find_replica
 from mudanza.service.protection_orders import (
     AgentOrder,
     FailbackOrder,
     FailoverOrder,
     GroupFailoverOrder,
     ReprotectOrder,
+    TrialEndOrder,
     TrialOrder,
 )
 from mudanza.service.sight import find_host
@@ -33,25 +35,26 @@ from mudanza.service.under_way import Order
 
 router = APIRouter(prefix="/api/v1", responses=PROBLEMS)
 
-Work = Callable[[Means, str, Say], Any]
-"""Does something with the VM of that UUID."""
+Work = Callable[[Means, str, str | None, Say], Any]
+"""Does something with the VM of that UUID, or its replica at that host."""
 
 
 @router.post("/vms/{key}/failover", status_code=202, tags=["protection"])
 def fail_over(
     desk: AtDesk, asker: Protector, key: Key, order: FailoverOrder, idempotency_key: OnceKey = None
 ) -> JSONResponse:
-    """Have a protected VM come up at its replica's host; return the order, which is followed at its ``Location``.
+    """Have a protected VM come up at its replica's host, of several the freshest one's unless one is said; return the
+    order, which is followed at its ``Location``.
 
     409 while a host that answers runs it, unless it is ``planned``. Sent again with the same Idempotency-Key, it is the
     same order.
     """
     how = order.rescue()
 
-    def work(means: Means, uuid: str, say: Say) -> Any:
-        return rescuing.fail_over(means, uuid, how, asker.name, say)
+    def work(means: Means, uuid: str, on: str | None, say: Say) -> Any:
+        return rescuing.fail_over(means, uuid, replace(how, on=on), asker.name, say)
 
-    return _begun(desk, asker, key, ("failover", order), work, idempotency_key)
+    return _begun(desk, asker, key, ("failover", order), work, idempotency_key, on=order.on)
 
 
 @router.post("/vms/{key}/reprotect", status_code=202, tags=["protection"])
@@ -66,10 +69,10 @@ def reprotect(
     if asker.hosts and order.to is not None:
         find_host(desk, asker, order.to)
 
-    def work(means: Means, uuid: str, say: Say) -> Any:
+    def work(means: Means, uuid: str, _on: str | None, say: Say) -> Any:
         return rescuing.reprotect(means, uuid, order.to, order.pool, asker.name, say)
 
-    return _begun(desk, asker, key, ("reprotect", order), work, idempotency_key)
+    return _begun(desk, asker, key, ("reprotect", order), work, idempotency_key, whole=True)
 
 
 @router.post("/vms/{key}/failback", status_code=202, tags=["protection"])
@@ -82,10 +85,10 @@ def fail_back(
     queue, and the job goes on whatever becomes of this daemon.
     """
 
-    def work(means: Means, uuid: str, say: Say) -> Any:
-        return rescuing.come_home(means, uuid, order.mode, order.networks, asker.name, say)
+    def work(means: Means, uuid: str, _on: str | None, say: Say) -> Any:
+        return rescuing.come_home(means, uuid, order.mode, order.networks, asker.name, say, order.to)
 
-    return _begun(desk, asker, key, ("failback", order), work, idempotency_key)
+    return _begun(desk, asker, key, ("failback", order), work, idempotency_key, on=order.to, whole=order.to is None)
 
 
 @router.post("/groups/{name}/failover", status_code=202, tags=["protection"])
@@ -103,7 +106,7 @@ def fail_over_group(
         if not members:
             raise NotThereError(f"there is no group {name!r}", remedy="see them: mudanza protections")
         for each in members:
-            find_protection(desk, asker, means, each.vm_uuid)
+            find_replica(desk, asker, means, each.vm_uuid, each.target)
 
     def work(means: Means, under_way: Order) -> Any:
         asked = (order.networks, asker.name, under_way.say, under_way)
@@ -123,36 +126,48 @@ def begin_trial(
     It stays up until POST /vms/VM/test-failover/end.
     """
 
-    def work(means: Means, uuid: str, _say: Say) -> Any:
-        return trying.begin(means, uuid, order.point, asker.name, digests=order.digests, networks=order.networks)
+    def work(means: Means, uuid: str, on: str | None, _say: Say) -> Any:
+        networks, digests = order.networks, order.digests
+        return trying.begin(means, uuid, order.point, asker.name, digests=digests, networks=networks, on=on)
 
-    return _begun(desk, asker, key, ("test-failover", order), work, idempotency_key)
+    return _begun(desk, asker, key, ("test-failover", order), work, idempotency_key, on=order.on)
 
 
 @router.post("/vms/{key}/test-failover/agent", tags=["protection"])
 def await_agent(desk: AtDesk, asker: Protector, key: Key, order: AgentOrder) -> Mapping[str, bool]:
     """Wait a while for the guest agent of a double, and return whether it has answered."""
     with desk.at_work() as means:
-        uuid = find_protection(desk, asker, means, key).vm_uuid
-        return {"answered": trying.await_agent(means, uuid, order.patience, clock.new_event())}
+        uuid, on = find_replica(desk, asker, means, key, order.on)
+        return {"answered": trying.await_agent(means, uuid, order.patience, clock.new_event(), on)}
 
 
 @router.post("/vms/{key}/test-failover/end", status_code=202, tags=["protection"])
-def end_trial(desk: AtDesk, asker: Protector, key: Key, idempotency_key: OnceKey = None) -> JSONResponse:
+def end_trial(
+    desk: AtDesk, asker: Protector, key: Key, order: TrialEndOrder | None = None, idempotency_key: OnceKey = None
+) -> JSONResponse:
     """Have a double taken away, and compare what there was before with what there is then; return the order."""
 
-    def work(means: Means, uuid: str, _say: Say) -> Any:
-        return trying.end(means, uuid, asker.name)
+    def work(means: Means, uuid: str, on: str | None, _say: Say) -> Any:
+        return trying.end(means, uuid, asker.name, on)
 
-    return _begun(desk, asker, key, ("test-failover end", None), work, idempotency_key)
+    on = order.on if order is not None else None
+    return _begun(desk, asker, key, ("test-failover end", order), work, idempotency_key, on=on)
 
 
 def _begun(
-    desk: Desk, asker: Asker, key: str, what: tuple[str, BaseModel | None], work: Work, once: str | None
+    desk: Desk,
+    asker: Asker,
+    key: str,
+    what: tuple[str, BaseModel | None],
+    work: Work,
+    once: str | None,
+    *,
+    on: str | None = None,
+    whole: bool = False,
 ) -> JSONResponse:
-    """Have something done with a protected VM that somebody may know of."""
+    """Have something done with a protected VM that somebody may know of. ``on``, ``whole``: see ``find_replica``."""
     verb, order = what
     with desk.at_work() as means:
-        uuid = find_protection(desk, asker, means, key).vm_uuid
+        uuid, at = find_replica(desk, asker, means, key, on, whole=whole)
     words = order.model_dump_json(exclude_defaults=True) if order is not None else ""
-    return begun(desk, asker, (verb, uuid, words), lambda means, say: work(means, uuid, say), once)
+    return begun(desk, asker, (verb, uuid, words), lambda means, say: work(means, uuid, at, say), once)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Column, Integer, MetaData, String, Table
 
-REVISIONS = tuple(f"{number:04}" for number in (*range(1, 24), *range(25, 28)))
+REVISIONS = tuple(f"{number:04}" for number in range(1, 28))
 """Every schema there was, the oldest first; ``migrations`` makes each one of the one before."""
 HEAD = REVISIONS[-1]
 

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Integer, String, Table, Text, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Integer,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
 
 from mudanza.journal.schema.base import metadata
 
-# A VM with a replica at another host, and what became of the last round.
+# A VM's replica at another host, and what became of the last round.
 protection = Table(
     "protection",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("vm_uuid", String, nullable=False, unique=True),
+    Column("vm_uuid", String, nullable=False),
     Column("vm_name", String, nullable=False),
     Column("target", String, nullable=False),
     Column("directory", String, nullable=False),  # of the replica, at the target
@@ -19,7 +31,9 @@ protection = Table(
     Column("keep", Integer, nullable=False),
     Column("scratch", BigInteger, nullable=False),
     Column("standing", String, nullable=False),
-    Column("epoch", Integer, nullable=False),  # goes up whenever the VM comes up elsewhere by failover
+    Column(
+        "epoch", Integer, nullable=False
+    ),  # goes up whenever the VM comes up elsewhere by failover: of all its replicas
     Column("autostart", Boolean, nullable=False),  # as it was before
     Column("checkpoint", String, nullable=False),  # libvirt's, at the newest restore point
     Column("rounds", Integer, nullable=False),
@@ -36,6 +50,12 @@ protection = Table(
     Column("compress", String, nullable=False, server_default=text("'auto'")),
     Column("carriage", Text, nullable=False, server_default="{}"),  # JSON: what was measured of the way
     Column("readdressed", Text, nullable=False, server_default=text("''")),  # JSON: who has which addresses; or empty
+    Column("test_every", Float),
+    Column("test_limit", Float, nullable=False, server_default=text("300")),
+    Column("tested_at", Float),
+    Column("tested", Text, nullable=False, server_default=text("''")),  # what came of it
+    Column("paused_by", String, nullable=False, server_default=text("''")),  # who wants no rounds; empty: nobody
+    UniqueConstraint("vm_uuid", "target", name="protection_one_at_each_host"),
 )
 
 # A row is written when the point is whole at the target; it is given up before anything of it is touched there.
@@ -54,6 +74,7 @@ restore_point = Table(
     Column("firmware", Text, nullable=False, server_default=text("''")),  # JSON: archive and digest; empty: none
     Column("sent", BigInteger),  # bytes that left the source
     Column("why_not", Text, nullable=False, server_default=text("''")),
+    Column("epoch", Integer, nullable=False, server_default=text("0")),  # the VM's, then
 )
 
 # A test failover: it is written down before anything of it is made, and keeps the points that it stands on.

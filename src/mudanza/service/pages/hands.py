@@ -69,12 +69,13 @@ class Hands(Protocol):
         world is not as it was when it was proposed."""
 
     def protections(self) -> Sequence[Protection]:
-        """Return all protected VMs, by their names."""
+        """Return all replicas of protected VMs, by these VMs' names."""
 
-    def sync(self, uuid: str, asked_by: str) -> None:
-        """Bring a protected VM's replica up to date; returns when that is done. Raises BlockedError and others."""
+    def sync(self, uuid: str, asked_by: str, on: str) -> None:
+        """Bring a protected VM's replica at a host up to date; returns when that is done. Raises BlockedError and
+        others."""
 
-    def fail_over(self, uuid: str, asked_by: str, *, planned: bool) -> None:
+    def fail_over(self, uuid: str, asked_by: str, on: str, *, planned: bool) -> None:
         """Start a protected VM at its replica's host; ``planned``: with all that is new, for its own host lives."""
 
     def shares(self) -> Mapping[int, float]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
+from urllib.parse import quote
 
 from fastapi import APIRouter, Path, Request, Response
 
@@ -13,7 +15,7 @@ from mudanza.model.access import Asker
 from mudanza.model.errors import UsageError
 from mudanza.model.protection import Protection, Standing
 from mudanza.model.vm import Vm
-from mudanza.operations.replicating import LATE, is_late
+from mudanza.operations.replicating import LATE, state_of
 from mudanza.service.desk import Desk
 from mudanza.service.pages.live import lasting
 from mudanza.service.pages.session import Mover, Rescuer, Visitor
@@ -39,11 +41,23 @@ class Shown:
     strip: Strip
     vm: Vm | None
     """Where it is now; None: no host that was seen lists it."""
+    several: bool = False
+    """Whether the VM has other replicas besides."""
 
     @property
     def state(self) -> str:
         """Its state in a word."""
-        return "late" if is_late(self.protection) else self.protection.standing.value
+        return state_of(self.protection)
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether it does not do what it is there for."""
+        return self.state in ("late", "stale")
+
+    @property
+    def on(self) -> str:
+        """What its page's address ends with."""
+        return f"?on={quote(self.protection.target, safe='')}" if self.several else ""
 
     @property
     def is_on(self) -> bool:
@@ -64,30 +78,36 @@ async def live_protections(request: Request, visitor: Visitor) -> Response:
 
 
 @router.get("/protection/{uuid}")
-def protection(request: Request, visitor: Visitor, uuid: Key, said: str = "") -> Response:
-    """Show one, with what can be done; ``said``: what was just asked for."""
-    return page(request, "protection.html", visitor, each=_find(request, visitor, uuid), said=said)
+def protection(request: Request, visitor: Visitor, uuid: Key, said: str = "", on: str = "") -> Response:
+    """Show one, with what can be done; ``said``: what was just asked for; ``on``: its host, where a VM has several."""
+    return page(request, "protection.html", visitor, each=_find(request, visitor, uuid, on), said=said)
 
 
 @router.get("/live/protection/{uuid}")
-async def live_protection(request: Request, visitor: Visitor, uuid: Key) -> Response:
+async def live_protection(request: Request, visitor: Visitor, uuid: Key, on: str = "") -> Response:
     """Send one each time that it changes."""
-    return lasting(request, lambda: render(request, "_protections.html", visitor, all=[_find(request, visitor, uuid)]))
+
+    def shown() -> str:
+        return render(request, "_protections.html", visitor, all=[_find(request, visitor, uuid, on)])
+
+    return lasting(request, shown)
 
 
 @router.post("/protection/{uuid}/sync")
-def sync(request: Request, visitor: Mover, uuid: Key) -> Response:
+def sync(request: Request, visitor: Mover, uuid: Key, on: str = "") -> Response:
     """Make a round now."""
-    found = _find(request, visitor, uuid).protection
-    work = request.app.state.hands.sync
-    _begin(request, visitor, ("protection sync", found.vm_uuid), lambda: work(found.vm_uuid, visitor.name))
-    return see(f"/protection/{found.vm_uuid}?said=sync")
+    shown = _find(request, visitor, uuid, on)
+    found, work = shown.protection, request.app.state.hands.sync
+    command = ("protection sync", found.vm_uuid, *([found.target] if shown.several else []))
+    _begin(request, visitor, command, lambda: work(found.vm_uuid, visitor.name, found.target))
+    return see(_address(shown, "sync"))
 
 
 @router.post("/protection/{uuid}/failover")
-def failover(request: Request, visitor: Rescuer, uuid: Key, fields: Fields) -> Response:
+def failover(request: Request, visitor: Rescuer, uuid: Key, fields: Fields, on: str = "") -> Response:
     """Start it at its replica's host: with all that is new if its own host lives, else by the word that it is dead."""
-    found = _find(request, visitor, uuid).protection
+    shown = _find(request, visitor, uuid, on)
+    found = shown.protection
     planned = fields.get("planned") == "yes"
     if fields.get("name", "").strip() != found.vm_name:
         raise UsageError(f"the name is not {found.vm_name!r}", remedy="type the VM's name: nothing was done")
@@ -97,9 +117,15 @@ def failover(request: Request, visitor: Rescuer, uuid: Key, fields: Fields) -> R
             remedy="if it is dead or cut off for good, type the word; if it lives, have it handed over",
         )
     work = request.app.state.hands.fail_over
-    command = ("failover", found.vm_uuid, "planned" if planned else "source is dead")
-    _begin(request, visitor, command, lambda: work(found.vm_uuid, visitor.name, planned=planned))
-    return see(f"/protection/{found.vm_uuid}?said=failover")
+    how = "planned" if planned else "source is dead"
+    command = ("failover", found.vm_uuid, *([found.target] if shown.several else []), how)
+    _begin(request, visitor, command, lambda: work(found.vm_uuid, visitor.name, found.target, planned=planned))
+    return see(_address(shown, "failover"))
+
+
+def _address(shown: Shown, said: str) -> str:
+    """Return the address of one's page, on which it is told what was just asked for."""
+    return f"/protection/{shown.protection.vm_uuid}{shown.on}{'&' if shown.several else '?'}said={said}"
 
 
 def _begin(request: Request, visitor: Asker, command: tuple[str, ...], work: Callable[[], None]) -> None:
@@ -122,16 +148,21 @@ def _known(request: Request, visitor: Asker) -> list[Shown]:
     for vm in known_vms(desk, visitor):
         if vm.uuid not in there or vm.state.active:
             there[vm.uuid] = vm
-    found = request.app.state.hands.protections()
-    return [
-        Shown(each, strip(each, LATE * each.every), there.get(each.vm_uuid))
-        for each in found
+    found = [
+        each
+        for each in request.app.state.hands.protections()
         if not visitor.is_limited or (each.vm_uuid in there and visitor.may_see_host(each.target))
+    ]
+    many = Counter(each.vm_uuid for each in found)
+    return [
+        Shown(each, strip(each, LATE * each.every), there.get(each.vm_uuid), many[each.vm_uuid] > 1) for each in found
     ]
 
 
-def _find(request: Request, visitor: Asker, uuid: str) -> Shown:
-    found = next((each for each in _known(request, visitor) if each.protection.vm_uuid == uuid), None)
+def _find(request: Request, visitor: Asker, uuid: str, on: str = "") -> Shown:
+    """Return a VM's replica at a host; empty: the first one."""
+    mine = [each for each in _known(request, visitor) if each.protection.vm_uuid == uuid]
+    found = next((each for each in mine if on in ("", each.protection.target)), None)
     if found is None:
         raise NotThereError("there is no such protected VM", remedy="protect one: mudanza protect VM --to HOST")
     return found

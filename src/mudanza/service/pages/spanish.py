@@ -37,6 +37,8 @@ STATES = {
     # of protections
     "on": "activa",
     "late": "atrasada",
+    "stale": "anticuada",
+    "left": "abandonada",
     "failed over": "conmutada",
     "going home": "volviendo a casa",
     # of jobs

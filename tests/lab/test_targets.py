@@ -1,0 +1,170 @@
+"""Several replicas of one VM: chains of their own beside each other, and coming up from any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from mudanza.lab import faults
+from mudanza.lab.domain import GuestSpec
+from mudanza.lab.guest import Guest, create_guest, virsh
+from mudanza.lab.guest_disk import read_ring
+from mudanza.lab.lab import Lab
+from mudanza.model.units import MIB
+from tests.lab.command import Mudanza
+from tests.lab.conftest import await_true, replica_of
+from tests.lab.test_protection import IMAGES
+from tests.lab.tiny import volume
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
+
+SIZE = 64 * MIB
+
+
+@pytest.fixture(scope="module")
+def by_ssh(patient: Mudanza) -> Mudanza:
+    return patient
+
+
+@pytest.fixture
+def guest(lab: Lab) -> Iterator[Guest]:
+    spec = GuestSpec("twofold", memory=128 * MIB, disk=SIZE, disk_write_rate=MIB)
+    made = create_guest(lab, spec)
+    yield made
+    made.remove()
+    virsh(lab.cell("h1"), "vol-delete", "--pool", "default", spec.volume, check=False)
+
+
+def states(by_ssh: Mudanza, guest: Guest) -> dict[str, dict[str, Any]]:
+    """What is told of each replica, by its host."""
+    return {row["host"]: row for row in by_ssh("protections", "-o", "json").data if row["uuid"] == guest.uuid}
+
+
+def images(lab: Lab, guest: Guest, host: str) -> list[str]:
+    return lab.cell(host).run(["ls", replica_of(lab, guest.uuid, host)]).stdout.split()
+
+
+def whole(lab: Lab, guest: Guest, host: str) -> list[str]:
+    """The images at a host that are of a whole disk."""
+    return [image for image in images(lab, guest, host) if "whole" in image]
+
+
+def test_either_of_two_replicas_is_what_it_comes_up_from(lab: Lab, by_ssh: Mudanza, guest: Guest) -> None:
+    by_ssh("protect", guest.uuid, "--to", "h2", "--keep", "2")
+    by_ssh("protect", guest.uuid, "--to", "h3", "--every", "15m", "--keep", "20")
+    for _ in range(2):
+        by_ssh("protection", "sync", guest.uuid, "--on", "h2")
+    assert [states(by_ssh, guest)[host]["points"] for host in ("h2", "h3")] == [[2, 3], [1]]
+    checkpoints = virsh(lab.cell("h1"), "checkpoint-list", guest.uuid, "--name").split()
+    assert sorted(name.rpartition("-")[2] for name in checkpoints) == ["1", "3"], "each chain has one of its own"
+    told = by_ssh("protection", "verify", guest.uuid).err
+    assert "twofold at h2: restore point 4" in told
+    assert "twofold at h3: restore point 2" in told
+    assert whole(lab, guest, "h3") == ["vda.1.whole.qcow2"], "what has changed since its own point was brought"
+    assert "h2 and h3" in by_ssh("unprotect", guest.uuid, expect=2).err
+
+    before = read_ring(lab.cell("h1"), f"{IMAGES}/twofold.qcow2", "qcow2")
+    by_ssh("protection", "sync", guest.uuid, "--on", "h3")
+    faults.kill_host(lab, "h1")
+    try:
+        assert "runs on h3 from restore point 3" in by_ssh("failover", guest.uuid, "--source-is-dead").err
+        guest.await_answer()
+        point = read_ring(lab.cell("h3"), f"{replica_of(lab, guest.uuid, 'h3')}/vda.3.qcow2", "qcow2")
+    finally:
+        faults.boot_host(lab, "h1")
+    assert point.whole, "no record is torn or missing"
+    assert point.last >= before.last
+    first, last = guest.verify()
+    assert first <= point.last < last, "it goes on from there"
+    assert {host: row["state"] for host, row in states(by_ssh, guest).items()} == {"h2": "stale", "h3": "failed over"}
+    assert "of before the VM came up elsewhere" in by_ssh("failover", guest.uuid, "--source-is-dead", expect=3).err
+    await_true(lambda: guest.states() == {"h1": "shut off", "h3": "running"}, "its old host is back", limit=120)
+
+    by_ssh("protection", "verify", guest.uuid)
+    row = states(by_ssh, guest)["h2"]
+    assert (row["state"], row["epoch"], row["point_epoch"]) == ("on", 1, 1)
+    assert row["carried_bytes"] < SIZE / 2, "only what differs came over"
+    assert whole(lab, guest, "h2") == ["vda.1.whole.qcow2"]
+
+
+@pytest.mark.soak
+def test_it_hands_over_from_one_to_the_other_and_goes_home(lab: Lab, by_ssh: Mudanza, guest: Guest) -> None:
+    by_ssh("protect", guest.uuid, "--to", "h2", "--to", "h3", "--keep", "2")
+    by_ssh("failover", guest.uuid, "--planned", "--from", "h2")
+    by_ssh("protection", "sync", guest.uuid)
+    by_ssh("failover", guest.uuid, "--planned")
+    guest.await_answer()
+    there = read_ring(lab.cell("h2"), virsh(lab.cell("h2"), "domblklist", guest.uuid).split()[-1], "qcow2")
+    first, last = guest.verify()
+    assert there.whole
+    assert first <= there.last < last, "every record that was written when it went over"
+    assert guest.states() == {"h1": "shut off", "h2": "shut off", "h3": "running"}
+    assert {host: row["state"] for host, row in states(by_ssh, guest).items()} == {"h2": "left", "h3": "failed over"}
+    assert "old copies on h1 and h2" in by_ssh("reprotect", guest.uuid, expect=3).err
+
+    by_ssh("reprotect", guest.uuid, "--to", "h2")
+    by_ssh("reprotect", guest.uuid, "--to", "h1")
+    assert {host: row["state"] for host, row in states(by_ssh, guest).items()} == {"h1": "on", "h2": "on"}
+    by_ssh("protection", "verify", guest.uuid)
+    assert "which one is meant" in by_ssh("failback", guest.uuid, expect=2).err
+    by_ssh("failback", guest.uuid, "--to", "h1")
+    assert guest.states() == {"h1": "running", "h3": "shut off"}
+    assert states(by_ssh, guest)["h2"]["state"] == "stale"
+    by_ssh("protection", "verify", guest.uuid)
+    by_ssh("reprotect", guest.uuid)
+    by_ssh("protection", "verify", guest.uuid)
+    assert {host: row["state"] for host, row in states(by_ssh, guest).items()} == {"h2": "on", "h3": "on"}
+    for host in ("h2", "h3"):
+        by_ssh("unprotect", guest.uuid, "--from", host)
+    assert states(by_ssh, guest) == {}
+
+
+@pytest.mark.soak
+def test_it_moves_onto_the_host_of_one_of_its_replicas_and_back(lab: Lab, by_ssh: Mudanza, guest: Guest) -> None:
+    by_ssh("protect", guest.uuid, "--to", "h2", "--to", "h3")
+    by_ssh("migrate", guest.uuid, "--to", "h2")
+    beside = by_ssh("protection", "verify", guest.uuid, expect=3).err
+    assert "is on h2, where its replica is" in beside
+    rows = states(by_ssh, guest)
+    assert (rows["h2"]["points"], rows["h3"]["points"]) == ([1], [1, 2]), "the other one goes on"
+    assert "no rounds are made of that" in rows["h2"]["said"]
+    by_ssh("migrate", guest.uuid, "--to", "h1")
+    by_ssh("protection", "verify", guest.uuid)
+    assert [whole(lab, guest, host) for host in ("h2", "h3")] == [["vda.1.whole.qcow2"]] * 2, "both chains went on"
+    for host in ("h2", "h3"):
+        by_ssh("unprotect", guest.uuid, "--from", host)
+    assert not virsh(lab.cell("h1"), "checkpoint-list", guest.uuid, "--name").split()
+
+
+@pytest.mark.soak
+def test_disks_that_come_grow_and_go(lab: Lab, by_ssh: Mudanza, guest: Guest) -> None:
+    """What they are like at each restore point is what a failover would have."""
+    here = lab.cell("h1")
+    by_ssh("protect", guest.uuid, "--to", "h2", "--keep", "2")
+    with volume(lab, "second.qcow2", size=16 * MIB) as second:
+        how = ("--subdriver", "qcow2", "--targetbus", "virtio", "--live", "--config")
+        virsh(here, "attach-disk", guest.uuid, second, "vdb", *how)
+        by_ssh("protection", "verify", guest.uuid)
+        assert images(lab, guest, "h2") == ["vda.1.whole.qcow2", "vda.2.qcow2", "vdb.2.whole.qcow2"]
+        assert "disk vdb is new" in states(by_ssh, guest)["h2"]["said"]
+        assert states(by_ssh, guest)["h2"]["carried_bytes"] < SIZE / 2, "the chain of the other one goes on"
+
+        virsh(here, "blockresize", guest.uuid, "vdb", "32MiB")
+        by_ssh("protection", "verify", guest.uuid)
+        assert "vdb had 16 MiB and has 32 MiB" in states(by_ssh, guest)["h2"]["said"]
+        directory = replica_of(lab, guest.uuid)
+        info = lab.cell("h2").run(["qemu-img", "info", f"{directory}/vdb.3.whole.qcow2"]).stdout
+        assert "virtual size: 32 MiB" in info
+
+        virsh(here, "detach-disk", guest.uuid, "vdb", "--live", "--config")
+        await_true(lambda: "vdb" not in virsh(here, "domblklist", guest.uuid), "it is gone")
+        by_ssh("protection", "verify", guest.uuid)
+        assert "vdb is none of the VM's any more" in states(by_ssh, guest)["h2"]["said"]
+        by_ssh("protection", "verify", guest.uuid)
+        assert not [image for image in images(lab, guest, "h2") if image.startswith("vdb")], "it went with its points"
+    assert whole(lab, guest, "h2") == ["vda.1.whole.qcow2"]
+    by_ssh("failover", guest.uuid, "--planned")
+    guest.await_answer()
+    guest.verify()
