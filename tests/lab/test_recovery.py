@@ -100,15 +100,13 @@ auto lo
 iface eth0 inet static
     address 10.1.2.3/24
 END
-for each in ifup ifdown; do printf '#!/bin/sh\necho "$0 $*" >>/tmp/told\n' >/bin/$each; chmod +x /bin/$each; done
 """,
     "networkd": """
 mkdir -p /run/systemd/netif/links
 echo ADMIN_STATE=configured >/run/systemd/netif/links/$(cat /sys/class/net/eth0/ifindex)
-printf '#!/bin/sh\necho "$0 $*" >>/tmp/told\n' >/bin/networkctl; chmod +x /bin/networkctl
 """,
 }
-"""A guest that is looked after by somebody: who writes down what he is told."""
+"""A guest that is looked after by somebody, as far as its files say: busybox has an ifup, and nobody is networkd."""
 
 
 def readdressed_as_if(lab: Lab, by_ssh: Mudanza, guest: Guest) -> None:
@@ -136,8 +134,6 @@ def readdressed_as_if(lab: Lab, by_ssh: Mudanza, guest: Guest) -> None:
         assert take_back(domains, guest.uuid, [card.mac], 120.0)
         assert have_done(lab, guest, "cat /etc/network/interfaces") == before
         assert have_done(lab, guest, "find /etc/network/interfaces.d /var/lib/mudanza -type f") == ""
-        told = have_done(lab, guest, "cat /tmp/told; rm /tmp/told").splitlines()
-        assert told == ["/bin/ifdown --force eth0", "/bin/ifup eth0"] * 2
 
         have_done(lab, guest, PRETENDING["networkd"])
         assert give() == "10.99.0.78/16 (by systemd-networkd)"
@@ -145,8 +141,6 @@ def readdressed_as_if(lab: Lab, by_ssh: Mudanza, guest: Guest) -> None:
         assert "Address=10.99.0.78/16\nDNS=10.99.0.53\n" in shown
         assert take_back(domains, guest.uuid, [card.mac], 120.0)
         assert have_done(lab, guest, "find /etc/systemd/network -type f") == ""
-        told = have_done(lab, guest, "cat /tmp/told").splitlines()
-        assert told == ["/bin/networkctl reload", "/bin/networkctl reconfigure eth0"] * 2
 
 
 def test_a_script_a_question_and_another_address(
