@@ -114,6 +114,9 @@ def test_who_could_not_be_asked_is_neither_lost_nor_well() -> None:
     assert not play(WELL, unseen).is_well("h1")
     assert not play(WELL, unseen).carries("h1", "br0")
     assert play(WELL, DOWN, DOWN, DOWN, unseen).lost == {"h1": ("br0",)}
+    without = {"h1": {"br1": True}, "h2": {"br0": True}, "h3": {"br0": True}}
+    assert play(WELL, DOWN, DOWN, DOWN, without, without).lost == {"h1": ("br0",)}, "it is not told of any more"
+    assert not play(WELL, DOWN, DOWN, DOWN, without, without, without).is_well("h1")
     assert not play(WELL, DOWN, DOWN, DOWN, WELL, unseen, WELL).is_well("h1")
 
 

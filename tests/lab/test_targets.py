@@ -90,6 +90,7 @@ def test_either_of_two_replicas_is_what_it_comes_up_from(lab: Lab, by_ssh: Mudan
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1200)
 def test_it_hands_over_from_one_to_the_other_and_goes_home(lab: Lab, by_ssh: Mudanza, guest: Guest) -> None:
     by_ssh("protect", guest.uuid, "--to", "h2", "--to", "h3", "--keep", "2")
     by_ssh("failover", guest.uuid, "--planned", "--from", "h2")

@@ -92,6 +92,9 @@ def decide(before: Lines, seen: Mapping[str, Mapping[str, bool] | None], at: flo
         for network, carries in networks.items():
             earlier = before.get((host, network), Line(State.WELL, at))
             lines[host, network] = _taken(earlier, at, terms, carries=carries)
+        # One that was lost and is not told of any more is lost still.
+        gone = {place: line for place, line in before.items() if place[0] == host and place[1] not in networks}
+        lines |= {place: _unseen(line, at) for place, line in gone.items() if line.state in (State.LOST, State.BACK)}
     told: list[str] = []
     lost: dict[str, tuple[str, ...]] = {}
     braked = _braked(lines, terms, told)

@@ -28,7 +28,7 @@ def read_uplinks(host: HostConnection, named: Collection[str] = ()) -> Mapping[s
 def _ask(raw: Raw) -> tuple[list[str], list[str]]:
     interfaces = [
         str(each.XMLDesc(0))
-        for each in raw.listAllInterfaces(libvirt.VIR_CONNECT_LIST_INTERFACES_ACTIVE)
+        for each in raw.listAllInterfaces()  # to libvirt a bridge without carrier is inactive
         if not each.name().startswith(_OF_GUESTS)
     ]
     devices = [
