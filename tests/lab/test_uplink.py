@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
 
 def in_maintenance(mudanza: Mudanza) -> list[str]:
-    return [row["name"] for row in mudanza("hosts", "-o", "json").data if row["entry"]["maintenance"]]
+    return [row["entry"]["name"] for row in mudanza("hosts", "-o", "json").data if row["entry"]["maintenance"]]
 
 
 def test_a_dead_uplink_drains_its_host(lab: Lab, tmp_path: Path) -> None:
