@@ -434,7 +434,11 @@ def test_what_nobody_has_foreseen_is_not_tried_for_ever(
     assert left.get(1).state is RollingState.RUNNING
 
 
-def test_a_daemon_that_dies_says_how_it_is_gone_on_with(the: Scene, there: Ask, daemon: Passing) -> None:
+def test_a_daemon_that_dies_says_how_it_is_gone_on_with(
+    the: Scene, there: Ask, daemon: Passing, machines: Machines
+) -> None:
+    machines.never_ends = True
+
     def forget() -> None:
         daemon.desk.under_way._known.clear()
 
