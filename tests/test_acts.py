@@ -24,8 +24,6 @@ HELD_BY_HAND = frozenset(
         ("migration/freight/carriage.py", "carrier.start"),
         ("migration/relocation/freight.py", "carrier.start"),
         ("migration/relocation/freight.py", "jobs.pivot"),
-        # What a heartbeat of ours has left of itself in /run: no VM, and no file of one.
-        ("availability/heartbeats.py", "command.forget"),
         # Ours, and a step of its own each.
         ("migration/cold/work.py", "self.hand_over.define"),
         ("migration/cold/work.py", "self.hand_over.start"),

@@ -23,7 +23,7 @@ from mudanza.journal.protocol import QUEUED_MOVE
 from mudanza.model.access import Scope
 from mudanza.model.errors import MudanzaError
 from mudanza.model.migration import MigrationOptions, Mode
-from mudanza.model.protection import RestorePoint, Standing
+from mudanza.model.protection import Protection, RestorePoint, Standing
 from mudanza.operations import coming_home
 from mudanza.operations.coming_home import Departure
 from mudanza.operations.means import Means, Say
@@ -57,9 +57,9 @@ def turned(the: Scene, monkeypatch: pytest.MonkeyPatch) -> Protections:
     store.change(store.of("web").id, epoch=1)
 
     def set_out(
-        means: Means, connections: Connections, vm: str, networks: Mapping[str, str], _by: str, say: Say
+        means: Means, connections: Connections, mine: Protection, networks: Mapping[str, str], _by: str, say: Say
     ) -> Departure:
-        at, mine = means.read_cluster(connections).find(vm), Protections(means.database).of(vm)
+        at = means.read_cluster(connections).find(mine.vm_uuid)
         say(f"{at.name}: restore point 2, 7 B brought; it moves live upon that")
         Protections(means.database).change(mine.id, standing=Standing.GOING_HOME, epoch=mine.epoch + 1)
         return Departure(at, mine.target, MigrationOptions(mode=Mode.LIVE, keep_source=True, epoch=2))

@@ -21,6 +21,8 @@ NOBODY = Cluster((), ())
 """What somebody knows who was told nothing yet."""
 UNTOLD = "<domain/>"
 """What is told in place of a definition: these are most of a picture's bytes, and who works on a VM reads them anew."""
+PART = 50
+"""Hosts or VMs that are unpacked at a time: about a millisecond's work."""
 _DEFINITIONS = frozenset({"xml", "inactive_xml"})
 
 Entry = int | tuple[int, Mapping[str, Any]] | Any
@@ -43,10 +45,13 @@ def packed(before: Cluster, after: Cluster) -> Parcel:
     )
 
 
-def unpacked(before: Cluster, parcel: Parcel) -> Cluster:
-    """Return the cluster that was told of, by what it was before; its VMs are without their definitions."""
-    hosts: tuple[Host, ...] = tuple(_unpacked(before.hosts, parcel.hosts))
-    vms: tuple[Vm, ...] = tuple(_unpacked(before.vms, parcel.vms))
+def unpacked(before: Cluster, parcel: Parcel, rest: Callable[[], None] = lambda: None) -> Cluster:
+    """Return the cluster that was told of, by what it was before; its VMs are without their definitions.
+
+    ``rest`` is called after every ``PART`` of them: what has other things to do rests there.
+    """
+    hosts: tuple[Host, ...] = tuple(_unpacked(before.hosts, parcel.hosts, rest))
+    vms: tuple[Vm, ...] = tuple(_unpacked(before.vms, parcel.vms, rest))
     return Cluster(hosts, vms)
 
 
@@ -92,8 +97,10 @@ def _reader_of(kind: Any) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, .
     return names, attrgetter(*names)
 
 
-def _unpacked(before: Sequence[Any], entries: Iterable[Entry]) -> Iterable[Any]:
-    for entry in entries:
+def _unpacked(before: Sequence[Any], entries: Iterable[Entry], rest: Callable[[], None]) -> Iterable[Any]:
+    for number, entry in enumerate(entries, start=1):
+        if number % PART == 0:
+            rest()
         if isinstance(entry, int):
             yield before[entry]
         elif isinstance(entry, tuple):

@@ -26,6 +26,8 @@ ANSWER_LIMIT = 10.0
 """Seconds that an answer is waited for; the whole of 10,000 VMs takes less than two."""
 NEW_ENOUGH = 0.5
 """Seconds for which what was told last is not asked for again."""
+REST = 0.002
+"""Seconds of rest after every part of a picture that is unpacked: whoever asks meanwhile shares Python with that."""
 _CREDENTIALS = struct.Struct("3i")
 
 Move = tuple[str, Progress]
@@ -169,7 +171,7 @@ class Subscriber:
         return news
 
     def _take(self, parcel: Parcel, taken: Taken) -> None:
-        self._known = unpacked(self._known, parcel)
+        self._known = unpacked(self._known, parcel, lambda: clock.sleep(REST))
         picture = Picture(self._known, taken.at, taken.took, taken.late, taken.begun)
         self.newest = picture.put_in_order()
 
