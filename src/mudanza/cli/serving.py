@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import socket
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -61,9 +60,6 @@ LOOK_EVERY = 0.5
 """Seconds between two looks whether somebody wants a process to end, and between two of its signs of life."""
 FIGURES_EVERY = 1.0
 """Seconds between two looks at the moves under way."""
-SWITCH_EVERY = 0.0005
-"""Seconds after which a thread of the process that answers lets another one go on: Python's own five milliseconds are
-waited for several times in each answer while a new picture of many VMs is unpacked."""
 COLLECT_EVERY = 300.0
 """Seconds between two times that the process that answers looks through all it has for garbage that refers to itself.
 With ten thousand VMs that takes 0.2 s, in which nobody is answered; by itself Python does it after every picture."""
@@ -102,7 +98,6 @@ class Doors:
 
 def answer(app: App, doors: Doors, workers: tuple[Place, ...], line: Line) -> None:
     """Answer by HTTP until the line says to stop. Raises UsageError where that cannot be."""
-    sys.setswitchinterval(SWITCH_EVERY)
     gc.set_threshold(*gc.get_threshold()[:2], NEVER_BY_ITSELF)
     watcher = Watcher(app.jobs, app.inventory.hosts, connect=app.loaded.settings.limits.connect)
     told = [Subscriber(place.address, watcher.hear) for place in workers]
