@@ -35,6 +35,8 @@ ELSEWHERE = {
     "compression-streams": "a check is asked for neither of the two; a move is refused by both",
     "numa-memory": "all hosts have the machine's nodes and what is free there; see tests/test_numa.py",
     "numa-memory-cached": "the same",
+    "lock-manager-missing": "all hosts of this lab lock alike; see tests/test_preflight_examples.py",
+    "lock-spaces-differ": "the same; test_second_lock.py has hosts that lock",
     "hook-unknown": "test_hooks.py has a VM name one",
     "hook-missing": "only the controller's settings are asked: tests/test_preflight_examples.py",
     "wish-unreadable": "test_wishes.py writes one",

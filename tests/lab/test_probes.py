@@ -15,7 +15,7 @@ import pytest
 
 from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.own.ghost import domain_xml
-from mudanza.hypervisor.own.throwaway import Throwaway, remove_domain, throwaway_name
+from mudanza.hypervisor.own.throwaway import Throwaway, remove_domain, sweep, throwaway_name
 from mudanza.hypervisor.probing.clocks import probe_clock
 from mudanza.hypervisor.probing.cpus import probe_cpu
 from mudanza.hypervisor.probing.facts import gather_facts, probe_occupied, probe_peer
@@ -80,6 +80,14 @@ class Scene:
     def rehearse(self, vm: Vm, *, tls: bool, **changes: object) -> Probe:
         source, target = self.connections.get("h1"), self.connections.get("h2")
         return rehearse(source, target, self.host("h1"), self.host("h2", **changes), vm, tls=tls)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _swept(lab: Lab) -> None:
+    """What commands that ended badly in other tests have left behind goes, as with any check."""
+    with Connections([entry(lab, name) for name in lab.hosts]) as connections:
+        for name in lab.hosts:
+            connections.get(name).ask(sweep, timeout=60.0)
 
 
 @pytest.fixture
