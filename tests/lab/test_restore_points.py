@@ -128,7 +128,7 @@ def test_a_guest_whose_controller_dies_while_it_is_frozen_is_thawed_by_its_guard
 
 @pytest.mark.soak
 def test_a_whole_group_is_frozen_for_one_instant(lab: Lab, by_ssh: Mudanza, filing: Guest) -> None:
-    with volume(lab, "others.qcow2", size=16 * MIB) as others:
+    with volume(lab, "others-filed.qcow2", size=16 * MIB) as others:
         spec = GuestSpec(
             "others", memory=192 * MIB, disk=32 * MIB, guest_agent=True, devices=disk(others, "vdb", "qcow2")
         )
