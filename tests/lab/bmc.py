@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -83,7 +84,7 @@ class Bmc:
 def bmcs(lab: Lab, guids: dict[str, str], place: Path) -> Iterator[dict[str, Bmc]]:
     """Have BMCs for these hosts, each with the GUID that it sends, in hexadecimal, as it sends it."""
     if missing := [package for name, package in PROGRAMS.items() if shutil.which(name, path=_PATH) is None]:
-        pytest.skip(f"there is no {', '.join(missing)} (scripts/setup --soak)")
+        pytest.fail(f"there is no {', '.join(missing)}: scripts/setup --soak installs it")
     switch = lab.cell(layout.SWITCH)
     seat = Cell.create(layout.MANAGEMENT, within=switch)
     made: list[subprocess.Popen[bytes]] = []
@@ -100,7 +101,7 @@ def bmcs(lab: Lab, guids: dict[str, str], place: Path) -> Iterator[dict[str, Bmc
             made.append(subprocess.Popen([*enter, "ipmi_sim", *files, "-n"], stdout=said, stderr=said))
             found[host] = Bmc(host, address, port, ProcessId.of(made[-1].pid))
         for each in found.values():
-            await_true(lambda each=each: _answers(lab, each), f"the BMC of {each.host} answers")  # type: ignore[misc]
+            await_true(partial(_answers, lab, each), f"the BMC of {each.host} answers")
         yield found
     finally:
         for process in made:

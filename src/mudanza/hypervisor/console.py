@@ -5,12 +5,12 @@ from __future__ import annotations
 import queue
 import threading
 from contextlib import suppress
-from types import TracebackType
 from typing import Any
 
 import libvirt
 
 from mudanza.hypervisor.connection import Raw, hang_up
+from mudanza.hypervisor.line import Line
 from mudanza.model.errors import HypervisorError
 
 MOST_WAITING = 1024
@@ -22,7 +22,7 @@ _QUIET = libvirt.VIR_STREAM_EVENT_READABLE | libvirt.VIR_STREAM_EVENT_ERROR | li
 _BUSY = _QUIET | libvirt.VIR_STREAM_EVENT_WRITABLE
 
 
-class Console:
+class Console(Line):
     """An open console. ``receive`` and ``send`` may be used from two threads at once.
 
     Reading and writing happen in libvirt's event thread alone, see ``HostConnection``.
@@ -37,14 +37,6 @@ class Console:
         self._to_send = b""
         self._ended = False
         stream.eventAddCallback(_QUIET, self._on_event, None)
-
-    def __enter__(self) -> Console:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
-        self.close()
 
     def receive(self) -> bytes:
         """Wait for what the guest writes and return it: empty at the end (closed, guest gone, connection lost).

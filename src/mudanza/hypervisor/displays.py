@@ -15,13 +15,13 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
 import libvirt
 
 from mudanza.hypervisor.connection import CONNECT_TIMEOUT, KEEPALIVE_COUNT, KEEPALIVE_INTERVAL, HostConnection
+from mudanza.hypervisor.line import Line
 from mudanza.hypervisor.pictures import Pictures
 from mudanza.hypervisor.relay import forwarding
 from mudanza.hypervisor.rfb import log_in
@@ -97,7 +97,7 @@ def _seen_from_here(display: Display, entry: HostEntry) -> tuple[str, int] | Non
     return None if address.is_loopback else (display.address, display.port)
 
 
-class Viewer:
+class Viewer(Line):
     """A line to a display, logged in: what comes next is the ClientInit of RFB. ``receive`` and ``send`` may be used
     from two threads at once."""
 
@@ -105,14 +105,6 @@ class Viewer:
         self._host = host
         self._line = line
         self._hang_up = hang_up
-
-    def __enter__(self) -> Viewer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
-        self.close()
 
     def receive(self) -> bytes:
         """Wait for what the display sends and return it: empty at the end (closed, guest gone, connection lost)."""

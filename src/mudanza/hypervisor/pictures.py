@@ -8,12 +8,12 @@ import struct
 import threading
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
 
 import libvirt
 
 from mudanza import clock
 from mudanza.hypervisor.connection import HostConnection, Raw
+from mudanza.hypervisor.line import Line
 from mudanza.model.errors import HostUnreachableError, HypervisorError
 from mudanza.model.host import HostEntry
 
@@ -130,7 +130,7 @@ class Keys:
         return [*self._held, key]
 
 
-class Pictures:
+class Pictures(Line):
     """Such a display. ``receive`` and ``send`` may be used from two threads at once."""
 
     def __init__(self, entry: HostEntry, uuid: str, why: str) -> None:
@@ -152,14 +152,6 @@ class Pictures:
             self._host.close()
             raise
         self._taken = clock.monotonic()
-
-    def __enter__(self) -> Pictures:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
-        self.close()
 
     def receive(self) -> bytes:
         """Wait until there is something to be told: empty at the end (closed, guest gone, connection lost)."""
