@@ -2,7 +2,7 @@
 
 What a busy guest overwrites during a round is kept first, once for each part of the disk, and what is read comes
 through the same QEMU, from the same disk. A guest of the lab that wrote as fast as it could got 62 % of that done
-during a round of 2.5 s at full speed, and 98 % during one of 20 s (``scripts/bench dr --only writes``).
+during a round of 2.5 s at full speed, and 89 % during one of 20 s (``scripts/bench dr --only writes``).
 """
 
 from __future__ import annotations
