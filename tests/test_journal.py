@@ -17,6 +17,7 @@ from sqlalchemy.pool import QueuePool
 
 from mudanza.journal.database import open_database, reading, transaction
 from mudanza.journal.early import hosts_at_first_glance
+from mudanza.journal.handle import LEASE
 from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import NEEDS_PERSON, Jobs, LeaseLostError, NewJob
 from mudanza.journal.schema import job
@@ -309,6 +310,26 @@ def test_a_follower_hears_what_was_written_and_when_a_job_is_kept(engine: Engine
         "renewed",
         ("decide", {"to": "h2"}, {"tls": True}),
     ]
+
+
+def test_a_lease_that_is_renewed_still_lasts_as_long_as_any_call_under_way(engine: Engine) -> None:
+    jobs = Jobs(engine)
+    handle = jobs.begin(NEW)
+
+    def left() -> float:
+        found = jobs.get(handle.id)
+        return found.lease_until - found.read_at
+
+    slow = handle.intend("start", {}, lasts=1000.0)
+    quick = handle.intend("transfer", {}, lasts=0.0)
+    handle.renew()
+    assert left() > 1000.0, "its call may go on for so long, whatever becomes of us"
+    handle.done(quick, {})
+    assert left() > 1000.0
+    handle.done(slow, {})
+    assert left() <= LEASE, "others need not stay away any longer"
+    handle.renew(50.0)
+    assert LEASE < left() <= LEASE + 50.0
 
 
 def test_an_adopted_job_waits_for_who_goes_on_with_it(engine: Engine) -> None:

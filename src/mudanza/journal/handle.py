@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine, func, insert, select, update
@@ -55,6 +56,16 @@ class Follower(Protocol):
         """Hear how a step went, once that is written down."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A step that is under way."""
+
+    what: str
+    """In words."""
+    until: float
+    """By when its call is over, by the monotonic clock."""
+
+
 class JobHandle:
     """The right to act for one job, as long as its epoch is the current one and its lease lasts."""
 
@@ -64,7 +75,7 @@ class JobHandle:
         self.id = job_id
         self.epoch = epoch
         self._owner = owner
-        self._under_way: dict[int, str] = {}
+        self._under_way: dict[int, _Begun] = {}
         self.follower: Follower | None = None
         self._held_from(since, 0.0)
 
@@ -96,7 +107,7 @@ class JobHandle:
         """Return in words what was begun here and not written down as ended."""
         if not self._under_way:
             return "nothing was under way here; what was done is in the journal"
-        steps = "; ".join(f"{n} {what}" for n, what in self._under_way.items())
+        steps = "; ".join(f"{n} {begun.what}" for n, begun in list(self._under_way.items()))
         return f"begun here, with no word about how it went: step {steps}; who goes on with the job looks first"
 
     def _writing(self) -> AbstractContextManager[Connection]:
@@ -128,7 +139,11 @@ class JobHandle:
                 remedy=f"see how it goes there: mudanza job show {self.id}",
             )
 
-    def _hold(self, connection: Connection, longer: float = 0.0, **values: Any) -> None:
+    def _hold(self, connection: Connection, longer: float = 0.0, *, ended: int = 0, **values: Any) -> None:
+        """Have the lease last anew, ``longer`` seconds more, and no shorter than any step under way has it last but
+        ``ended``."""
+        others = [begun.until for n, begun in list(self._under_way.items()) if n != ended]
+        longer = max(longer, *(until - clock.monotonic() for until in others), 0.0)
         self._guarded(connection, {"lease_until": now(connection) + LEASE + longer, **values})
 
     def _tell(self, connection: Connection, state: str, detail: str = "") -> None:
@@ -229,7 +244,7 @@ class JobHandle:
             self._hold(connection, lasts, protocol=PROTOCOL, written_by=__version__)
             n = self._add(connection, name, intent)
         self._held_from(since, 0.0)
-        self._under_way[n] = _described(name, intent)
+        self._under_way[n] = _Begun(_described(name, intent), since + lasts)
         return n
 
     def _add(self, connection: Connection, name: str, intent: Mapping[str, Any], **ended: Any) -> int:
@@ -255,7 +270,7 @@ class JobHandle:
         """Write down how a step went. Raises LeaseLostError."""
         since = clock.monotonic()
         with self._writing() as connection:
-            self._hold(connection)
+            self._hold(connection, ended=n)
             connection.execute(
                 update(step)
                 .where(step.c.job == self.id, step.c.n == n)
