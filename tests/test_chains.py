@@ -91,6 +91,10 @@ class Machine:
             self.known[checkpoint] = [name for name in scratch if name not in uncounted]
             self.bitmaps |= {(name, checkpoint): set() for name in self.known[checkpoint]}
 
+    def set_aside(self, uuid: str, files: Mapping[str, str], checkpoint: str, since: str) -> None:
+        assert since, "what has changed is set aside, and nothing else"
+        self.begin(uuid, "", files, checkpoint, since)
+
     def checkpoints(self, _uuid: str) -> tuple[str, ...]:
         return tuple(self.known)
 
@@ -127,14 +131,14 @@ class World:
         connections = SimpleNamespace(backups=lambda _host: self.machine)
         self.instants = Instants(cast("Connections", connections), cast("Protections", self.kept))
 
-    def round(self, number: int, *, breaks: bool = False) -> None:
-        """As ``Rounds`` makes one; ``breaks``: nothing comes over."""
+    def round(self, number: int, *, breaks: bool = False, aside: bool = False) -> None:
+        """As ``Rounds`` makes one; ``breaks``: nothing comes over; ``aside``: a guest that writes much."""
         handle, vm, machine = cast("JobHandle", Journalled()), make.vm(), self.machine
         self.kept.change(number, rounds=self.kept.rows[number].rounds + 1)
         protection = self.kept.rows[number]
         self.instants.drop_checkpoints(handle, protection, vm)
         protection, disks = self.kept.rows[number], machine.vm_disks()
-        since = self.instants.begin(handle, protection, vm, disks, protection.rounds)
+        since = self.instants.begin(handle, protection, vm, disks, protection.rounds, aside=aside)
         if not breaks:
             image: dict[str, Content] = {}
             for disk in disks:
@@ -158,8 +162,8 @@ class World:
 
 def do(world: World, step: tuple[Any, ...]) -> None:
     match step:
-        case ("round", number, breaks):
-            world.round(number, breaks=breaks)
+        case ("round", number, breaks, aside):
+            world.round(number, breaks=breaks, aside=aside)
         case ("write", *what):
             world.machine.write(*what)
         case ("attach", size, raw):
@@ -173,7 +177,7 @@ def do(world: World, step: tuple[Any, ...]) -> None:
 
 
 STEPS = st.one_of(
-    st.tuples(st.just("round"), st.sampled_from((1, 2)), st.booleans()),
+    st.tuples(st.just("round"), st.sampled_from((1, 2)), st.booleans(), st.booleans()),
     st.tuples(st.just("write"), st.sampled_from(NAMES), st.integers(0, 7), st.integers(1, 99)),
     st.tuples(st.just("attach"), st.integers(1, 6), st.booleans()),
     st.tuples(st.just("detach")),

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
 
-from mudanza.hypervisor.backups import backup_xml, checkpoint_xml
+from mudanza.hypervisor.backups import aside_xml, backup_xml, checkpoint_xml
 from mudanza.hypervisor.xml.domains import parse_vm
 from mudanza.journal.backup import back_up, restore
 from mudanza.journal.database import open_database
@@ -89,6 +89,20 @@ def test_a_round_is_over_before_what_is_overwritten_fills_the_scratch() -> None:
     assert replace(PACE, room=0).rate(200 * MIB) is None
 
 
+def test_what_the_guest_would_notice_is_set_aside_where_there_is_room() -> None:
+    assert PACE.sets_aside(200 * MIB)
+    assert PACE.sets_aside(8 * GIB)
+    assert not PACE.sets_aside(8 * GIB + 1), "half of the room, for it may have become more by then"
+    assert not PACE.sets_aside(None), "nobody knows how much"
+    assert not PACE.sets_aside(0)
+    quiet = replace(PACE, written=BUSY - 1)
+    assert not quiet.sets_aside(200 * MIB)
+    assert not replace(quiet, way=20.0 * MIB, cap=30 * MIB).sets_aside(200 * MIB)
+    assert replace(quiet, way=20.0 * MIB, cap=30 * MIB).sets_aside(200 * MIB + 1), "it would take long"
+    assert replace(quiet, way=30.0 * MIB, cap=20 * MIB).sets_aside(200 * MIB + 1)
+    assert replace(quiet, cap=MIB).sets_aside(11 * MIB)
+
+
 def test_nothing_is_read_faster_than_somebody_has_allowed() -> None:
     assert replace(PACE, cap=MIB).rate(200 * MIB) == MIB
     assert replace(PACE, cap=GIB).rate(200 * MIB) == 10 * MIB
@@ -148,6 +162,14 @@ def disk_of(image_format: str, *, kind: str = "file", source: str = "", **about:
 def vm_with(*disks: Disk) -> Vm:
     definition = f"<domain type='kvm'><name>db</name><uuid>{UUID}</uuid><os><type>hvm</type></os></domain>"
     return replace(parse_vm(definition, host="h1", state=VmState.RUNNING), disks=disks)
+
+
+def test_what_is_set_aside_is_copied_by_the_vms_own_qemu() -> None:
+    told = etree.fromstring(aside_xml({"vda": "/a.scratch", "vdb": "/b.scratch"}, "mudanza-1-4"))
+    assert (told.get("mode"), told.findtext("incremental")) == ("push", "mudanza-1-4")
+    assert [each.get("name") for each in told.iterfind("disks/disk")] == ["vda", "vdb"]
+    assert [each.get("file") for each in told.iterfind("disks/disk/target")] == ["/a.scratch", "/b.scratch"]
+    assert {each.get("type") for each in told.iterfind("disks/disk/driver")} == {"qcow2"}
 
 
 def test_a_raw_disk_is_in_no_checkpoint_and_is_served_as_a_whole() -> None:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mudanza.hypervisor.backups import backup_xml, served_socket
+from mudanza.hypervisor.backups import aside_xml, backup_xml, places_of
 from mudanza.hypervisor.domains import Domains
 from mudanza.hypervisor.shell import HostShell
 from mudanza.journal.database import open_database
@@ -76,10 +76,9 @@ def test_two_journals_call_nothing_alike() -> None:
     assert one.id == other.id
     assert own_name(one) != own_name(other)
     assert near_socket(one, 1) != near_socket(other, 1)
-    served = served_socket(backup_xml(near_socket(one, 1), {"vda": "/a"}, ""))
-    assert served is not None
+    [served] = places_of(backup_xml(near_socket(one, 1), {"vda": "/a"}, ""))
     assert (is_near_socket(one, served), is_near_socket(other, served)) == (True, False)
-    assert served_socket("<domainbackup mode='push'/>") is None
+    assert places_of(aside_xml({"vda": "/a", "vdb": "/b"}, "mudanza-1-7")) == {"/a", "/b"}
     assert is_own_checkpoint(one, checkpoint_name(one, 7))
     assert not is_own_checkpoint(one, checkpoint_name(other, 7))
     assert is_own_checkpoint(one, "mudanza-1-7"), "as they were called before"

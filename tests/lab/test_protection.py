@@ -212,29 +212,6 @@ def test_a_round_that_needs_too_much_scratch_gives_way(lab: Lab, by_ssh: Mudanza
 
 
 @pytest.mark.soak
-def test_the_round_of_a_guest_that_writes_much_takes_its_time(lab: Lab, by_ssh: Mudanza) -> None:
-    spec = GuestSpec("busy", memory=128 * MIB, disk=128 * MIB, disk_write_rate=64 * MIB)
-    guest = create_guest(lab, spec)
-    try:
-        by_ssh("protect", guest.uuid, "--to", "h2", "--every", "30s", "--scratch", "4GiB")
-        by_ssh("protection", "sync", guest.uuid)
-        job = by_ssh("jobs", "-o", "json").data[0]["id"]
-        [carried] = [
-            step for step in by_ssh("job", "show", str(job), "-o", "json").data["steps"] if "carry" in step["name"]
-        ]
-        amount = carried["outcome"]["carried"]
-        assert amount > 64 * MIB
-        assert carried["ended_at"] - carried["at"] > 8.0, (
-            "a third of the time to the next one, but for what comes at once"
-        )
-        by_ssh("protection", "verify", guest.uuid)
-        assert guest.stats()["disk_errors"] == 0
-    finally:
-        by_ssh("unprotect", guest.uuid, expect=None)
-        guest.remove()
-
-
-@pytest.mark.soak
 def test_a_target_that_is_gone_only_delays(lab: Lab, by_ssh: Mudanza, protected: Guest) -> None:
     faults.cut(lab, "h2")
     try:

@@ -10,6 +10,7 @@ from lxml import etree
 
 from mudanza.hypervisor.connection import CALL_TIMEOUT, HostConnection
 from mudanza.hypervisor.jobs import job_name
+from mudanza.hypervisor.states import operation_name
 from mudanza.model.errors import HypervisorError
 
 BACKUP_TIMEOUT = 60.0
@@ -47,6 +48,32 @@ class Backups:
         instant = checkpoint_xml(checkpoint, scratch.keys() - set(uncounted)) if checkpoint else None
         self._of(uuid, lambda domain: domain.backupBegin(backup, instant, 0), BACKUP_TIMEOUT)
 
+    def set_aside(self, uuid: str, files: Mapping[str, str], checkpoint: str, since: str) -> None:
+        """Have QEMU copy what the disks hold now of all that has changed since a checkpoint into images of their own,
+        which stand upon the disks: for each disk, by the guest's name for it, its file. It does so by itself from now
+        on, and the guest's own writes wait only where they would overwrite what is not copied yet.
+
+        ``checkpoint``: what is written down of this instant. See ``is_set_aside``.
+        """
+        backup, instant = aside_xml(files, since), checkpoint_xml(checkpoint, files.keys())
+        self._of(uuid, lambda domain: domain.backupBegin(backup, instant, 0), BACKUP_TIMEOUT)
+
+    def is_set_aside(self, uuid: str) -> bool:
+        """Whether all of it is copied; not: it is still under way. Raises HypervisorError where it has failed, or
+        nothing tells any more that it has not."""
+
+        def is_whole(domain: Any) -> bool:
+            if job_name(domain) == BACKUP:
+                return False
+            told = domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED | libvirt.VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED)
+            was_backup = operation_name(int(told.get("operation", 0))) == BACKUP
+            if was_backup and told.get("type") == libvirt.VIR_DOMAIN_JOB_COMPLETED:
+                return True
+            why = told.get(libvirt.VIR_DOMAIN_JOB_ERRMSG) or "libvirt does not say that it was completed"
+            raise HypervisorError(self._host.name, f"what has changed could not be set aside: {why}")
+
+        return self._of(uuid, is_whole)
+
     def end(self, uuid: str) -> None:
         """End the backup, if there is one; its scratch files go. A job of another kind is left alone."""
 
@@ -56,18 +83,19 @@ class Backups:
 
         self._of(uuid, end, BACKUP_TIMEOUT)
 
-    def served_at(self, uuid: str) -> str | None:
-        """Return the socket at which a backup that is under way serves the disks; None: there is none."""
+    def places(self, uuid: str) -> frozenset[str]:
+        """Return the UNIX socket at which a backup that is under way serves the disks, or the files that it copies them
+        to; nothing: there is none."""
 
-        def socket(domain: Any) -> str | None:
+        def places(domain: Any) -> frozenset[str]:
             try:
-                return served_socket(str(domain.backupGetXMLDesc(0)))
+                return places_of(str(domain.backupGetXMLDesc(0)))
             except libvirt.libvirtError as error:
                 if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_BACKUP:
-                    return None
+                    return frozenset()
                 raise
 
-        return self._of(uuid, socket)
+        return self._of(uuid, places)
 
     def scratch_used(self, uuid: str) -> int | None:
         """Return how many bytes of scratch the backup takes up by now; None: no backup is under way."""
@@ -150,10 +178,24 @@ def backup_xml(socket: str, scratch: Mapping[str, str], since: str, whole: Colle
     return etree.tostring(root, encoding="unicode")
 
 
-def served_socket(backup: str) -> str | None:
-    """Return at which UNIX socket a ``<domainbackup>`` serves the disks; None: at none."""
-    server = etree.fromstring(backup).find("server[@transport='unix']")
-    return server.get("socket") if server is not None else None
+def aside_xml(files: Mapping[str, str], since: str) -> str:
+    """Return libvirt's ``<domainbackup>`` that copies what has changed; see ``Backups.set_aside``."""
+    root = etree.Element("domainbackup", mode="push")
+    etree.SubElement(root, "incremental").text = since
+    disks = etree.SubElement(root, "disks")
+    for target, file in files.items():
+        disk = etree.SubElement(disks, "disk", name=target, backup="yes", type="file")
+        etree.SubElement(disk, "driver", type="qcow2")
+        etree.SubElement(disk, "target", file=file)
+    return etree.tostring(root, encoding="unicode")
+
+
+def places_of(backup: str) -> frozenset[str]:
+    """Return the UNIX socket at which a ``<domainbackup>`` serves the disks, or the files that it copies them to."""
+    root = etree.fromstring(backup)
+    sockets = (server.get("socket", "") for server in root.iterfind("server[@transport='unix']"))
+    files = (target.get("file", "") for target in root.iterfind("disks/disk/target"))
+    return frozenset({*sockets, *files} - {""})
 
 
 def checkpoint_xml(name: str, disks: Collection[str]) -> str:

@@ -84,6 +84,7 @@ STEPS = frozenset(
         "retire copy",
         "run script",
         "set apart",
+        "set aside",
         "set clock",
         "set history aside",
         "settle",

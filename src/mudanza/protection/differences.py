@@ -18,9 +18,10 @@ from mudanza.model.protection import Protection
 from mudanza.model.units import KIB, MIB
 from mudanza.model.vm import Disk
 from mudanza.protection import scripts
+from mudanza.protection.aside import changed_aside
 from mudanza.protection.extents import Extent, joined
 from mudanza.protection.replica import Served
-from mudanza.protection.serving import Round, changed
+from mudanza.protection.serving import Round, changed, options, scratch_of
 from mudanza.protection.wire import Weighing
 
 BLOCK = 64 * KIB
@@ -53,10 +54,16 @@ def shares(handle: JobHandle, this: Round, stop: clock.Event) -> Mapping[str, Sh
         served = served_of(this, disk)
         newest = this.protection.newest
         if disk.target in this.told and newest is not None:
-            found[disk.target] = Share(newest.disks[disk.target].file, changed(this.here, served))
+            found[disk.target] = Share(newest.disks[disk.target].file, _changed(this, disk, served))
         else:
             found[disk.target] = _compared(handle, this, served, older_copy(this.protection, disk), stop)
     return found
+
+
+def _changed(this: Round, disk: Disk, served: Served) -> tuple[Extent, ...]:
+    if this.aside:
+        return changed_aside(this.here, served.disk, scratch_of(disk, this.number))
+    return changed(this.here, served)
 
 
 def digests_of(size: int) -> int:
@@ -113,7 +120,7 @@ def _compared(handle: JobHandle, this: Round, served: Served, older: str, stop: 
 
     about = {"host": this.there.host, "disk": served.disk, "older": path}
     try:
-        extents = handle.perform("compare blocks", about, compare, _amount)
+        extents = handle.perform("compare blocks", about, compare, _amount, lasts=0.0)
     except HypervisorError:  # it is in the journal; an older copy that cannot be read is worth nothing
         return Share()
     return Share(older, extents)
@@ -128,7 +135,7 @@ def digests(shell: HostShell, image: Mapping[str, str], served: Served, stop: cl
 
     ``image``: QEMU's options for it. Raises as ``shares``.
     """
-    names = {"image": _options(image, ""), "under": _options(image, "file.")}
+    names = {"image": options(image), "under": options(image, "file.")}
     about = {**names, "size": served.size, "block": BLOCK, "part": PART}
     what = f"reading disk {served.disk}"
     answers = shell.run(scripts.DIGESTS, about, what=what, patience=READ_PATIENCE, stop=stop)
@@ -141,10 +148,6 @@ def digests(shell: HostShell, image: Mapping[str, str], served: Served, stop: cl
             case ["block", number, digest]:
                 found[part + int(number) * BLOCK] = digest
     return found
-
-
-def _options(image: Mapping[str, str], prefix: str) -> str:
-    return ",".join(f"{prefix}{name}={value.replace(',', ',,')}" for name, value in image.items())
 
 
 def differing(one: Mapping[int, str], other: Mapping[int, str], size: int) -> tuple[Extent, ...]:

@@ -16,7 +16,7 @@ from mudanza.journal.protections import Protections
 from mudanza.model.errors import HypervisorError
 from mudanza.model.protection import Protection, RestorePoint, checkpoint_name, is_own_checkpoint
 from mudanza.model.vm import Disk, Vm
-from mudanza.protection.serving import is_counted, is_near_socket, near_socket, scratch_of
+from mudanza.protection.serving import is_counted, is_own_place, near_socket, scratch_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,8 @@ class Since:
     """Empty: since none."""
     disks: frozenset[str] = frozenset()
     """Those of which they are, by the guest's names for them."""
+    aside: bool = False
+    """Whether they are set aside."""
 
 
 class Instants:
@@ -36,9 +38,13 @@ class Instants:
         self._connections = connections
         self._protections = protections
 
-    def begin(self, handle: JobHandle, protection: Protection, vm: Vm, disks: Sequence[Disk], number: int) -> Since:
-        """Keep an instant; return since which one changes are told, and of which disks."""
+    def begin(
+        self, handle: JobHandle, protection: Protection, vm: Vm, disks: Sequence[Disk], number: int, *, aside: bool
+    ) -> Since:
+        """Keep an instant; return since which one changes are told, and of which disks. ``aside``: what has changed is
+        to be set aside, if that is told of all disks."""
         since = self._since(protection, vm, disks)
+        since = replace(since, aside=aside and since.disks == {disk.target for disk in disks})
         try:
             self._begin(handle, protection, vm, disks, number, since)
         except HypervisorError as error:
@@ -59,11 +65,15 @@ class Instants:
         uncounted = [disk.target for disk in disks if not is_counted(disk)]
         whole = [disk.target for disk in disks if disk.target not in since.disks]
         socket = near_socket(protection, number)
-        handle.perform(
-            "begin backup",
-            {"host": vm.host, "checkpoint": name, "scratch": scratch, "since": since.checkpoint},
-            lambda: backups.begin(vm.uuid, socket, scratch, name, since.checkpoint, uncounted, whole),
-        )
+
+        def begin() -> None:
+            if since.aside:
+                backups.set_aside(vm.uuid, scratch, name, since.checkpoint)
+            else:
+                backups.begin(vm.uuid, socket, scratch, name, since.checkpoint, uncounted, whole)
+
+        about = {"host": vm.host, "checkpoint": name, "scratch": scratch, "since": since.checkpoint}
+        handle.perform("begin backup", {**about, "aside": since.aside}, begin)
 
     def _since(self, protection: Protection, vm: Vm, disks: Sequence[Disk]) -> Since:
         """Return since when changes are known: since the newest point, if it is of this very VM and libvirt knows it
@@ -80,12 +90,12 @@ class Instants:
         """Keep it no more."""
         handle.perform("end backup", {"host": vm.host}, lambda: self._connections.backups(vm.host).end(vm.uuid))
 
-    def end_left(self, handle: JobHandle, protection: Protection, vm: Vm) -> None:
+    def end_left(self, handle: JobHandle, protection: Protection, vm: Vm, disks: Sequence[Disk]) -> None:
         """Keep no more what an earlier round has left, of this replica or of another one of the VM in the same journal,
         that could not reach the host any more to end it: none of them is under way beside this one. Another journal's
         backup, or a stranger's, is left alone."""
-        socket = self._connections.backups(vm.host).served_at(vm.uuid)
-        if socket is not None and is_near_socket(protection, socket):
+        places = self._connections.backups(vm.host).places(vm.uuid)
+        if any(is_own_place(protection, disks, place) for place in places):
             self.end(handle, vm)
 
     def drop_checkpoints(self, handle: JobHandle, protection: Protection, vm: Vm) -> None:

@@ -21,6 +21,8 @@ SLOWEST = 4 * MIB
 """Bytes per second that are read at the least: what takes no part of the guest's time need not take longer."""
 FASTEST = 4 * GIB
 """Bytes per second, of which it need not be said any more that nothing is read faster."""
+LONG = 10.0
+"""Seconds from which on a round that is read from the guest's own QEMU takes long."""
 ROOM = 0.5
 """Of the scratch that there may be so much may be full at the end: a guest does not always write alike."""
 
@@ -37,6 +39,16 @@ class Pace:
     """Bytes of scratch that the round may need."""
     cap: int | None
     """Bytes per second that somebody has allowed at the most; None: nobody has set any bound."""
+    way: float | None = None
+    """Bytes per second that went over the way last time; None: not known."""
+
+    def sets_aside(self, changed: int | None) -> bool:
+        """Whether so many bytes that have changed (None: not known) are set aside at the source before they are
+        carried: where the guest would notice it otherwise, and there is room for all of it: pure."""
+        if not changed or changed > self.room * ROOM:
+            return False
+        fastest = min(bound for bound in (self.way, self.cap, FASTEST) if bound is not None)
+        return self.written >= BUSY or changed > fastest * LONG
 
     def rate(self, changed: int) -> int | None:
         """Return how many bytes per second are read of so many bytes that have changed; None: as fast as it goes: pure.

@@ -39,6 +39,7 @@ from mudanza.model.protection import Protection, ReplicaDisk, RestorePoint, Stan
 from mudanza.model.units import format_size
 from mudanza.model.vm import Disk, Vm, VmState
 from mudanza.protection import firmware
+from mudanza.protection.aside import is_worth_it, served
 from mudanza.protection.differences import Share, rate_of, served_of, shares, weighing_of
 from mudanza.protection.freezing import thaw_if_left
 from mudanza.protection.instants import Instants, checkpoint_of
@@ -182,26 +183,25 @@ class Rounds:
             replica = Replica(protection, there, far)
             thin(handle, self._protections, protection, replica)
             self._disarm(handle, vm)
-            self._instants.end_left(handle, protection, vm)
+            self._instants.end_left(handle, protection, vm, disks)
             self._instants.drop_checkpoints(handle, protection, vm)
-            clear_scratch(here, protection, disks, number)
+            clear_scratch(here, protection, disks)
             budget = min(protection.scratch, *(free_beside(here, disk) // 2 for disk in disks))
             protection = self._protections.get(protection.id)
+            written = domains.written(vm.uuid).rate_since(earlier)
+            pace = Pace(protection.every, written, budget, protection.bandwidth, protection.carriage.rate)
+            aside = not verify and is_worth_it(self._connections.backups(vm.host), here, protection, pace)
             taken_at = self._protections.instant()  # not after the instant, or the lag would be told too small
             last = protection.newest.firmware if protection.newest is not None else None
             with self._company.instant(handle, before, vm, here) as quiet:
-                since = self._instants.begin(handle, protection, vm, disks, number)
+                since = self._instants.begin(handle, protection, vm, disks, number, aside=aside)
                 copied = firmware.read(here, firmware.places_of(vm.xml), last)
             try:
                 state = firmware.keep(there, protection, number, copied, last)
-                pace = Pace(
-                    protection.every, domains.written(vm.uuid).rate_since(earlier), budget, protection.bandwidth
+                this = Round(
+                    protection, vm, disks, number, since.disks, here, there, far, verify, pace, compressed, since.aside
                 )
-                with Watched(self._connections.backups(vm.host), vm.uuid, budget) as watched:
-                    told = since.disks
-                    this = Round(
-                        protection, vm, disks, number, told, here, there, far, verify, pace, compressed=compressed
-                    )
+                with served(handle, self._connections.backups(vm.host), this, budget) as watched:
                     point = replace(self._carry(handle, this, replica, watched), taken_at=taken_at, firmware=state)
                     point = replace(point, consistency=quiet.consistency, why_not=quiet.why_not)
             finally:
@@ -250,6 +250,7 @@ class Rounds:
                 intent,
                 lambda: carry(parts),
                 lambda point: {"carried": point.carried, "sent": point.sent},
+                lasts=0.0,  # it ends with the logins
             )
         except MigrationFailedError as error:
             raise watched.failure(error) from error
@@ -353,6 +354,8 @@ class Rounds:
                 if vm is not None:
                     claim.take()
                     self._let_be(handle, protection, vm)
+                    with HostShell(self._entries[vm.host]) as here:
+                        clear_scratch(here, protection, [disk for disk in vm.disks if disk.source])
                 with HostShell(self._entries[protection.target]) as there:
                     remove = Replica(protection, there).remove
                     handle.perform("drop replica", {"host": protection.target, "path": protection.directory}, remove)

@@ -25,6 +25,37 @@ echo "$map" | awk '
 /"data": false/ { print "@ changed", field("start"), field("length") }'
 """
 )
+# What was set aside stands upon the disk, which the guest writes to. It is to stand upon nothing of the same size.
+UPON_NOTHING = """
+qemu-img rebase -q -u -t unsafe -f qcow2 -F raw -b "json:$nothing" -- "$file"
+"""
+# What the image itself has, and not what it stands upon.
+CHANGED_ASIDE = (
+    """
+map=$(qemu-img map --output=json -f qcow2 -- "$file") || exit 1
+echo "$map" | awk '
+"""
+    + _FIELD
+    + """
+/"depth": 0,/ { print "@ changed", field("start"), field("length") }'
+"""
+)
+# What was set aside is served as long as this shell is there.
+SERVE_ASIDE = """
+set --
+while read -r word; do set -- "$@" "$word"; done <<EOF
+$words
+EOF
+qemu-storage-daemon "$@" >/dev/null &
+server=$! tries=0
+while [ ! -S "$socket" ]; do
+  kill -0 "$server" 2>/dev/null && [ "$tries" -lt 600 ] || { echo "what was set aside is not served" >&2; exit 1; }
+  tries=$((tries + 1)); sleep 0.05
+done
+"""
+SERVES_ASIDE = """
+if command -v qemu-storage-daemon >/dev/null; then echo "@ serves"; fi
+"""
 # The way to the source's disk, as QEMU's options: told as what it is below, by the prefix, and held to a rate if there
 # is one.
 _WAY = """
@@ -318,5 +349,5 @@ free=$(df -Pk -- "$(dirname -- "$disk")" | awk 'END { print $4 }') || exit 1
 echo "@ free $free"
 """
 CLEAR_SCRATCH = """
-rm -f -- "$disk".mudanza-scratch-* "$socket"
+rm -f -- "$disk".mudanza-scratch-* "$sockets"-*.sock
 """

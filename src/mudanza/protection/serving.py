@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from secrets import token_hex
 
@@ -38,6 +38,8 @@ class Round:
     verify: bool
     pace: Pace
     compressed: bool = False
+    aside: bool = False
+    """Whether what has changed was set aside, and is read from there."""
 
     @property
     def near(self) -> str:
@@ -72,7 +74,16 @@ def is_compared(disk: Disk) -> bool:
 
 def near_socket(protection: Protection, number: int) -> str:
     """Return the socket at which the source serves the disks of a round."""
-    return f"{SOURCE_SOCKETS}/mudanza-{own_name(protection)}-{number}.sock"
+    return f"{_near_sockets(protection)}-{number}.sock"
+
+
+def _near_sockets(protection: Protection) -> str:
+    return f"{SOURCE_SOCKETS}/mudanza-{own_name(protection)}"
+
+
+def is_own_place(protection: Protection, disks: Sequence[Disk], path: str) -> bool:
+    """Whether a backup that serves disks at this socket, or copies them to this file, is of a round of ours."""
+    return is_near_socket(protection, path) or any(path.startswith(_scratches_of(disk)) for disk in disks)
 
 
 def is_near_socket(protection: Protection, path: str) -> bool:
@@ -91,14 +102,23 @@ def new_far_socket(protection: Protection, number: int) -> str:
 
 
 def scratch_of(disk: Disk, number: int) -> str:
-    """Return the file that takes what the guest overwrites of a disk while that is read."""
-    return f"{_place_of_scratch(disk)}.mudanza-scratch-{number}"
+    """Return the file that takes what the guest overwrites of a disk while that is read, or what has changed on it."""
+    return f"{_scratches_of(disk)}{number}"
+
+
+def _scratches_of(disk: Disk) -> str:
+    return f"{_place_of_scratch(disk)}.mudanza-scratch-"
 
 
 def _place_of_scratch(disk: Disk) -> str:
     """Beside the disk, where there is room for it; beside a device there is none."""
     source = str(disk.source)
     return f"{SOURCE_SOCKETS}/{source.strip('/').replace('/', '-')}" if disk.kind == "block" else source
+
+
+def options(image: Mapping[str, str], prefix: str = "") -> str:
+    """Return QEMU's options for an image as one word, each name behind ``prefix``: pure."""
+    return ",".join(f"{prefix}{name}={value.replace(',', ',,')}" for name, value in image.items())
 
 
 def changed(shell: HostShell, served: Served) -> tuple[Extent, ...]:
@@ -108,11 +128,12 @@ def changed(shell: HostShell, served: Served) -> tuple[Extent, ...]:
     return joined((int(words[1]), int(words[2])) for words in answers if words[0] == "changed")
 
 
-def clear_scratch(here: HostShell, protection: Protection, disks: Sequence[Disk], number: int) -> None:
-    """Delete what an earlier round has left at the source, whose QEMU died in the middle of it."""
+def clear_scratch(here: HostShell, protection: Protection, disks: Sequence[Disk]) -> None:
+    """Delete what rounds have left at the source: whose QEMU or controller died in the middle of it, or what was set
+    aside there."""
     for disk in disks:
-        values = {"disk": _place_of_scratch(disk), "socket": near_socket(protection, number)}
-        here.run(scripts.CLEAR_SCRATCH, values, what="deleting what an earlier round has left")
+        values = {"disk": _place_of_scratch(disk), "sockets": _near_sockets(protection)}
+        here.run(scripts.CLEAR_SCRATCH, values, what="deleting what a round has left")
 
 
 def free_beside(shell: HostShell, disk: Disk) -> int:

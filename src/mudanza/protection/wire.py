@@ -21,6 +21,7 @@ from mudanza.model.units import KIB, MIB
 from mudanza.model.vm import Disk
 from mudanza.protection import scripts
 from mudanza.protection.extents import Extent
+from mudanza.protection.serving import options
 
 GAIN = 1.2
 """How many times faster a round must become by it: the CPUs have other things to do."""
@@ -96,8 +97,7 @@ def sampled(here: HostShell, image: Mapping[str, str], places: Sequence[int]) ->
 
     ``image``: QEMU's options for it. Raises HypervisorError, HostUnreachableError.
     """
-    under = ",".join(f"file.{name}={value.replace(',', ',,')}" for name, value in image.items())
-    values = {"under": under, "places": " ".join(map(str, places)), "piece": PIECE}
+    values = {"under": options(image, "file."), "places": " ".join(map(str, places)), "piece": PIECE}
     return _told(here.run(scripts.SAMPLE, values, what="looking how small data become"))
 
 
