@@ -43,7 +43,7 @@ echo "$map" | awk '
 # What was set aside is served as long as this shell is there.
 SERVE_ASIDE = """
 set --
-while read -r word; do set -- "$@" "$word"; done <<EOF
+while IFS= read -r word; do set -- "$@" "$word"; done <<EOF
 $words
 EOF
 qemu-storage-daemon "$@" >/dev/null &
