@@ -21,7 +21,7 @@ from mudanza.migration.prepare import Candidate, Prepared
 from mudanza.migration.record import MoveRecord
 from mudanza.model.cluster import Cluster
 from mudanza.model.errors import BlockedError
-from mudanza.model.protection import Protection, Standing
+from mudanza.model.protection import Protection, Standing, own_name
 from mudanza.model.vm import Backing, Vm, VmState
 from mudanza.operations.coming_home import settle, way_is_over
 from mudanza.operations.means import Means
@@ -55,7 +55,7 @@ def test_it_goes_on_in_images_beside_its_own_that_are_not_there_yet(store: Prote
     vm = make.vm(disks=(make.disk(source="/r/vda.active-1.qcow2"), make.iso()))
     protection = turned(store)
     images = apart_images(protection, vm)
-    assert images == {"vda": f"/r/mudanza-{protection.journal[:12]}-1-4-vda.qcow2"}
+    assert images == {"vda": f"/r/mudanza-{own_name(protection)}-4-vda.qcow2"}
 
 
 def test_libvirt_is_told_of_every_disk_so_that_it_makes_no_images_of_its_own() -> None:

@@ -180,8 +180,8 @@ def test_a_raw_disk_is_in_no_checkpoint_and_is_served_as_a_whole() -> None:
     raw, counted = disk_of("raw"), disk_of("qcow2")
     with_both = vm_with(raw, counted)
     assert protected_disks(with_both) == (raw, counted)
-    protection = cast("Protection", SimpleNamespace(id=1, journal=""))
-    assert checkpoint_of(protection, [raw, counted], 5) == "mudanza-1-5"
+    protection = cast("Protection", SimpleNamespace(id=1, journal="", made_at=2.5))
+    assert checkpoint_of(protection, [raw, counted], 5) == "mudanza-1-2-5"
     assert checkpoint_of(protection, [raw], 5) == ""
 
 

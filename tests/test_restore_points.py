@@ -36,7 +36,7 @@ from mudanza.model.vm import VmState
 from mudanza.protection import firmware, scripts
 from mudanza.protection.freezing import Quiet, frozen
 from mudanza.protection.replica import files_of
-from mudanza.protection.serving import is_near_socket, near_socket, new_far_socket
+from mudanza.protection.serving import SOURCE_SOCKETS, is_near_socket, near_socket, new_far_socket
 from mudanza.protection.telling import how_consistent
 from tests.test_protection import UUID, VALUES, point, vm_with
 from tests.test_protection_pages import protected
@@ -82,8 +82,25 @@ def test_two_journals_call_nothing_alike() -> None:
     assert is_own_checkpoint(one, checkpoint_name(one, 7))
     assert not is_own_checkpoint(one, checkpoint_name(other, 7))
     assert is_own_checkpoint(one, "mudanza-1-7"), "as they were called before"
+    assert is_own_checkpoint(one, f"mudanza-{JOURNAL[:12]}-1-7"), "and after that"
+    assert is_near_socket(one, f"{SOURCE_SOCKETS}/mudanza-{JOURNAL[:12]}-1-7.sock"), "and after that"
     assert not is_own_checkpoint(one, "mudanza-12-7")
     assert not is_own_checkpoint(one, "mudanza-1-7-x")
+
+
+def test_a_protection_whose_number_was_given_again_calls_nothing_as_the_one_before_did(tmp_path: Path) -> None:
+    """An image that was no disk of the VM when that was given up still has its bitmaps."""
+    engine = open_database(str(tmp_path / "mudanza.db"))
+    store = Protections(engine)
+    before = store.make(VALUES)
+    store.remove(before.id)
+    made = store.make(VALUES)
+    store.change(made.id, made_at=before.made_at + 1)
+    now = store.get(made.id)
+    assert now.id == before.id
+    assert checkpoint_name(now, 1) != checkpoint_name(before, 1)
+    assert near_socket(now, 1) != near_socket(before, 1)
+    assert is_near_socket(now, near_socket(before, 1)), "its backup is ended all the same"
 
 
 def test_the_far_sockets_of_another_journal_are_not_swept(tmp_path: Path) -> None:

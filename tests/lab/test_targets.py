@@ -169,3 +169,26 @@ def test_disks_that_come_grow_and_go(lab: Lab, by_ssh: Mudanza, guest: Guest) ->
     by_ssh("failover", guest.uuid, "--planned")
     guest.await_answer()
     guest.verify()
+
+
+@pytest.mark.soak
+def test_two_disks_that_change_places_are_compared(lab: Lab, by_ssh: Mudanza, guest: Guest) -> None:
+    """What tells of changes has the same name in both of their images."""
+    here = lab.cell("h1")
+    live = ("--live", "--config")
+    with volume(lab, "one.qcow2", size=8 * MIB) as one, volume(lab, "other.qcow2", size=8 * MIB) as other:
+        for image, byte in ((one, 0x51), (other, 0x52)):
+            here.run(["qemu-io", "-f", "qcow2", "-c", f"write -q -P {byte} 0 4M", image])
+            target = "vdb" if image == one else "vdc"
+            virsh(here, "attach-disk", guest.uuid, image, target, "--subdriver", "qcow2", *live)
+        by_ssh("protect", guest.uuid, "--to", "h2")
+        for target in ("vdb", "vdc"):
+            virsh(here, "detach-disk", guest.uuid, target, *live)
+        await_true(lambda: "vd" not in virsh(here, "domblklist", guest.uuid).replace("vda", ""), "they are gone")
+        for image, target in ((one, "vdc"), (other, "vdb")):
+            virsh(here, "attach-disk", guest.uuid, image, target, "--subdriver", "qcow2", *live)
+        by_ssh("protection", "verify", guest.uuid)
+        assert f"disk vdb was {one}, and is {other}" in states(by_ssh, guest)["h2"]["said"]
+        by_ssh("unprotect", guest.uuid)
+        for target in ("vdb", "vdc"):
+            virsh(here, "detach-disk", guest.uuid, target, *live)

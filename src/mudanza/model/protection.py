@@ -75,6 +75,8 @@ class ReplicaDisk:
     """The image's name in the replica's directory. It holds what changed since the point before, or everything."""
     size: int
     """Virtual size in bytes."""
+    image: str = ""
+    """Which image the disk was then: its host, inode and path, with blanks between; empty: that was not kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,14 +261,17 @@ class Protection:
 
 
 def own_name(protection: Protection) -> str:
-    """Return a word that no other protection has, whichever journal it is in."""
-    return f"{protection.journal[:MANY_OF_JOURNAL]}-{protection.id}" if protection.journal else str(protection.id)
+    """Return a word that no other protection has, whichever journal it is in, nor had one that was given up: a database
+    gives numbers again, and an image that was no disk of the VM's just then keeps bitmaps of that name."""
+    made = f"{protection.id}-{int(protection.made_at)}"
+    return f"{protection.journal[:MANY_OF_JOURNAL]}-{made}" if protection.journal else made
 
 
 def is_of_journal(protection: Protection, name: str) -> bool:
-    """Whether a word is the own name of some protection in the same journal."""
-    journal, _, number = name.rpartition("-")
-    return number.isdigit() and journal == (protection.journal[:MANY_OF_JOURNAL] if protection.journal else "")
+    """Whether a word is the own name of some protection in the same journal, as it is or was until schema 27."""
+    begin = f"{protection.journal[:MANY_OF_JOURNAL]}-" if protection.journal else ""
+    numbers = name.removeprefix(begin).split("-")
+    return name.startswith(begin) and len(numbers) <= 2 and all(number.isdigit() for number in numbers)
 
 
 def checkpoint_name(protection: Protection, number: int) -> str:
@@ -275,6 +280,8 @@ def checkpoint_name(protection: Protection, number: int) -> str:
 
 
 def is_own_checkpoint(protection: Protection, name: str) -> bool:
-    """Whether a checkpoint is one of this protection. Until schema 22 they were called by its number alone."""
+    """Whether a checkpoint is one of this protection. They were called by its journal and number alone, and until
+    schema 22 by its number."""
     begin, _, number = name.rpartition("-")
-    return number.isdigit() and begin in (f"mudanza-{own_name(protection)}", f"mudanza-{protection.id}")
+    before = f"mudanza-{protection.journal[:MANY_OF_JOURNAL]}-{protection.id}"
+    return number.isdigit() and begin in (f"mudanza-{own_name(protection)}", before, f"mudanza-{protection.id}")

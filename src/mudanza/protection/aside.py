@@ -45,12 +45,14 @@ def is_worth_it(backups: Backups, here: HostShell, protection: Protection, pace:
 def served(handle: JobHandle, backups: Backups, this: Round, budget: int) -> Iterator[Watched]:
     """Have the disks served as they were at the instant while the block runs: from what was set aside, or else by the
     guest's own QEMU, whose scratch may take up ``budget`` bytes. Raises MigrationFailedError where setting aside takes
-    too long; HypervisorError, HostUnreachableError."""
+    too long, or does not hold what has changed since the newest point; HypervisorError, HostUnreachableError."""
     watched, host = Watched(backups, this.vm.uuid, budget), {"host": this.vm.host}
     if not this.aside:
         with watched:
             yield watched
         return
+    if this.told != {disk.target for disk in this.disks}:
+        raise MigrationFailedError("a disk was replaced by another one just when the round began")
     try:
         handle.perform("set aside", host, lambda: _await(backups, this.vm.uuid), lasts=0.0)
         _serve(this)

@@ -108,7 +108,8 @@ class Replica:
 
     def remove(self) -> None:
         """Delete it all."""
-        self._shell.run(scripts.REMOVE, self._directory, what="deleting the replica")
+        names = {**self._directory, "protection": own_name(self._protection)}
+        self._shell.run(scripts.REMOVE, names, what="deleting the replica")
 
     def _about(self, served: Served, file: str) -> Mapping[str, object]:
         about = {"socket": self._socket, "disk": served.disk, "file": file, "size": served.size}

@@ -20,6 +20,7 @@ from mudanza.hypervisor.relay import relay
 from mudanza.hypervisor.shell import HostShell, login
 from mudanza.hypervisor.xml.activation import activation_xml, epoch_of
 from mudanza.hypervisor.xml.claims import without_claim
+from mudanza.hypervisor.xml.domains import parse_vm
 from mudanza.journal.jobs import Job, JobHandle, Jobs, NewJob
 from mudanza.journal.protections import Protections
 from mudanza.migration.claim import keeping, left_open
@@ -42,6 +43,7 @@ from mudanza.protection import firmware
 from mudanza.protection.aside import is_worth_it, served
 from mudanza.protection.differences import Share, rate_of, served_of, shares, weighing_of
 from mudanza.protection.freezing import thaw_if_left
+from mudanza.protection.images import Image, images_of, replaced, with_images
 from mudanza.protection.instants import Instants, checkpoint_of
 from mudanza.protection.pacing import Pace
 from mudanza.protection.replica import Replica, image_name
@@ -191,18 +193,22 @@ class Rounds:
             written = domains.written(vm.uuid).rate_since(earlier)
             pace = Pace(protection.every, written, budget, protection.bandwidth, protection.carriage.rate)
             aside = not verify and is_worth_it(self._connections.backups(vm.host), here, protection, pace)
+            aside = aside and not replaced(protection.newest, self._images(here, vm, disks))
             taken_at = self._protections.instant()  # not after the instant, or the lag would be told too small
             last = protection.newest.firmware if protection.newest is not None else None
             with self._company.instant(handle, before, vm, here) as quiet:
                 since = self._instants.begin(handle, protection, vm, disks, number, aside=aside)
                 copied = firmware.read(here, firmware.places_of(vm.xml), last)
             try:
+                images = self._images(here, vm, disks)
                 state = firmware.keep(there, protection, number, copied, last)
+                told = since.disks - replaced(protection.newest, images)
                 this = Round(
-                    protection, vm, disks, number, since.disks, here, there, far, verify, pace, compressed, since.aside
+                    protection, vm, disks, number, told, here, there, far, verify, pace, compressed, since.aside
                 )
                 with served(handle, self._connections.backups(vm.host), this, budget) as watched:
                     point = replace(self._carry(handle, this, replica, watched), taken_at=taken_at, firmware=state)
+                    point = with_images(point, images)
                     point = replace(point, consistency=quiet.consistency, why_not=quiet.why_not)
             finally:
                 self._instants.end(handle, vm)
@@ -254,6 +260,11 @@ class Rounds:
             )
         except MigrationFailedError as error:
             raise watched.failure(error) from error
+
+    def _images(self, here: HostShell, vm: Vm, disks: Sequence[Disk]) -> Mapping[str, Sequence[Image]]:
+        """Return which images its disks are once the instant is kept: they may have been others before."""
+        now = parse_vm(self._connections.domains(vm.host).describe(vm.uuid), host=vm.host, state=vm.state)
+        return images_of(here, [disk for disk in now.disks if disk.target in {each.target for each in disks}])
 
     def _disarm(self, handle: JobHandle, vm: Vm) -> None:
         """Keep the host from starting the VM by itself when it comes back: it may run elsewhere by then. That it is to

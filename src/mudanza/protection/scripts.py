@@ -156,6 +156,7 @@ qemu-img create -q -f qcow2 -F qcow2 -b "$below" -- "$file" || exit 1
 REMOVE = (
     REFUSE_OLD
     + """
+rm -f -- /run/mudanza-"$protection"-*.sock
 rm -rf -- "$directory"
 rmdir --ignore-fail-on-non-empty -- "$(dirname "$directory")"
 """
@@ -347,6 +348,12 @@ head -c "$noise" /dev/urandom | base64 -w 65536 | sed 's/^/@ noise /'
 FREE = """
 free=$(df -Pk -- "$(dirname -- "$disk")" | awk 'END { print $4 }') || exit 1
 echo "@ free $free"
+"""
+# Which files these are, one in each line, under whatever name.
+INODES = """
+printf '%s\\n' "$paths" | while IFS= read -r each; do
+  echo "@ inode $(stat -L -c %i -- "$each" 2>/dev/null || echo unknown)"
+done
 """
 CLEAR_SCRATCH = """
 rm -f -- "$disk".mudanza-scratch-* "$sockets"-*.sock

@@ -6,6 +6,7 @@ from mudanza.model.migration import Side, Sighting
 from mudanza.model.protection import Consistency, RestorePoint
 from mudanza.model.units import format_size
 from mudanza.model.vm import Vm, VmState
+from mudanza.protection.images import read_image
 
 
 def how_consistent(point: RestorePoint) -> str:
@@ -17,7 +18,7 @@ def how_consistent(point: RestorePoint) -> str:
 
 def disk_changes(before: RestorePoint | None, now: RestorePoint) -> tuple[str, ...]:
     """Return which disks a VM has, or has not, that it had not, or had, at the point before, and which of them are of
-    another size."""
+    another size or another file of the same host."""
     if before is None:
         return ()
     old, new = before.disks, now.disks
@@ -32,7 +33,15 @@ def disk_changes(before: RestorePoint | None, now: RestorePoint) -> tuple[str, .
         for target in old
         if target not in new
     ]
-    return (*came, *resized, *gone)
+    files = {
+        target: (read_image(old[target].image), read_image(disk.image)) for target, disk in new.items() if target in old
+    }
+    moved = [
+        f"disk {target} was {then.path}, and is {now_is.path}"
+        for target, (then, now_is) in files.items()
+        if then is not None and now_is is not None and then.host == now_is.host and then.path != now_is.path
+    ]
+    return (*came, *resized, *moved, *gone)
 
 
 def left_as(vm: Vm, seen: Sighting) -> str:
