@@ -144,7 +144,8 @@ iface ens4 inet dhcp
 OURS = """\
 auto ens3
 iface ens3 inet static
-    address 10.9.0.5/24
+    address 10.9.0.5
+    netmask 255.255.255.0
     gateway 10.9.0.1
     dns-nameservers 10.9.0.53 fd00::53
 """

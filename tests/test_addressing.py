@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import libvirt
 import pytest
 
 from mudanza.hypervisor.connections import Connections
@@ -18,13 +19,17 @@ from mudanza.hypervisor.domains import Domains
 from mudanza.journal.database import open_database
 from mudanza.journal.protections import Protections
 from mudanza.model.errors import HypervisorError, MigrationFailedError
+from mudanza.model.migration import Side, Sighting
 from mudanza.model.protection import Readdressed, Standing
 from mudanza.model.recovery import Machine
-from mudanza.operations.own_addresses import take_back_addresses
-from mudanza.protection.addressing import readdress, take_back
-from mudanza.protection.choosing import given_elsewhere
+from mudanza.model.vm import VmState
+from mudanza.protection.addressing import Back, readdress, take_back
+from mudanza.protection.choosing import given_elsewhere, home_with_others
+from mudanza.protection.in_guest import UNDO
 from mudanza.protection.lasting import Card
+from mudanza.protection.own_addresses import OwnAddresses
 from mudanza.protection.windows_addresses import PROGRAM
+from tests.test_protection import VALUES
 from tests.test_recovery_plans import protected
 
 MAC = "52:54:00:00:00:01"
@@ -54,7 +59,7 @@ NETWORKCTL = """
 """.replace("HOME", HOME)
 IFUP = """
 cat "$ROOT/etc/network/interfaces" "$ROOT"/etc/network/interfaces.d/* 2>/dev/null |
-  sed -n 's/^ *address //p' >"$ROOT/has"
+  sed -n 's|^ *address \\([^/]*\\).*|\\1/24|p' >"$ROOT/has"
 """
 PROGRAMS = {"ip": IP, "nmcli": NMCLI, "networkctl": NETWORKCTL, "ifup": IFUP, "ifdown": ': >"$ROOT/has"\n'}
 INTERFACES = f"auto ens3\niface ens3 inet static\n    address {HOME}\n"
@@ -69,6 +74,8 @@ class Guest:
         self.root, self.ran = root, dict[int, Any]()
         (root / "etc").mkdir()
         self.system, self.silent, self.programs = "debian", False, list[list[str]]()
+        self.state, self.asked = VmState.RUNNING, 0
+        self.no_line = False
         card = root / "sys/class/net/ens3"
         (card / "device").mkdir(parents=True)
         (card / "address").write_text(f"{MAC}\n")
@@ -101,8 +108,14 @@ class Guest:
 
     # As of Domains.
 
+    def sighting(self, _uuid: str) -> Sighting:
+        return Sighting(Side.PRESENT, self.state)
+
     def ask_agent(self, _uuid: str, command: Mapping[str, Any], *, timeout: int) -> Any:
         assert timeout
+        self.asked += 1
+        if self.no_line:
+            raise HypervisorError("h2", "QEMU guest agent is not configured", code=libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED)
         arguments = command.get("arguments", {})
         match command["execute"]:
             case _ if self.silent:
@@ -143,8 +156,14 @@ def give(guest: Guest, card: Card = CARD) -> str:
     return str(given)
 
 
-def back(guest: Guest) -> bool:
+def back(guest: Guest) -> Back:
     return take_back(cast(Domains, guest), "u", [MAC], 30.0)
+
+
+def by_hand(guest: Guest) -> None:
+    """Run what a person runs in the guest."""
+    kept = (guest.root / UNDO.lstrip("/")).read_text()
+    subprocess.run(["sh", "-c", OURS.sub(rf"{guest.root}/\1/", kept)], check=True)
 
 
 WAYS = [
@@ -164,12 +183,25 @@ def test_it_is_written_where_it_is_read_at_boot_and_taken_back(
         assert give(guest) == f"10.9.0.5/24 (by {way})"
         assert guest.has == ["10.9.0.5/24"]
     [made] = [path for path in guest.files() if path.startswith(file)]
-    assert "10.9.0.5/24" in guest.files()[made]
+    assert "10.9.0.5" in guest.files()[made]
     assert not [line for line in guest.told if line.startswith("ip ")], "who looks after the card has done it"
-    for _ in range(2):
-        back(guest)
+    for came in (Back.DONE, Back.NOTHING):
+        assert back(guest) is came
         assert guest.files() == before
         assert guest.has == [HOME]
+
+
+@pytest.mark.parametrize(("way", "sign", "text", "file"), WAYS, ids=[way for way, *_ in WAYS])
+def test_a_person_can_have_its_files_as_they_were_before(
+    guest: Guest, way: str, sign: str, text: str, file: str
+) -> None:
+    """By the script that the guest keeps for it, where no agent does so: the guest reads them when it boots."""
+    guest.put(sign, text)
+    before = guest.files()
+    assert give(guest) == f"10.9.0.5/24 (by {way})"
+    by_hand(guest)
+    assert guest.files() == before
+    assert back(guest) is Back.NOTHING
 
 
 def test_where_nobody_is_known_it_holds_until_the_guest_reboots(guest: Guest) -> None:
@@ -178,7 +210,7 @@ def test_where_nobody_is_known_it_holds_until_the_guest_reboots(guest: Guest) ->
     assert guest.has == ["10.9.0.5/24"]
     assert guest.told[-1] == "ip route replace default via 10.9.0.1 dev ens3"
     assert guest.files() == {"/etc/resolv.conf": "nameserver 10.9.0.53\n"}
-    assert not back(guest)
+    assert back(guest) is Back.NOTHING
 
 
 @pytest.mark.parametrize("sign", ["master", "manager"])
@@ -197,6 +229,8 @@ def test_its_own_program_is_run_in_place_of_all_of_it(guest: Guest) -> None:
     assert give(guest) == "10.9.0.5/24 (by /etc/mudanza/readdress)"
     assert (guest.root / "words").read_text() == f"ens3 {MAC} 10.9.0.5/24 10.9.0.1 10.9.0.53\n"
     assert guest.has == [HOME]
+    assert back(guest) is Back.BY_OWN, "it has to take that back itself"
+    assert not list((guest.root / "var").rglob("*addresses*"))
 
 
 def test_who_does_nothing_is_gone_past(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +244,7 @@ def test_who_does_nothing_is_gone_past(guest: Guest, monkeypatch: pytest.MonkeyP
 def test_windows_is_told_by_its_powershell(guest: Guest) -> None:
     guest.system = "mswindows"
     assert give(guest) == "10.9.0.5/24 (by Windows)"
-    assert back(guest)
+    assert back(guest) is Back.DONE
     assert [words[0] for words in guest.programs] == [PROGRAM] * 2
 
 
@@ -232,29 +266,105 @@ class Hosts:
         return self.guest
 
 
-def test_a_guest_gets_its_own_addresses_again_where_it_comes_up_elsewhere(guest: Guest, tmp_path: Path) -> None:
-    store = Protections(open_database(str(tmp_path / "mudanza.db")))
-    made = protected(store, "db")
+GIVEN = Readdressed("h2", (MAC,), 30.0)
 
-    def told() -> str:
-        return take_back_addresses(cast(Connections, Hosts(guest)), store, "db", at_once=True)
 
-    assert (told(), store.of("db").readdressed) == ("", None)
-    guest.put("etc/network/interfaces", INTERFACES)
-    give(guest)
-    given = Readdressed("h2", (MAC,), 30.0)
-    store.readdressed(made.id, given)
-    store.change(made.id, standing=Standing.FAILED_OVER)
-    assert store.of("db").readdressed == given
-    assert told() == "", "it is where they are for"
-    store.turn(made.id, "h1", "/replica", {})
+class Home:
+    """A VM that has come up at h1, whose guest was given addresses at h2."""
+
+    def __init__(
+        self, guest: Guest, store: Protections, *, seed: Mapping[str, str], given: Readdressed = GIVEN
+    ) -> None:
+        self.guest, self.store, self.said = guest, store, list[str]()
+        guest.put("etc/network/interfaces", INTERFACES)
+        give(guest)
+        self.made = protected(store, "db")
+        store.readdressed(self.made.id, given)
+        store.turn(self.made.id, "h1", "/replica", seed)
+        store.change(self.made.id, standing=Standing.FAILED_OVER)
+
+    def see_to(self, **how: bool) -> list[str]:
+        """Have it be seen to; return what was said."""
+        said = list[str]()
+        OwnAddresses(cast(Connections, Hosts(self.guest)), self.store, said.append).see_to("db", **how)
+        return said
+
+    @property
+    def given(self) -> Readdressed | None:
+        return self.store.of("db").readdressed
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Protections:
+    return Protections(open_database(str(tmp_path / "mudanza.db")))
+
+
+SEED = {"vda": "/images/db.qcow2"}
+BEGUN = "db: it gets its own addresses on h1 as soon as its guest's agent answers"
+
+
+def test_a_guest_gets_its_own_addresses_again_at_home_only(guest: Guest, store: Protections) -> None:
+    the = Home(guest, store, seed=SEED)
+    store.turn(the.made.id, "h2", "/replica", {})
+    assert the.see_to() == [], "it is protected the other way, and nobody knows it to be at home"
+    store.change(the.made.id, standing=Standing.FAILED_OVER)
+    assert the.see_to(home=True) == [], "it is where they are for"
+    assert guest.has == ["10.9.0.5/24"]
+    store.turn(the.made.id, "h1", "/replica", SEED)
     assert given_elsewhere(store.all_of("db")) is None, "it is there still, and protected the other way"
-    store.change(made.id, standing=Standing.FAILED_OVER)
+    store.change(the.made.id, standing=Standing.FAILED_OVER)
+    assert the.see_to() == [BEGUN, "db has its own addresses again"], "it has been there before"
+    assert (guest.has, the.given) == ([HOME], None)
+    assert the.see_to() == []
+
+
+def test_elsewhere_it_keeps_them_unless_somebody_says_that_it_is_home(guest: Guest, store: Protections) -> None:
+    the = Home(guest, store, seed={})
+    [said] = the.see_to()
+    assert said.startswith("! db keeps the addresses that it was given at h2: nobody has said that h1 is its home")
+    assert UNDO in said
+    assert (guest.has, the.given) == (["10.9.0.5/24"], GIVEN)
+    assert the.see_to(home=True)[-1] == "db has its own addresses again"
+    assert (guest.has, the.given) == ([HOME], None)
+
+
+def test_a_guest_whose_agent_does_not_answer_is_told_of_and_seen_to_later(guest: Guest, store: Protections) -> None:
+    the = Home(guest, store, seed={}, given=replace(GIVEN, limit=0.0))
     guest.silent = True
-    store.readdressed(made.id, replace(given, limit=0.0))
-    assert "db has the addresses still that it was given at h2" in told()
-    assert store.of("db").readdressed is not None, "it is tried again"
+    begun, said = the.see_to(home=True)
+    assert begun == BEGUN
+    assert said.startswith("! db has the addresses still that it was given at h2: its guest has the addresses of")
+    assert f"By hand, in its guest, as root: sh {UNDO}, and then reboot it" in said
+    assert home_with_others(store.all_of("db")) == "h1", "by that word it is at home from now on"
+    store.turn(the.made.id, "h2", "/replica", SEED)
+    assert home_with_others(store.all_of("db")) == "h1", "and protected the other way by now"
     guest.silent = False
-    assert told() == "db has its own addresses again"
-    assert (guest.has, store.of("db").readdressed) == ([HOME], None)
-    assert told() == ""
+    assert the.see_to() == [BEGUN, "db has its own addresses again"]
+    assert the.given is None
+
+
+def test_a_guest_without_a_line_to_an_agent_is_not_waited_for(guest: Guest, store: Protections) -> None:
+    the = Home(guest, store, seed=SEED, given=replace(GIVEN, limit=3600.0))
+    guest.asked, guest.no_line = 0, True
+    assert "QEMU guest agent is not configured" in the.see_to()[-1]
+    assert guest.asked == 1
+    guest.state = VmState.SHUTOFF
+    assert "it does not run there" in the.see_to()[-1]
+    assert guest.asked == 1
+
+
+def test_what_was_not_written_is_gone_since_it_booted_or_when_it_does(guest: Guest, store: Protections) -> None:
+    the = Home(guest, store, seed=SEED)
+    by_hand(guest)
+    assert the.see_to(at_once=True) == [
+        "! db: nobody looks after its cards, and its addresses for h2 hold until it reboots"
+    ]
+    store.readdressed(the.made.id, GIVEN)
+    assert the.see_to()[-1] == "db has its own addresses since it was started on h1: none for h2 were written"
+
+
+def test_a_protection_that_is_given_up_hands_on_what_is_known_of_addresses(guest: Guest, store: Protections) -> None:
+    the = Home(guest, store, seed=SEED)
+    other = store.make({**VALUES, "vm_uuid": the.made.vm_uuid, "vm_name": "db", "target": "h3"})
+    store.remove(the.made.id)
+    assert store.get(other.id).readdressed == GIVEN

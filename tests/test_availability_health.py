@@ -15,7 +15,7 @@ from mudanza.model.fencing import Device, DeviceTest, Match
 from mudanza.model.finding import Level
 from mudanza.model.kept import KeptUp
 from mudanza.model.machine import Verdict
-from mudanza.model.protection import Protection, RestorePoint, Standing
+from mudanza.model.protection import Protection, Readdressed, RestorePoint, Standing
 from mudanza.model.vm import Vm, VmState
 from tests import factories as make
 
@@ -67,6 +67,10 @@ def with_vms(*vms: Vm) -> Any:
         ({"protections": [protection(), protection(id=2, target="h3", standing=Standing.LEFT)]}, "replica-left"),
         ({"protections": [protection(paused_by="ana")]}, "replica-paused"),
         ({"protections": [protection(target="h1")]}, "replica-beside"),
+        (
+            {"protections": [protection(readdressed=Readdressed("h2", ("52:54:00:00:00:01",), 60.0, owed_at="h1"))]},
+            "addresses-of-elsewhere",
+        ),
         ({"cluster": with_vms(vm(autostart=True))}, "autostart-armed"),
         ({"devices": {}}, "no-fence"),
         ({"matches": []}, "fence-unmatched"),

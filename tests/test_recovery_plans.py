@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -20,11 +21,14 @@ from mudanza.model.cluster import Cluster
 from mudanza.model.errors import BlockedError, MigrationFailedError, NeedsPersonError, UsageError
 from mudanza.model.hook import Hook
 from mudanza.model.host import Host, HostEntry, Network
-from mudanza.model.protection import Protection, Standing
+from mudanza.model.migration import Side, Sighting
+from mudanza.model.protection import Protection, Readdressed, Standing
 from mudanza.model.recovery import Address, Await, Group, Machine, RecoveryPlan, Wait
 from mudanza.model.units import GIB
+from mudanza.model.vm import VmState
 from mudanza.operations.recovery_file import read_plan
-from mudanza.protection.addressing import cards_of
+from mudanza.protection import own_addresses
+from mudanza.protection.addressing import Back, cards_of
 from mudanza.protection.between import answers_tcp
 from mudanza.protection.failover import Outcome
 from mudanza.protection.lasting import Card
@@ -337,3 +341,30 @@ def test_a_plan_is_brought_in_shown_and_forgotten(tmp_path: Path) -> None:
     assert "one of --source-is-dead, --planned and --resume" in str(run("failover", "plan", "site").exception)
     assert run("recovery", "remove", "site").exit_code == 0
     assert "there is no recovery plan" in str(run("failover", "plan", "check", "site").exception)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_plan_that_brings_one_home_has_its_own_addresses_taken_back_and_keeps_nobody_waiting(
+    engine: Engine, store: Protections, monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    """Where its guest's agent does not answer, that is told, and the others come up."""
+
+    def take_back(*_: Any) -> Back:
+        if answers:
+            return Back.DONE
+        raise MigrationFailedError("its agent does not answer")
+
+    monkeypatch.setattr(own_addresses, "take_back", take_back)
+    seen = SimpleNamespace(sighting=lambda _: Sighting(Side.PRESENT, VmState.RUNNING))
+    there = cast("Connections", SimpleNamespace(domains=lambda _: seen))
+    runs, said, given = Runs(store), list[str](), Readdressed("h1", ("52:54:00:00:00:01",), 30.0)
+    store.readdressed(store.of("db").id, given)
+    way = FailingOver(there, Jobs(engine), store, runs.bring_up, said.append)
+    done = Recovery(engine, Jobs(engine), way, {}, said.append).run(plan(), {}, "ana")
+    assert [each.vm for each in done] == ["db", "app"]
+    [job] = Jobs(engine).latest(9)
+    [step] = Jobs(engine).get(job.id).steps_named("own addresses")
+    assert step.outcome == {"done": answers}
+    assert any(each.startswith("! db has the addresses still that it was given at h1") for each in said) is not answers
+    assert ("db has its own addresses again" in said) is answers
+    assert store.of("db").readdressed == (None if answers else replace(given, owed_at="h2"))

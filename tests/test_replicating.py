@@ -11,17 +11,22 @@ from sqlalchemy import Engine, select
 
 from mudanza import clock
 from mudanza.hypervisor.connections import Connections
+from mudanza.hypervisor.domains import Domains
 from mudanza.journal.database import open_database
 from mudanza.journal.inventory import Inventory
 from mudanza.journal.jobs import Jobs, NewJob
 from mudanza.journal.protections import Protections
 from mudanza.journal.schema import happening
-from mudanza.model.errors import BlockedError, MudanzaError
+from mudanza.model.errors import BlockedError, MigrationFailedError, MudanzaError
 from mudanza.model.host import HostEntry
-from mudanza.model.protection import Consistency, Protection, ReplicaDisk, RestorePoint
+from mudanza.model.migration import Side, Sighting
+from mudanza.model.protection import Consistency, Protection, Readdressed, ReplicaDisk, RestorePoint, Standing
+from mudanza.model.vm import VmState
 from mudanza.operations import replicating
 from mudanza.operations.means import Means
 from mudanza.operations.replicating import Replicator
+from mudanza.protection import own_addresses
+from mudanza.protection.addressing import Back
 from tests.timekeeping import set_clock
 
 VALUES = {
@@ -220,3 +225,38 @@ def point_at(store: Protections, ago: float, number: int = 1) -> RestorePoint:
 def told_of(engine: Engine) -> list[tuple[str, str]]:
     with engine.begin() as connection:
         return [(row.kind, row.subject) for row in connection.execute(select(happening))]
+
+
+def test_a_guest_at_home_with_the_addresses_of_elsewhere_is_seen_to(
+    engine: Engine, store: Protections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And tried again after a while, by whoever makes rounds, though nobody is there who asks; told of once."""
+
+    def silent(*_: Any) -> Back:
+        raise MigrationFailedError("its agent does not answer")
+
+    monkeypatch.setattr(own_addresses, "take_back", silent)
+    monkeypatch.setattr(Domains, "sighting", lambda *_: Sighting(Side.PRESENT, VmState.RUNNING))
+    Inventory(engine).put_hosts([HostEntry("h1", "test:///default")])
+    given, found, code = Readdressed("h2", ("52:54:00:00:00:01",), 30.0), store.of("db"), MigrationFailedError.exit_code
+    store.readdressed(found.id, given)
+    store.change(found.id, standing=Standing.FAILED_OVER)
+    with set_clock() as now:
+        seen = Seen(engine)
+        assert seen.turn() == [], "it is where they are for"
+        store.turn(found.id, "h1", "/replica", {"vda": "/images/db.qcow2"})
+        store.change(found.id, standing=Standing.FAILED_OVER)
+        assert seen.turn() == [code]
+        begun, told = seen.said
+        assert begun == "db: it gets its own addresses on h1 as soon as its guest's agent answers"
+        assert told.startswith("! db has the addresses still that it was given at h2: its agent does not answer")
+        assert store.of("db").readdressed == replace(given, owed_at="h1")
+        assert seen.turn() == []
+        now.pass_time(301.0)
+        assert seen.turn() == [code]
+        assert seen.said == [begun, told]
+        monkeypatch.setattr(own_addresses, "take_back", lambda *_: Back.DONE)
+        now.pass_time(301.0)
+        assert seen.turn() == [0]
+        assert seen.said[-1] == "db has its own addresses again"
+        assert store.of("db").readdressed is None

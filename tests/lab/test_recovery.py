@@ -16,6 +16,7 @@ from mudanza.journal.inventory import Inventory
 from mudanza.lab import faults
 from mudanza.lab.domain import GuestSpec, mac_of
 from mudanza.lab.guest import Guest, create_guest, virsh
+from mudanza.lab.guest_agent import LASTING
 from mudanza.lab.lab import Lab
 from mudanza.model.recovery import Machine
 from mudanza.model.units import MIB
@@ -72,12 +73,12 @@ def beside(lab: Lab, by_ssh: Mudanza) -> Iterator[Guest]:
     made.remove()
 
 
-def have_done(lab: Lab, guest: Guest, script: str) -> str:
-    """Have a guest at h2 run a script, by its agent; return what it said."""
+def have_done(lab: Lab, guest: Guest, script: str, host: str = "h2") -> str:
+    """Have a guest at a host run a script, by its agent; return what it said."""
 
     def ask(command: str, **arguments: object) -> dict[str, Any]:
         question = json.dumps({"execute": command, "arguments": arguments})
-        answer = json.loads(virsh(lab.cell("h2"), "qemu-agent-command", guest.uuid, question))["return"]
+        answer = json.loads(virsh(lab.cell(host), "qemu-agent-command", guest.uuid, question))["return"]
         return dict(answer)
 
     begun = ask("guest-exec", **{"path": "/bin/sh", "arg": ["-c", script], "capture-output": True})
@@ -98,7 +99,8 @@ cat >/etc/network/interfaces <<END
 auto lo
 
 iface eth0 inet static
-    address 10.1.2.3/24
+    address 10.1.2.3
+    netmask 255.255.255.0
 END
 """,
     "networkd": """
@@ -129,7 +131,7 @@ def readdressed_as_if(lab: Lab, by_ssh: Mudanza, guest: Guest) -> None:
         before = have_done(lab, guest, "cat /etc/network/interfaces")
         assert give() == "10.99.0.78/16 (by ifupdown)"
         own = have_done(lab, guest, "cat /etc/network/interfaces.d/mudanza-eth0")
-        assert own.splitlines()[:3] == ["auto eth0", "iface eth0 inet static", "    address 10.99.0.78/16"]
+        assert own.splitlines()[:3] == ["auto eth0", "iface eth0 inet static", "    address 10.99.0.78"]
         assert "10.1.2.3" not in have_done(lab, guest, "cat /etc/network/interfaces")
         assert take_back(domains, guest.uuid, [card.mac], 120.0)
         assert have_done(lab, guest, "cat /etc/network/interfaces") == before
@@ -186,6 +188,88 @@ limit = "3m"
     assert steps[0]["outcome"] == {"exit": 0, "output": "site all recovery\n"}
     assert steps[1]["outcome"]["answer"] == "yes"
     readdressed_as_if(lab, by_ssh, guest)
+
+
+OWN = "10.1.2.3"
+
+
+@pytest.fixture
+def lasting(lab: Lab, by_ssh: Mudanza, tmp_path: Path) -> Iterator[Guest]:
+    """A protected guest whose address lasts, by ifupdown, and that gets another one by the plan ``away``."""
+    spec = GuestSpec("lasting", memory=128 * MIB, disk=32 * MIB, extra_disk=32 * MIB, guest_agent=True)
+    made = create_guest(lab, spec)
+    await_true(lambda: has_agent(lab, made), "its agent answers", limit=120)
+    interfaces = f"auto eth0\niface eth0 inet static\n    address {OWN}\n    netmask 255.255.255.0\n"
+    keep = f"mkdir -p {LASTING}/network && cat >{LASTING}/network/interfaces && sync"
+    have_done(lab, made, f"echo '{interfaces}' | {{ {keep}; }}", "h1")
+    plan = tmp_path / "away.toml"
+    plan.write_text(f"""
+[[group]]
+name = "all"
+vms = ["{made.name}"]
+
+[vm.{made.name}]
+address = [{{ network = "lan", address = "{ELSEWHERE}/16" }}]
+limit = "3m"
+""")
+    by_ssh("recovery", "import", str(plan))
+    by_ssh("protect", made.uuid, "--to", "h2", "--keep", "2")
+    yield made
+    made.remove()
+    for name in (spec.volume, spec.extra_volume):
+        virsh(lab.cell("h1"), "vol-delete", "--pool", "default", name, check=False)
+
+
+def has_agent(lab: Lab, guest: Guest) -> bool:
+    return "return" in virsh(lab.cell("h1"), "qemu-agent-command", guest.uuid, '{"execute": "guest-ping"}', check=False)
+
+
+def go_away(lab: Lab, by_ssh: Mudanza, guest: Guest) -> None:
+    """Bring a guest up at h2 by its plan, where it gets another address that lasts, and protect it from there."""
+    by_ssh("failover", "plan", "away", "--planned")
+    assert addresses(lab, "h2", guest)[mac_of(guest.address)] == [ELSEWHERE]
+    assert f"{LASTING}/mudanza" in have_done(lab, guest, f"find {LASTING}/mudanza/addresses -type f"), "it lasts"
+    by_ssh("reprotect", guest.uuid)
+
+
+def assert_own(lab: Lab, by_ssh: Mudanza, guest: Guest, said: str) -> None:
+    """It is at h1 with its own address, on its disk, too, and it was said so."""
+    assert f"{guest.name} has its own addresses again" in said
+    mine = addresses(lab, "h1", guest)[mac_of(guest.address)]
+    assert (OWN in mine, ELSEWHERE in mine) == (True, False), mine
+    assert have_done(lab, guest, f"ls {LASTING}/network {LASTING}/mudanza", "h1").count("mudanza-eth0") == 0
+    [row] = [row for row in by_ssh("protections", "-o", "json").data if row["uuid"] == guest.uuid]
+    assert row["addresses_of"] == ""
+
+
+def test_a_plain_way_home_gives_its_own_addresses_back(lab: Lab, by_ssh: Mudanza, lasting: Guest) -> None:
+    go_away(lab, by_ssh, lasting)
+    assert_own(lab, by_ssh, lasting, by_ssh("failover", lasting.uuid, "--planned").err)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+def test_whichever_way_it_comes_home_it_has_its_own_addresses_again(
+    lab: Lab, by_ssh: Mudanza, lasting: Guest, tmp_path: Path
+) -> None:
+    plan = tmp_path / "home.toml"
+    plan.write_text(f'[[group]]\nname = "all"\nvms = ["{lasting.name}"]\n')
+    by_ssh("recovery", "import", str(plan))
+    ways = [
+        ("failback", lasting.uuid, "--mode", "live"),
+        ("failback", lasting.uuid, "--mode", "cold"),
+        ("failover", "plan", "home", "--planned"),
+    ]
+    for way in ways:
+        go_away(lab, by_ssh, lasting)
+        assert_own(lab, by_ssh, lasting, by_ssh(*way).err)
+        by_ssh("reprotect", lasting.uuid)
+    go_away(lab, by_ssh, lasting)
+    faults.kill_host(lab, "h2")
+    try:
+        assert_own(lab, by_ssh, lasting, by_ssh("failover", lasting.uuid, "--source-is-dead").err)
+    finally:
+        faults.boot_host(lab, "h2")
 
 
 @pytest.mark.soak

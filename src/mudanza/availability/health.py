@@ -58,7 +58,15 @@ def of_availability(state: State) -> tuple[Finding, ...]:
     """Return everything that is wrong."""
     cluster = declared(state.cluster, Rules(shared_pools=state.shared_pools))
     locks = of_locks(cluster, state.locks, kept_up=bool(state.kept))
-    return (*_copies(state), *_replicas(state), *_autostart(state), *_fences(state), *_room(state), *locks)
+    return (
+        *_copies(state),
+        *_replicas(state),
+        *_addresses(state),
+        *_autostart(state),
+        *_fences(state),
+        *_room(state),
+        *locks,
+    )
 
 
 def _copies(state: State) -> Iterator[Finding]:
@@ -151,6 +159,21 @@ def _replicas(state: State) -> Iterator[Finding]:
                 subject,
                 f"the replica of {each.vm_name} at {each.target} is {old} old, and was to be {each.every:g} s",
                 f"see why: {mudanza('protections')}; make a round: {mudanza('sync', each.vm_name)}",
+            )
+
+
+def _addresses(state: State) -> Iterator[Finding]:
+    """Guests that are at home, and have the addresses still that a plan gave them elsewhere."""
+    for each in state.protections:
+        given = each.readdressed
+        if given is not None and given.owed_at:
+            yield warning(
+                "addresses-of-elsewhere",
+                f"VM {each.vm_name}",
+                f"the guest of {each.vm_name} is on {given.owed_at}, and has the addresses that it was given at "
+                f"{given.at}: its agent has not taken them back",
+                "see that its guest agent runs: the daemon tries it again, and so does "
+                f"{mudanza('reprotect', each.vm_name)}, which says how it is done by hand",
             )
 
 

@@ -152,6 +152,7 @@ def protections(context: typer.Context, output: Output = Format.TABLE) -> None:
 
 def _row(protection: Protection, behind: int | None) -> dict[str, Any]:
     from mudanza.operations.replicating import state_of
+    from mudanza.protection.telling import said_of
 
     lag = protection.lag
     return {
@@ -185,7 +186,8 @@ def _row(protection: Protection, behind: int | None) -> dict[str, Any]:
         "group": protection.group,
         "instant": protection.newest.instant if protection.newest else "",
         "test": protection.trial.name if protection.trial else "",
-        "said": protection.said,
+        "addresses_of": protection.readdressed.at if protection.readdressed else "",
+        "said": said_of(protection),
     }
 
 

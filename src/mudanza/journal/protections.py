@@ -221,8 +221,14 @@ class Protections:
             connection.execute(update(protection).where(mine).values(readdressed=text))
 
     def remove(self, number: int) -> None:
-        """Forget a protection and its restore points."""
+        """Forget a protection and its restore points. That the VM's guest has other addresses is known to another one
+        of its protections then, if it has one."""
         with transaction(self._engine) as connection:
+            mine = protection.c.id == number
+            others = (protection.c.vm_uuid == _vm_of(number)) & ~mine
+            if given := connection.scalar(select(protection.c.readdressed).where(mine)):
+                heir = connection.scalar(select(func.min(protection.c.id)).where(others))
+                connection.execute(update(protection).where(protection.c.id == heir).values(readdressed=given))
             connection.execute(delete(trial).where(trial.c.protection == number))
             connection.execute(delete(restore_point).where(restore_point.c.protection == number))
             connection.execute(delete(protection).where(protection.c.id == number))
@@ -237,7 +243,7 @@ def _readdressed(text: str) -> Readdressed | None:
     if not text:
         return None
     found = json.loads(text)
-    return Readdressed(found["at"], tuple(found["macs"]), found["limit"])
+    return Readdressed(found["at"], tuple(found["macs"]), found["limit"], found.get("owed_at", ""))
 
 
 def the_one_at(found: Sequence[Protection], host: str | None, option: str = "--on") -> Protection:

@@ -26,6 +26,8 @@ PACKAGE = "qemu-guest-agent"
 PROGRAM = "usr/sbin/qemu-ga"
 PORT = "org.qemu.guest_agent.0"
 
+LASTING = "/data/lasting"
+"""A directory of a second disk: if it is there, ``network`` in it is ``/etc/network``, which is gone by at boot."""
 FILE_SYSTEM_MODULES = ("ext4",)
 START = f"""\
 #!/bin/busybox sh
@@ -35,6 +37,13 @@ if [ -b /dev/vdb ]; then
     for module in /file-system/*; do insmod "$module"; done 2>/dev/null
     mkdir -p /data
     mount -t ext4 /dev/vdb /data 2>/dev/null || {{ mke2fs /dev/vdb >/dev/null && mount -t ext4 /dev/vdb /data; }}
+    # With this directory on it, what its network's files say lasts, as in any other guest.
+    if [ -d {LASTING} ]; then
+        mkdir -p {LASTING}/network {LASTING}/mudanza /etc/network /var/lib/mudanza /var/run
+        mount -o bind {LASTING}/network /etc/network
+        mount -o bind {LASTING}/mudanza /var/lib/mudanza
+        ifup -a
+    fi
 fi
 for port in /sys/class/virtio-ports/*; do
     [ "$(cat "$port/name")" = {PORT} ] || continue

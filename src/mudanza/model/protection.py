@@ -136,6 +136,8 @@ class Readdressed:
     """Of the cards that have them."""
     limit: float
     """Seconds that its agent has for such things, as its plan says."""
+    owed_at: str = ""
+    """The host at which it is at home since, and is to have its own ones again; empty: nobody has said so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from mudanza.model.protection import Protection, Standing
 from mudanza.model.units import format_size
 from mudanza.model.vm import VmState
 from mudanza.operations.checking import arrivals_of, judge_of
-from mudanza.operations.own_addresses import take_back_addresses
+from mudanza.operations.own_addresses import see_to_addresses
 from mudanza.protection.choosing import place_of
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def go_home(
     going = _set_out(means, connections, protection, networks, asked_by, say)
     with _settled_if_it_fails(means, connections, protection.vm_uuid):
         report = carry(going.vm, going.to, going.options)
-    _settle(means, connections, protection.vm_uuid)
+    _settle(means, connections, protection.vm_uuid, say)
     return report
 
 
@@ -109,6 +109,10 @@ def _set_out(
         return Departure(at, protection.target, homewards(store.get(protection.id), at, pool, epoch, networks))
 
 
+def _nobody(_said: str) -> None:
+    """Nobody is there to be told."""
+
+
 @contextmanager
 def _settled_if_it_fails(means: Means, connections: Connections, vm: str) -> Iterator[None]:
     """Have it written down where a VM is whose way home ends in the block by an error."""
@@ -120,10 +124,10 @@ def _settled_if_it_fails(means: Means, connections: Connections, vm: str) -> Ite
         raise
 
 
-def _settle(means: Means, connections: Connections, vm: str) -> Protection:
+def _settle(means: Means, connections: Connections, vm: str, say: Say = _nobody) -> Protection:
     from mudanza.journal.protections import Protections
 
-    return settle(means, connections, Protections(means.database), vm)
+    return settle(means, connections, Protections(means.database), vm, say)
 
 
 def way_is_over(protection: Protection, newest: Job | None) -> bool:
@@ -135,9 +139,10 @@ def way_is_over(protection: Protection, newest: Job | None) -> bool:
     return going and newest is not None and newest.asked.get("epoch") == protection.epoch
 
 
-def settle(means: Means, connections: Connections, store: Protections, vm: str) -> Protection:
+def settle(means: Means, connections: Connections, store: Protections, vm: str, say: Say = _nobody) -> Protection:
     """Return the protection of a VM at whose host it is, or is to be, or any; where a live way home has ended and
-    nobody has written that down, it is written down now, by what its hosts say.
+    nobody has written that down, it is written down now, by what its hosts say, and its guest has its own addresses
+    again: ``say`` is told of that.
 
     Raises BlockedError where a move of it is under way, or they do not say it.
     """
@@ -162,10 +167,8 @@ def settle(means: Means, connections: Connections, store: Protections, vm: str) 
         case Standing.ON:
             store.change(found.id, standing=became, epoch=found.epoch - 1, said="it did not go home")
         case Standing.FAILED_OVER:
-            said = f"runs on {found.target} again, under epoch {found.epoch}"
-            store.settle_at(found.id, said)
-            if told := take_back_addresses(connections, store, found.vm_uuid, at_once=True):
-                store.change(found.id, said=f"{said}; {told.removeprefix('! ')}")
+            store.settle_at(found.id, f"runs on {found.target} again, under epoch {found.epoch}")
+            see_to_addresses(means, connections, found.vm_uuid, say, home=True, at_once=True)
     return store.get(found.id)
 
 

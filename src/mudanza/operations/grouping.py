@@ -11,6 +11,7 @@ from mudanza.journal.protections import Protections
 from mudanza.model.errors import BlockedError, MigrationFailedError, UsageError
 from mudanza.model.protection import Protection, RestorePoint, Standing
 from mudanza.model.units import format_duration
+from mudanza.operations.own_addresses import see_to_addresses
 from mudanza.protection.copies import copy_of
 from mudanza.protection.rounds import Rounds
 from mudanza.protection.together import CARRYING, FellOutError, Together, common_points
@@ -138,6 +139,8 @@ def fail_over_together(
         up = failover.from_point(member, cluster, points[member.vm_uuid], nics, asked_by)
         say(f"{up.vm} runs on {up.host} from restore point {up.point}, {format_duration(up.age)} old")
         done.append(up)
+    for member in members:  # not before all are up: their agents take their time
+        see_to_addresses(means, connections, member.vm_uuid, say)
     return tuple(done)
 
 

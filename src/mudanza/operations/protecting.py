@@ -13,6 +13,7 @@ from mudanza.model.units import format_size
 from mudanza.operations import replicating
 from mudanza.operations.grouping import refuse_odd, sync_together
 from mudanza.protection.copies import copy_of
+from mudanza.protection.own_addresses import BY_HAND
 from mudanza.protection.rounds import Rounds
 from mudanza.protection.telling import how_consistent
 
@@ -306,6 +307,8 @@ def give_up(means: Means, vm: str, asked_by: str, say: Say, from_: str | None = 
     others = [each.target for each in left if each.standing is Standing.ON]
     still = f"; it has one at {' and at '.join(others)} still" if others else ""
     more = f"has no replica at {found.target} any more: it is deleted{still}"
+    if not left and (given := found.readdressed) is not None:
+        say(f"! its guest keeps the addresses that it was given at {given.at}. For its own ones, {BY_HAND}")
     alone = f"is protected no more; its replica at {found.target} is deleted"
     say(f"{found.vm_name} {more if others else alone}")
     for path in found.seed.values():

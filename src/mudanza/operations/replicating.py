@@ -18,6 +18,7 @@ from mudanza.model.units import format_duration, format_size
 from mudanza.operations.coming_home import settle, way_is_over
 from mudanza.operations.grouping import sync_together
 from mudanza.operations.means import Means, Say
+from mudanza.operations.own_addresses import AddressesOwed
 from mudanza.operations.reigning import refuse_replaced
 from mudanza.operations.testing import BootTrials
 from mudanza.protection.copies import copy_of
@@ -101,7 +102,7 @@ def state_of(protection: Protection) -> str:
 class Replicator:
     """Makes the rounds of all replicas when they are due, those first that have waited longest, some at once: one that
     takes long holds up no other, but those of the same VM: libvirt keeps one instant of a VM at a time. Has it tried,
-    too, whether they boot.
+    too, whether they boot, and guests that have come home have their own addresses again.
 
     Several controllers may do so at once: a VM that one of them makes a round of is left alone by the others.
     """
@@ -121,6 +122,7 @@ class Replicator:
         self._late: set[int] = set()
         self._unfrozen: set[int] = set()
         self._tester = BootTrials(means, asked_by, say, failed)
+        self._addresses = AddressesOwed(means, say, failed)
 
     def run(self, stop: clock.Event) -> None:
         """Make rounds until ``stop`` is set; those that are under way then are brought to their end."""
@@ -130,6 +132,7 @@ class Replicator:
             for task in under_way.values():
                 task.wait(ROUND_LIMIT)
             self._tester.end()
+            self._addresses.end()
         finally:
             self._close()
 
@@ -143,6 +146,7 @@ class Replicator:
                 gone = [each for each in self._gone() if each.vm_uuid not in busy]
                 due = apart(self._due(), busy)
                 self._tester.look(stop)
+                self._addresses.look()
             except JournalLostError as error:
                 self._say(f"! no replicas are brought up to date: {error}")
                 continue
@@ -162,6 +166,7 @@ class Replicator:
                 due = [members for members in due if members not in now]
                 codes += [task.wait(ROUND_LIMIT) for task in [self._begin(members) for members in now]]
             codes += self._tester.turn(stop)
+            codes += self._addresses.turn()
         finally:
             self._close()
         return codes
@@ -196,7 +201,7 @@ class Replicator:
 
     def _settle(self, protection: Protection) -> int:
         try:
-            found = settle(self._means, self._connections(), self._store, protection.vm_uuid)
+            found = settle(self._means, self._connections(), self._store, protection.vm_uuid, self._say)
         except MudanzaError as error:
             self._failed(error)
             return error.exit_code

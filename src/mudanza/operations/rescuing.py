@@ -12,9 +12,9 @@ from mudanza.model.migration import Mode
 from mudanza.model.protection import Protection, Standing
 from mudanza.operations.coming_home import GoingHome, send_home, settle
 from mudanza.operations.handing_over import hand_over
-from mudanza.operations.own_addresses import take_back_addresses
+from mudanza.operations.own_addresses import see_to_addresses
 from mudanza.operations.protecting import replica_directory
-from mudanza.protection.choosing import given_elsewhere, home_of, meant, unseen
+from mudanza.protection.choosing import home_of, meant, unseen
 from mudanza.protection.copies import copy_of
 from mudanza.protection.failover import Failover, reconnected
 from mudanza.protection.rounds import Rounds
@@ -67,7 +67,8 @@ class Reprotected:
 
 
 def fail_over(means: Means, vm: str, how: Rescue, asked_by: str, say: Say) -> Outcome:
-    """Start a protected VM at its replica's host: of several the freshest one's, unless it is said which.
+    """Start a protected VM at its replica's host: of several the freshest one's, unless it is said which; where it has
+    been before, its guest has its own addresses again.
 
     Raises UsageError; BlockedError where that host was not seen; and as ``hand_over`` and ``Failover.from_point``.
     """
@@ -79,8 +80,12 @@ def fail_over(means: Means, vm: str, how: Rescue, asked_by: str, say: Say) -> Ou
         protection = meant(replicas, unseen(cluster))
         nics = reconnected(protection, how.networks)
         if how.planned:
-            return hand_over(means, connections, protection, nics, asked_by, say)
-        return Failover(connections, means.jobs, store).from_point(protection, cluster, how.point, nics, asked_by)
+            done = hand_over(means, connections, protection, nics, asked_by, say)
+        else:
+            failover = Failover(connections, means.jobs, store)
+            done = failover.from_point(protection, cluster, how.point, nics, asked_by)
+        see_to_addresses(means, connections, protection.vm_uuid, say)
+        return done
 
 
 def reprotect(means: Means, vm: str, to: str | None, pool: str, asked_by: str, say: Say) -> Reprotected:
@@ -88,8 +93,8 @@ def reprotect(means: Means, vm: str, to: str | None, pool: str, asked_by: str, s
     is. Raises UsageError, BlockedError, and as ``Turning.turn`` and ``Rounds.sync``."""
     store = Protections(means.database)
     with means.connections() as connections:
-        settle(means, connections, store, vm)
-        _with_own_addresses(connections, store, vm, say)
+        settle(means, connections, store, vm, say)
+        see_to_addresses(means, connections, vm, say)
         cluster = means.read_cluster(connections)
         replicas = store.all_of(vm)
         protection = to_be_turned(replicas, to)
@@ -125,15 +130,8 @@ def fail_back(
         protection = turned_of(means, connections, vm, to)
         nics = reconnected(protection, networks)
         done = hand_over(means, connections, protection, nics, asked_by, say)
-        _with_own_addresses(connections, Protections(means.database), protection.vm_uuid, say)
+        see_to_addresses(means, connections, protection.vm_uuid, say, home=True)
         return done
-
-
-def _with_own_addresses(connections: Connections, store: Protections, vm: str, say: Say) -> None:
-    replicas = store.all_of(vm)
-    if given_elsewhere(replicas) is not None:
-        say(f"{replicas[0].vm_name}: its guest is to have its own addresses again, as soon as its agent answers")
-        say(take_back_addresses(connections, store, vm))
 
 
 def come_home(

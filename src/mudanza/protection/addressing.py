@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from mudanza.hypervisor.domains import Domains
 from mudanza.hypervisor.xml.domains import parse_vm
@@ -40,6 +41,16 @@ class Given:
     def __str__(self) -> str:
         lasting = f"by {self.way}" if self.lasts else "until it reboots"
         return f"{self.card.address} ({lasting})"
+
+
+class Back(StrEnum):
+    """What came of having a guest be as it was before."""
+
+    DONE = "done"
+    BY_OWN = "by its own program"
+    """The guest's own program did it, and knows alone how it is undone."""
+    NOTHING = "nothing"
+    """Nothing was written in it: it has its own addresses once it boots."""
 
 
 def cards_of(machine: Machine, definition: str) -> tuple[Card, ...]:
@@ -93,6 +104,7 @@ def _give(guest: InGuest, card: Card) -> Given:
     way = way_of(facts)
     words = (card.mac, card.address, card.gateway)
     if way is Way.OWN:
+        guest.shell(in_guest.REMEMBER, way.name, given=in_guest.TAKE_BACK)
         guest.shell(in_guest.BY_OWN, *words, " ".join(card.dns))
         return Given(card, in_guest.OWN, lasts=True)
     if way is not Way.NONE:
@@ -104,7 +116,7 @@ def _give(guest: InGuest, card: Card) -> Given:
 
 def _write(guest: InGuest, way: Way, device: str, card: Card, files: Sequence[File]) -> None:
     """Have the guest read a card's address when it boots, and now."""
-    guest.shell(in_guest.REMEMBER, way.name)
+    guest.shell(in_guest.REMEMBER, way.name, given=in_guest.TAKE_BACK)
     _tell(guest, STEPS[way].before, device)
     for file in files[::-1]:  # ours at last: until it is there, the others take nothing in
         guest.shell(in_guest.WRITE, file.path, file.mode, given=file.text)
@@ -116,9 +128,9 @@ def _tell(guest: InGuest, script: str, *words: str) -> None:
     guest.shell(f"{{ {script or ':'}\n}} >/dev/null 2>&1 </dev/null || :", *words)
 
 
-def take_back(domains: Domains, uuid: str, macs: Sequence[str], limit: float) -> bool:
+def take_back(domains: Domains, uuid: str, macs: Sequence[str], limit: float) -> Back:
     """Have a guest be as it was before it got other addresses, as soon as its agent answers, within ``limit`` seconds;
-    return whether it was told to: where nothing was written in it, it has its own ones once it boots.
+    return what came of it.
 
     Done once more it changes nothing. Raises MigrationFailedError where that was not done.
     """
@@ -128,7 +140,7 @@ def take_back(domains: Domains, uuid: str, macs: Sequence[str], limit: float) ->
         if guest.system() == SYSTEM:
             for mac in macs:
                 guest.run(windows_addresses.PROGRAM, windows_addresses.words_for(windows_addresses.taking_back(mac)))
-            return True
+            return Back.DONE
         return _take_back(guest, macs)
     except _Refusals as error:
         raise MigrationFailedError(
@@ -138,11 +150,12 @@ def take_back(domains: Domains, uuid: str, macs: Sequence[str], limit: float) ->
         ) from error
 
 
-def _take_back(guest: InGuest, macs: Sequence[str]) -> bool:
-    told = [STEPS[Way[word]] for word in guest.shell(in_guest.RECALL).split() if word in Way.__members__]
-    if not told:
-        return False
-    devices = [facts_of(guest.shell(in_guest.LOOK, mac))["device"] for mac in macs]
+def _take_back(guest: InGuest, macs: Sequence[str]) -> Back:
+    ways = [Way[word] for word in guest.shell(in_guest.RECALL).split() if word in Way.__members__]
+    if not ways:
+        return Back.NOTHING
+    told = [STEPS[way] for way in ways if way in STEPS]
+    devices = [facts_of(guest.shell(in_guest.LOOK, mac))["device"] for mac in macs] if told else []
     for device in devices:
         for steps in told:
             _tell(guest, steps.before, device)
@@ -150,4 +163,4 @@ def _take_back(guest: InGuest, macs: Sequence[str]) -> bool:
     for device in devices:
         for steps in told:
             _tell(guest, steps.back, device)
-    return True
+    return Back.BY_OWN if Way.OWN in ways else Back.DONE

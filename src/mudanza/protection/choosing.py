@@ -125,3 +125,18 @@ def given_elsewhere(replicas: Sequence[Protection]) -> Readdressed | None:
     given, at = given_addresses(replicas), place_of(replicas)
     is_elsewhere = given is not None and at.standing is Standing.FAILED_OVER and at.target != given.at
     return given if is_elsewhere else None
+
+
+def home_with_others(replicas: Sequence[Protection], *, home: bool = False) -> str:
+    """Return the host at which a VM is at home while its guest has the addresses of elsewhere still; empty: it is not.
+
+    ``home``: somebody has said that it is at home where it has come up. Else it is where it has been before, for its
+    replica there begins with disks that it ran on, and where it was to have its own ones already.
+    """
+    given, at = given_addresses(replicas), place_of(replicas)
+    if given is None:
+        return ""
+    if at.standing is not Standing.FAILED_OVER:  # protected the other way since
+        return given.owed_at
+    is_home = at.target != given.at and (home or bool(at.seed) or given.owed_at == at.target)
+    return at.target if is_home else ""

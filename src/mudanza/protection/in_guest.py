@@ -18,6 +18,8 @@ OWN = "/etc/mudanza/readdress"
 """The guest's own program for it, if there is one: it gets device, MAC address, address, gateway and name servers."""
 KEPT = "/var/lib/mudanza/addresses"
 """Where a guest keeps what its files were like before: it travels with its disks."""
+UNDO = f"{KEPT}/take-back"
+"""The script by which a person can have it as it was before, where no agent does so: it works without us."""
 ASK_TIMEOUT = 5
 """Seconds that the agent may take for one answer."""
 LOOK_AGAIN = 0.5
@@ -92,9 +94,10 @@ REMEMBER = f"""
 set -eu
 umask 077
 mkdir -p {KEPT}
+cat >{UNDO}
 grep -qxF -- "$1" {KEPT}/ways 2>/dev/null || echo "$1" >>{KEPT}/ways
 """
-"""A word: writes down who looks after a card."""
+"""A word, and ``TAKE_BACK`` by the standard input: writes down who looks after a card, and how to take that back."""
 
 RECALL = f"[ ! -e {KEPT}/ways ] || cat {KEPT}/ways"
 """→ those words; nothing, where nothing was changed."""
@@ -108,9 +111,9 @@ fi
 if [ -d "$kept/files" ]; then
   find "$kept/files" -type f | while read -r each; do
     path=${{each#"$kept/files"}}
-    cp -p -- "$each" "$path.mudanza"
-    on_disk "$path.mudanza"
-    mv -f -- "$path.mudanza" "$path"
+    cp -p -- "$each" "$path.mudanza$$"
+    on_disk "$path.mudanza$$"
+    mv -f -- "$path.mudanza$$" "$path"
     if command -v restorecon >/dev/null 2>&1; then restorecon "$path"; fi
     on_disk "${{path%/*}}"
   done
@@ -154,13 +157,15 @@ class InGuest:
         self._until = clock.monotonic() + limit
 
     def await_agent(self) -> None:
-        """Wait until the agent answers. Raises HypervisorError and HostUnreachableError where it does not in time."""
+        """Wait until the agent answers. Raises HypervisorError and HostUnreachableError where it does not in time, or
+        the VM has no line to one."""
         while True:
             try:
                 self._ask("guest-ping")
                 return
-            except (HypervisorError, HostUnreachableError):
-                if clock.monotonic() >= self._until:
+            except (HypervisorError, HostUnreachableError) as error:
+                never = isinstance(error, HypervisorError) and Domains.has_no_agent(error)
+                if never or clock.monotonic() >= self._until:
                     raise
             clock.sleep(LOOK_AGAIN)
 

@@ -145,8 +145,10 @@ def ifcfg(device: str, card: Card) -> str:
 
 
 def _stanza(card: Card) -> tuple[str, list[str]]:
-    """Return the family, and the lines, of ifupdown's stanza for a card."""
-    lines = [f"address {card.address}"]
+    """Return the family, and the lines, of ifupdown's stanza for a card. busybox's takes the mask by itself only."""
+    found = ipaddress.ip_interface(card.address)
+    mask = found.netmask if found.version == 4 else found.network.prefixlen
+    lines = [f"address {found.ip}", f"netmask {mask}"]
     lines += [f"gateway {card.gateway}"] if card.gateway else []
     lines += [f"dns-nameservers {' '.join(card.dns)}"] if card.dns else []
     return ("inet" if _family(card) == 4 else "inet6"), lines

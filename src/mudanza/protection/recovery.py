@@ -28,10 +28,11 @@ from mudanza.model.migration import Side
 from mudanza.model.protection import Protection, Readdressed, Standing
 from mudanza.model.recovery import Group, RecoveryPlan, Room, Turn
 from mudanza.protection import failover
-from mudanza.protection.addressing import cards_of, macs_of, readdress, take_back
+from mudanza.protection.addressing import cards_of, macs_of, readdress
 from mudanza.protection.between import ANSWER_TIMEOUT, Between
-from mudanza.protection.choosing import given_addresses, place_of, planned_for
+from mudanza.protection.choosing import given_addresses, given_elsewhere, place_of, planned_for
 from mudanza.protection.failover import Outcome
+from mudanza.protection.own_addresses import OwnAddresses
 from mudanza.protection.side_by_side import take_turns
 
 KIND = "recovery"
@@ -307,15 +308,15 @@ class FailingOver:
         self._say(f"{protection.vm_name} has {', '.join(map(str, given))}")
 
     def _take_back(self, handle: JobHandle, protection: Protection) -> None:
-        """Have a guest have its own addresses that was given others for elsewhere, and none for here."""
-        given = given_addresses(self._protections.all_of(protection.vm_uuid))
-        if given is None or given.at == protection.target:
+        """Have a guest have its own addresses that was given others for elsewhere, and none for here. Where it does
+        not, that is told, and no others are kept from coming up."""
+        given = given_elsewhere(self._protections.all_of(protection.vm_uuid))
+        if given is None:
             return
-        domains = self._connections.domains(protection.target)
+        own = OwnAddresses(self._connections, self._protections, self._say)
         about = {"vm": protection.vm_uuid, "macs": list(given.macs)}
-        handle.perform(OWN_ADDRESSES, about, lambda: take_back(domains, protection.vm_uuid, given.macs, given.limit))
-        self._protections.readdressed(protection.id, None)
-        self._say(f"{protection.vm_name} has its own addresses again")
+        see_to = lambda: own.see_to(protection.vm_uuid, home=True)  # noqa: E731
+        handle.perform(OWN_ADDRESSES, about, see_to, lambda done: {"done": done})
 
     def agent_answers(self, vm: str) -> bool:
         """Whether the guest agent of a VM answers where its replica is."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mudanza.model.migration import Side, Sighting
-from mudanza.model.protection import Consistency, RestorePoint
+from mudanza.model.protection import Consistency, Protection, RestorePoint
 from mudanza.model.units import format_size
 from mudanza.model.vm import Vm, VmState
 from mudanza.protection.images import read_image
@@ -14,6 +14,16 @@ def how_consistent(point: RestorePoint) -> str:
     if point.consistency is Consistency.APPLICATION:
         return ", application-consistent"
     return f", crash-consistent only: {point.why_not}" if point.why_not else ""
+
+
+def said_of(protection: Protection) -> str:
+    """Return what is told of a protection: what became of its last round, and whether its guest is at home with the
+    addresses of elsewhere."""
+    given = protection.readdressed
+    if given is None or not given.owed_at:
+        return protection.said
+    told = f"its guest is on {given.owed_at} and has the addresses still that it was given at {given.at}"
+    return "; ".join(filter(None, (protection.said, told)))
 
 
 def disk_changes(before: RestorePoint | None, now: RestorePoint) -> tuple[str, ...]:

@@ -129,6 +129,9 @@ TEXTS = {
         "El último punto de restauración de {vm} tiene {time}; no debería tener más de {limit}"
     ),
     "The newest restore point, {number}, is {time} old.": "El último punto de restauración, el {number}, tiene {time}.",
+    "Its guest has the addresses still that it was given at {host}.": (
+        "Su huésped tiene todavía las direcciones que recibió en {host}."
+    ),
     "There is no restore point yet.": "Aún no hay ningún punto de restauración.",
     "every {time}": "cada {time}",
     "its host is not seen": "su anfitrión no se ve",
