@@ -60,6 +60,16 @@ def test_one_that_another_host_has_is_left_alone(runs: bool) -> None:
     assert found(cluster=replace(CLUSTER, vms=(vm("db", "h2", runs=runs),))) == {}
 
 
+def test_a_copy_that_it_has_left_by_failover_keeps_it_from_nothing() -> None:
+    def of(*there: Vm) -> tuple[str, ...]:
+        cluster = replace(CLUSTER, vms=there)
+        return due(kept("db"), cluster, ["h1"], {}, left=[("u-db", "h2")]).hosts.get("h1", ())
+
+    assert of(vm("db", "h2", runs=False)) == ("u-db",)
+    assert of(vm("db", "h2", runs=True)) == (), "whatever its epoch, it runs there"
+    assert of(vm("db", "h2", runs=False), vm("db", "h3", runs=False)) == (), "that one may be it"
+
+
 OFF = {"shutdown": "", "destroyed": "", "migrated": "", "saved": "", "crashed": "h1", "failed": "h1", "unknown": "h1"}
 
 

@@ -12,6 +12,7 @@ from typing import cast
 
 import pytest
 
+from mudanza.hypervisor.connections import Connections
 from mudanza.hypervisor.xml.activation import activation_xml, epoch_of, wishes_autostart, with_epoch
 from mudanza.hypervisor.xml.domains import parse_vm
 from mudanza.journal.database import open_database
@@ -20,11 +21,13 @@ from mudanza.journal.jobs import Jobs
 from mudanza.journal.protections import Protections
 from mudanza.model.cluster import Cluster
 from mudanza.model.errors import BlockedError
+from mudanza.model.host import HostEntry
+from mudanza.model.migration import Side, Sighting
 from mudanza.model.protection import Protection, ReplicaDisk, RestorePoint, Standing, Trial
 from mudanza.model.units import MIB
 from mudanza.model.vm import Disk, Vm, VmState
 from mudanza.operations.means import Means
-from mudanza.operations.power import start_one
+from mudanza.operations.power import refuse_copies, start_one
 from mudanza.protection import scripts
 from mudanza.protection.differences import BLOCK, differing, older_copy
 from mudanza.protection.turning import copies_of, seed_of
@@ -199,3 +202,50 @@ def test_an_old_copy_is_not_started(database: str, store: Protections) -> None:
     means = SimpleNamespace(database=engine, jobs=Jobs(engine), inventory=Inventory(engine))
     with pytest.raises(BlockedError, match="an old copy, of epoch 0"):
         start_one(cast("Means", means), cast("object", None), copy("h1", 0, runs=False), print)  # type: ignore[arg-type]
+
+
+class Definitions:
+    """A host's word on one VM."""
+
+    def __init__(self, side: Side, state: VmState = VmState.NOSTATE, epoch: int = 0) -> None:
+        self._seen, self._epoch = Sighting(side, state), epoch
+
+    def sighting(self, _uuid: str, *, timeout: float) -> Sighting:
+        assert timeout
+        return self._seen
+
+    def describe(self, _uuid: str, *, inactive: bool, secure: bool) -> str:
+        assert inactive
+        assert not secure
+        return copy("h1", self._epoch, runs=False).xml
+
+
+OFF, RUNS = VmState.SHUTOFF, VmState.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("h1", "epoch", "said"),
+    [
+        (Definitions(Side.ABSENT), 1, ""),
+        (Definitions(Side.PRESENT, OFF, 0), 1, ""),
+        (Definitions(Side.PRESENT, OFF, 1), 1, "h1 has it too"),
+        (Definitions(Side.PRESENT, RUNS, 0), 1, "h1 has it too"),
+        (Definitions(Side.PRESENT, OFF, 0), 0, "h1 has it too"),
+        (Definitions(Side.UNSEEN), 1, "h1 could not be asked"),
+    ],
+)
+def test_a_copy_that_it_has_left_does_not_keep_it_from_being_started(
+    database: str, h1: Definitions, epoch: int, said: str
+) -> None:
+    """Only where it is off and of an earlier epoch for sure: else both might write."""
+    engine = open_database(database)
+    inventory = Inventory(engine)
+    inventory.put_hosts([HostEntry(name, f"qemu+ssh://root@{name}/system") for name in ("h1", "h2")])
+    means = cast("Means", SimpleNamespace(database=engine, inventory=inventory, limits=SimpleNamespace(read=9.0)))
+    there = cast("Connections", SimpleNamespace(domains=lambda _host: h1))
+    if not said:
+        refuse_copies(means, there, "u", "db", "h2", epoch)
+        return
+    with pytest.raises(BlockedError, match=said) as refused:
+        refuse_copies(means, there, "u", "db", "h2", epoch)
+    assert ("mudanza fence off h1" in refused.value.remedy) is ("asked" in said)

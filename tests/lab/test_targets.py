@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from mudanza.lab import faults
+from mudanza.lab import faults, fence_agent
 from mudanza.lab.domain import GuestSpec
 from mudanza.lab.guest import Guest, create_guest, virsh
 from mudanza.lab.guest_disk import read_ring
 from mudanza.lab.lab import Lab
 from mudanza.model.units import MIB
 from tests.lab.command import Mudanza
-from tests.lab.conftest import await_true, replica_of
+from tests.lab.conftest import REPLICAS, await_true, know_by_ssh, replica_of
 from tests.lab.test_protection import IMAGES
+from tests.lab.test_serve import serving
 from tests.lab.tiny import volume
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
-SIZE = 64 * MIB
+SIZE, FILLED = 64 * MIB, 32 * MIB
+"""Of the guest's disk, and what it writes there before anything is done with it; then its heartbeat alone goes on, with
+less than 2 MiB a minute. So a round that brings more than ``LITTLE`` has brought all of it, however long that took."""
+LITTLE = SIZE // 4
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +37,20 @@ def by_ssh(patient: Mudanza) -> Mudanza:
 
 @pytest.fixture
 def guest(lab: Lab) -> Iterator[Guest]:
-    spec = GuestSpec("twofold", memory=128 * MIB, disk=SIZE, disk_write_rate=MIB)
+    spec = GuestSpec("twofold", memory=128 * MIB, disk=SIZE)
     made = create_guest(lab, spec)
+    write(made, FILLED)
     yield made
     made.remove()
     virsh(lab.cell("h1"), "vol-delete", "--pool", "default", spec.volume, check=False)
+
+
+def write(guest: Guest, amount: int) -> None:
+    """Have a guest write to its disk, behind what it has written there before; it has stopped then."""
+    end = guest.stats()["disk_written"] + amount
+    guest.command(f"disk {64 * MIB}")
+    await_true(lambda: guest.stats()["disk_written"] >= end, "it has written that", limit=180)
+    guest.command("quiet")
 
 
 def states(by_ssh: Mudanza, guest: Guest) -> dict[str, dict[str, Any]]:
@@ -55,6 +71,7 @@ def test_either_of_two_replicas_is_what_it_comes_up_from(lab: Lab, by_ssh: Mudan
     by_ssh("protect", guest.uuid, "--to", "h2", "--keep", "2")
     by_ssh("protect", guest.uuid, "--to", "h3", "--every", "15m", "--keep", "20")
     for _ in range(2):
+        write(guest, MIB)
         by_ssh("protection", "sync", guest.uuid, "--on", "h2")
     assert [states(by_ssh, guest)[host]["points"] for host in ("h2", "h3")] == [[2, 3], [1]]
     checkpoints = virsh(lab.cell("h1"), "checkpoint-list", guest.uuid, "--name").split()
@@ -85,7 +102,7 @@ def test_either_of_two_replicas_is_what_it_comes_up_from(lab: Lab, by_ssh: Mudan
     by_ssh("protection", "verify", guest.uuid)
     row = states(by_ssh, guest)["h2"]
     assert (row["state"], row["epoch"], row["point_epoch"]) == ("on", 1, 1)
-    assert row["carried_bytes"] < SIZE / 2, "only what differs came over"
+    assert row["carried_bytes"] < LITTLE, "only what differs came over"
     assert whole(lab, guest, "h2") == ["vda.1.whole.qcow2"]
 
 
@@ -150,7 +167,7 @@ def test_disks_that_come_grow_and_go(lab: Lab, by_ssh: Mudanza, guest: Guest) ->
         by_ssh("protection", "verify", guest.uuid)
         assert images(lab, guest, "h2") == ["vda.1.whole.qcow2", "vda.2.qcow2", "vdb.2.whole.qcow2"]
         assert "disk vdb is new" in states(by_ssh, guest)["h2"]["said"]
-        assert states(by_ssh, guest)["h2"]["carried_bytes"] < SIZE / 2, "the chain of the other one goes on"
+        assert states(by_ssh, guest)["h2"]["carried_bytes"] < LITTLE, "the chain of the other one goes on"
 
         virsh(here, "blockresize", guest.uuid, "vdb", "32MiB")
         by_ssh("protection", "verify", guest.uuid)
@@ -192,3 +209,152 @@ def test_two_disks_that_change_places_are_compared(lab: Lab, by_ssh: Mudanza, gu
         by_ssh("unprotect", guest.uuid)
         for target in ("vdb", "vdc"):
             virsh(here, "detach-disk", guest.uuid, target, *live)
+
+
+@contextmanager
+def lost(lab: Lab, *hosts: str) -> Iterator[None]:
+    """Have hosts be dead for as long as the block runs, if nobody has them come back sooner."""
+    for host in hosts:
+        faults.kill_host(lab, host)
+    try:
+        yield
+    finally:
+        for host in hosts:
+            if not lab.cell(host).alive:
+                faults.boot_host(lab, host)
+
+
+@pytest.mark.soak
+def test_a_plan_takes_the_better_one_or_the_one_that_it_names(
+    lab: Lab, by_ssh: Mudanza, guest: Guest, tmp_path: Path
+) -> None:
+    """With the other one's host lost as well, the one that is left; and back at home the plan's own host counts."""
+    group = f'[[group]]\nname = "all"\nvms = ["{guest.name}"]\n'
+    for name, more in (("any", ""), ("third", f'[vm.{guest.name}]\nhost = "h3"\n')):
+        plan = tmp_path / f"{name}.toml"
+        plan.write_text(group + more)
+        by_ssh("recovery", "import", str(plan))
+    by_ssh("protect", guest.uuid, "--to", "h3", "--to", "h2", "--keep", "2")
+    with lost(lab, "h1", "h2"):
+        told = by_ssh("failover", "plan", "any", "--source-is-dead").err
+        assert "runs on h3 from restore point 1" in told, "h2 has the newer one, and does not answer"
+        guest.await_answer()
+    guest.verify()
+    await_true(lambda: guest.states() == {"h1": "shut off", "h3": "running"}, "its old host is back", limit=120)
+    by_ssh("reprotect", guest.uuid, "--to", "h1")
+    by_ssh("protection", "sync", guest.uuid, "--on", "h2")
+    by_ssh("failover", guest.uuid, "--planned", "--from", "h1")
+    by_ssh("reprotect", guest.uuid, "--to", "h3")
+    by_ssh("protection", "sync", guest.uuid, "--on", "h2")
+    with lost(lab, "h1"):
+        told = by_ssh("failover", "plan", "third", "--source-is-dead").err
+        assert "runs on h3" in told, "h2 has the newer one, and the plan wants that at h3"
+        guest.await_answer()
+    assert {host: row["state"] for host, row in states(by_ssh, guest).items()} == {"h2": "stale", "h3": "failed over"}
+    guest.verify()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+def test_it_comes_up_by_itself_from_one_of_two_and_later_from_the_other(lab: Lab, guest: Guest, tmp_path: Path) -> None:
+    """Where the freshest one's host is lost as well; and then again, though its first host has kept an old copy."""
+    mudanza = know_by_ssh(lab, tmp_path)
+    with mudanza.config.open("a") as config:
+        config.write(f'[limits]\nconnect = 60\nread = 120\n[fencing]\nagents = ["{fence_agent.install(lab)}"]\n')
+    for host in lab.hosts:
+        options = ("--option", f"lab={lab.name}", "--option", f"plug={host}")
+        mudanza("fence", "set", host, "power", "--agent", fence_agent.NAME, *options, "--unmatched")
+    try:
+        mudanza("protect", guest.uuid, "--to", "h2", "--to", "h3", "--keep", "2")
+        mudanza("ha", "enable", guest.uuid, "--from-replica")
+        mudanza("ha", "run", "--once")
+        with lost(lab, "h1", "h3"):
+            mudanza("fence", "off", "h1", "--yes")
+            refused = mudanza("ha", "run", "--once").err
+            assert "h3 could not be asked" in refused, "it may be there"
+            assert "mudanza fence off h3" in refused
+            assert guest.states() == {}
+            mudanza("fence", "off", "h3", "--yes")
+            assert "runs on h2 from restore point 1 of its replica" in mudanza("ha", "run", "--once").err
+            guest.await_answer()
+        await_true(lambda: guest.states() == {"h1": "shut off", "h2": "running"}, "both hosts are back", limit=120)
+        mudanza("ha", "run", "--once")
+        mudanza("protection", "sync", guest.uuid, "--on", "h3")
+        with lost(lab, "h2"):
+            mudanza("fence", "off", "h2", "--yes")
+            told = mudanza("ha", "run", "--once").err
+            assert "runs on h3 from restore point 2 of its replica" in told, told
+            guest.await_answer()
+            assert guest.states() == {"h1": "shut off", "h3": "running"}
+        guest.verify()
+    finally:
+        for host in lab.hosts:
+            lab.cell(host).run(["rm", "-rf", "--", REPLICAS])
+
+
+@pytest.mark.soak
+def test_the_daemon_shows_both_and_does_with_either_what_is_asked(
+    lab: Lab, by_ssh: Mudanza, guest: Guest, tmp_path: Path
+) -> None:
+    """By its API and at its pages: rounds, pauses, comparisons, doubles and restore points, each of the one meant."""
+    by_ssh("protect", guest.uuid, "--to", "h2", "--to", "h3", "--every", "1d")
+    vm, site = f"/vms/{guest.uuid}", f"http://local/protection/{guest.uuid}"
+    with serving(by_ssh, tmp_path / "mudanza.sock") as (_, client):
+        await_true(lambda: client.get(vm).status_code == 200, "the VM is seen")
+
+        def points() -> dict[str, list[int]]:
+            rows = [each["protection"] for each in client.get("/protections").raise_for_status().json()]
+            return {
+                row["target"]: [point["number"] for point in row["points"]]
+                for row in rows
+                if row["vm_uuid"] == guest.uuid
+            }
+
+        def asked(path: str, **order: Any) -> list[str]:
+            answer = client.post(f"{vm}/{path}", json=order)
+            return list(answer.raise_for_status().json()["said"])
+
+        assert points() == {"h2": [1], "h3": [1]}
+        [said] = asked("protection/rounds", on="h3")
+        assert "at h3: restore point 2" in said
+        assert points() == {"h2": [1], "h3": [1, 2]}
+        both = asked("protection/rounds", verify=True)
+        assert [line.partition(":")[0] for line in both] == ["twofold at h2", "twofold at h3"]
+        assert all("byte for byte" in line for line in both)
+        assert client.post(f"{vm}/protection/rounds", json={"on": "h9"}).status_code == 404
+
+        client.put(f"{vm}/protection/pause", json={"paused": True, "on": "h2"}).raise_for_status()
+        assert [states(by_ssh, guest)[host]["state"] for host in ("h2", "h3")] == ["paused", "on"]
+        shown = client.get("http://local/protection").raise_for_status().text
+        assert all(f"/protection/{guest.uuid}?on={host}" in shown for host in ("h2", "h3"))
+        client.put(f"{vm}/protection/pause", json={"paused": False}).raise_for_status()
+
+        ours = {"Origin": "http://local"}
+        page = client.post(f"{site}/sync?on=h2", headers=ours)
+        assert (page.status_code, page.headers["location"]) == (303, f"/protection/{guest.uuid}?on=h2&said=sync")
+        await_true(lambda: points() == {"h2": [1, 2, 3], "h3": [1, 2, 3]}, "the page's round of the one at h2", 120)
+        seen = client.get(f"{site}?on=h3").raise_for_status().text
+        assert "h1 → h3" in seen
+        assert "h1 → h2" not in seen
+
+        wanted = {"on": "h3", "point": 2}
+        order = client.post(f"{vm}/test-failover", json=wanted).raise_for_status()
+        done = followed(client, order.headers["location"])
+        assert (done["result"]["host"], done["result"]["point"]) == ("h3", 2)
+        assert [states(by_ssh, guest)[host]["test"] for host in ("h2", "h3")] == ["", "twofold-test-2"]
+        order = client.post(f"{vm}/test-failover/end", json={"on": "h3"}).raise_for_status()
+        assert followed(client, order.headers["location"])["result"]["different"] == []
+    for host in ("h2", "h3"):
+        by_ssh("unprotect", guest.uuid, "--from", host)
+
+
+def followed(client: httpx.Client, place: str) -> dict[str, Any]:
+    """Return an order once it is carried out."""
+    found: list[dict[str, Any]] = []
+
+    def ended() -> bool:
+        found.append(client.get(f"http://local{place}").raise_for_status().json())
+        return bool(found[-1]["state"] == "ended")
+
+    await_true(ended, "the order is carried out", limit=180)
+    return found[-1]

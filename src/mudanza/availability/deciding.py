@@ -37,11 +37,14 @@ def due(
     proven: Sequence[str],
     past: Mapping[str, Past],
     replicated: Collection[str] = (),
+    left: Collection[tuple[str, str]] = (),
 ) -> Due:
     """Return which VMs of which hosts are to be started elsewhere. One that was shut down on purpose stays down, and
     one that a host which answers has is left alone, whatever it does there. ``replicated``: UUIDs of those that have
-    a replica; it is used only where somebody has said so."""
-    there = {vm.uuid: vm for vm in sorted(cluster.vms, key=lambda vm: vm.state.active)}
+    a replica; it is used only where somebody has said so. ``left``: UUIDs and hosts of copies that their VMs have left
+    by failover, which are nobody's place any more."""
+    vms = [vm for vm in cluster.vms if vm.state.active or (vm.uuid, vm.host) not in left]
+    there = {vm.uuid: vm for vm in sorted(vms, key=lambda vm: vm.state.active)}
     places: dict[_Place, tuple[str, ...]] = {}
     told = []
     for host in proven:
@@ -58,11 +61,11 @@ def due(
             elif before.ago is None or before.ago >= pause_after(before.failed):
                 place = host, kept[uuid].care.from_replica and uuid in replicated
                 places[place] = (*places.get(place, ()), uuid)
-    left = _without_waiting(places, kept, there, past, told)
-    hosts = {host: uuids for (host, replica), uuids in left.items() if not replica}
+    ready = _without_waiting(places, kept, there, past, told)
+    hosts = {host: uuids for (host, replica), uuids in ready.items() if not replica}
     replicas = {
         host: tuple(sorted(uuids, key=lambda uuid: _rank(uuid, kept)))
-        for (host, replica), uuids in left.items()
+        for (host, replica), uuids in ready.items()
         if replica
     }
     return Due(hosts, replicas, tuple(told))

@@ -335,7 +335,8 @@ class Guard:
             return
         entries, connections = self._eyes.entries, self._eyes.connections
         cluster = read_cluster(entries, timeout=self._means.limits.read, connections=connections)
-        found = due(kept, cluster, sorted(proven), self._kept.past(kept), self._reviver.replicated())
+        replicated, left = self._reviver.replicated(), self._reviver.left_behind(cluster)
+        found = due(kept, cluster, sorted(proven), self._kept.past(kept), replicated, left)
         for word in found.told:
             self._once(f"! {word}")
         for host, uuids in found.hosts.items():

@@ -57,15 +57,18 @@ def refuse_elsewhere(means: Means, connections: Connections, vm: Vm) -> None:
             remedy="wait until that job has ended; if its controller is gone for good: mudanza rebuild",
         )
     _refuse_stale(means, vm)
-    refuse_copies(means, connections, vm.uuid, vm.name, vm.host)
+    refuse_copies(means, connections, vm.uuid, vm.name, vm.host, _epoch(means, vm))
 
 
-def refuse_copies(means: Means, connections: Connections, uuid: str, name: str, target: str) -> None:
-    """Raise BlockedError where any other host than ``target`` has a VM, or cannot be asked and is not proven off."""
+def refuse_copies(means: Means, connections: Connections, uuid: str, name: str, target: str, epoch: int = 0) -> None:
+    """Raise BlockedError where any other host than ``target`` has a VM, or cannot be asked and is not proven off.
+
+    ``epoch``: the VM's activation epoch: copies of earlier ones that are off, which it has left, do not count.
+    """
     from mudanza.journal.fences import Fences
 
     others = [entry.name for entry in means.inventory.hosts() if entry.name != target]
-    sides = {host: _side(means, connections, host, uuid) for host in others}
+    sides = {host: _side(means, connections, host, uuid, epoch) for host in others}
     proven = Fences(means.database).proofs() if Side.UNSEEN in sides.values() else {}
     doubts = [
         f"{host} {_DOUBTS[side]}"
@@ -73,32 +76,48 @@ def refuse_copies(means: Means, connections: Connections, uuid: str, name: str, 
         if side in _DOUBTS and not (side is Side.UNSEEN and host in proven)
     ]
     if doubts:
+        silent = [host for host, side in sides.items() if side is Side.UNSEEN and host not in proven]
+        off = f"; where a host that is silent is off: mudanza fence off {silent[0]}" if silent else ""
         raise BlockedError(
             f"VM {name!r} was not started on {target}: {', '.join(doubts)}",
-            remedy="look where it is: mudanza vms; two running copies would destroy its disks",
+            remedy=f"look where it is: mudanza vms; two running copies would destroy its disks{off}",
         )
+
+
+def _epoch(means: Means, vm: Vm) -> int:
+    """Return how often a VM has changed its place by failover; 0 for one that is not protected."""
+    from mudanza.journal.protections import Protections
+
+    return next((each.epoch for each in Protections(means.database).replicas(vm.uuid)), 0)
 
 
 def _refuse_stale(means: Means, vm: Vm) -> None:
     """Raise BlockedError for the copy of a VM that it has left by failover."""
     from mudanza.hypervisor.xml.activation import epoch_of
-    from mudanza.journal.protections import Protections
 
-    replicas = Protections(means.database).replicas(vm.uuid)
-    if replicas and (epoch := epoch_of(vm.inactive_xml or vm.xml)) < replicas[0].epoch:
+    newest = _epoch(means, vm)
+    if (epoch := epoch_of(vm.inactive_xml or vm.xml)) < newest:
         raise BlockedError(
             f"VM {vm.name!r} was not started on {vm.host}: this is an old copy, of epoch {epoch}; by failover it has "
-            f"come up elsewhere since, under epoch {replicas[0].epoch}",
+            f"come up elsewhere since, under epoch {newest}",
             remedy=f"have its replica begin with the old disks: mudanza reprotect {vm.name}",
         )
 
 
-def _side(means: Means, connections: Connections, host: str, uuid: str) -> Side:
-    """Return what a host says of a VM; one that cannot be asked says nothing."""
+def _side(means: Means, connections: Connections, host: str, uuid: str, epoch: int) -> Side:
+    """Return what a host says of a VM; one that cannot be asked says nothing, and one that has an old copy of it, off,
+    has none that counts."""
+    from mudanza.hypervisor.xml.activation import epoch_of
+
     try:
-        return connections.domains(host).sighting(uuid, timeout=means.limits.read).side
-    except HostUnreachableError:
+        domains = connections.domains(host)
+        seen = domains.sighting(uuid, timeout=means.limits.read)
+        if epoch and seen.side is Side.PRESENT and not seen.state.active:
+            definition = domains.describe(uuid, inactive=True, secure=False)
+            return Side.ABSENT if epoch_of(definition) < epoch else Side.PRESENT
+    except (HostUnreachableError, HypervisorError):
         return Side.UNSEEN
+    return seen.side
 
 
 def wait_until_off(

@@ -19,6 +19,7 @@ from mudanza.model.protection import Standing
 from mudanza.model.units import format_duration
 from mudanza.operations.power import refuse_copies
 from mudanza.protection.choosing import freshest, unseen
+from mudanza.protection.copies import is_old
 from mudanza.protection.failover import Failover, Lost
 
 if TYPE_CHECKING:
@@ -51,6 +52,16 @@ class Reviver:
         """Return the UUIDs of VMs that have a replica which they could come up from."""
         return frozenset(each.vm_uuid for each in self._protections.all() if each.standing is Standing.ON)
 
+    def left_behind(self, cluster: Cluster) -> frozenset[tuple[str, str]]:
+        """Return the UUIDs and hosts of copies that VMs have left by failover, and that are off: a VM that went on at
+        another of its replicas since is not to be kept from the next one by them."""
+        protected = {each.vm_uuid: each for each in self._protections.all()}
+        return frozenset(
+            (vm.uuid, vm.host)
+            for vm in cluster.vms
+            if vm.uuid in protected and not vm.state.active and is_old(vm, protected[vm.uuid])
+        )
+
     def revive(self, connections: Connections, host: str, kept: KeptUp) -> None:
         """Bring a VM of a lost host up, and have it told what is lost. Raises JournalLostError; what keeps it from
         coming up is told."""
@@ -60,6 +71,7 @@ class Reviver:
             protection, proof, loss = self._may(host, kept, cluster)
             told = f"at most {format_duration(loss)} of its work are lost with {host}"
             prove = self._prover(connections, protection, host, proof)
+            prove()  # what stands against it is no failed try, after which it would have to rest
 
             def begin() -> None:  # nothing was touched before
                 if not asked:
@@ -115,7 +127,9 @@ class Reviver:
             now = self._fences.proof_of(host)
             if now is None or now.id != proof.id:
                 raise BlockedError(f"nobody has shown any more that {host} is off")
-            refuse_copies(self._means, connections, protection.vm_uuid, protection.vm_name, protection.target)
+            refuse_copies(
+                self._means, connections, protection.vm_uuid, protection.vm_name, protection.target, protection.epoch
+            )
 
         return prove
 
