@@ -149,6 +149,28 @@ def test_one_changed_byte_is_seen_and_mended(lab: Lab, by_ssh: Mudanza, protecte
 
 
 @pytest.mark.soak
+def test_an_image_of_it_that_is_lost_costs_what_stands_on_it_and_no_more(
+    lab: Lab, by_ssh: Mudanza, protected: Guest
+) -> None:
+    there, place = lab.cell("h2"), directory(protected)
+    by_ssh("protection", "sync", protected.uuid)
+    there.run(["sh", "-c", f"printf XXXX | dd of={place}/vda.2.qcow2 conv=notrunc"])
+    assert "cannot be read" in by_ssh("protection", "sync", protected.uuid, expect=4).err
+    assert state(by_ssh, protected)["points"] == [1, 2], "none is told of that nobody could come back to"
+
+    there.run(["rm", f"{place}/vda.2.qcow2"])
+    by_ssh("protection", "verify", protected.uuid)
+    row = state(by_ssh, protected)
+    assert (row["points"][0], len(row["points"])) == (1, 2)
+    assert "points 2 are lost" in row["said"]
+
+    there.run(["mv", place, f"{place}.away"])
+    assert "mounted?" in by_ssh("protection", "sync", protected.uuid, expect=4).err
+    there.run(["sh", "-c", f"rm -rf {place} && mv {place}.away {place}"])
+    by_ssh("protection", "verify", protected.uuid)
+
+
+@pytest.mark.soak
 def test_qemu_killed_is_a_resync_of_what_differs(lab: Lab, by_ssh: Mudanza, protected: Guest) -> None:
     faults.kill_qemu(lab, "h1", protected.name)
     await_true(lambda: protected.states()["h1"] == "shut off", "libvirt has seen it")

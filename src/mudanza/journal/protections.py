@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -197,6 +197,14 @@ class Protections:
         with transaction(self._engine) as connection:
             connection.execute(delete(restore_point).where(_point(number, given_up)))
             connection.execute(update(restore_point).where(_point(number, oldest)).values(disks=_disks(disks)))
+
+    def forget_points(self, number: int, points: Collection[int]) -> None:
+        """Forget restore points that nobody can come back to; the next round compares all blocks with the newest of the
+        others, or brings everything."""
+        with transaction(self._engine) as connection:
+            mine = (restore_point.c.protection == number) & restore_point.c.number.in_(list(points))
+            connection.execute(delete(restore_point).where(mine))
+            connection.execute(update(protection).where(protection.c.id == number).values(checkpoint=""))
 
     def turn(self, number: int, target: str, directory: str, seed: Mapping[str, str]) -> None:
         """Have a VM's replica be elsewhere from now on, none of it being there yet; the points there were are those of

@@ -170,7 +170,10 @@ class Failover(BringingUp):
         told = f"VM {protection.vm_name!r} could not be started at {protection.target}: {error}"
         handle.finish("failed", told, MigrationFailedError.exit_code)
         return MigrationFailedError(
-            told, vm_state="its restore points are whole", remedy=error.remedy or "mend that, and try again"
+            told,
+            vm_state="it is protected as before",
+            remedy=error.remedy
+            or "mend that, and try again; or from an older point: --point N (mudanza protection points)",
         )
 
     def _take_back(self, handle: JobHandle, protection: Protection, epoch: int) -> None:
@@ -208,7 +211,7 @@ class Failover(BringingUp):
         self._take_back(handle, protection, protection.epoch - 1 if activated else protection.epoch)
         told = f"VM {job.vm_name!r} was not started at {job.target}: its controller died before"
         handle.finish("failed", told, MigrationFailedError.exit_code)
-        raise MigrationFailedError(told, vm_state="its restore points are whole", remedy="ask for it again")
+        raise MigrationFailedError(told, vm_state="it is protected as before", remedy="ask for it again")
 
     def clean_up(self, _job_id: int) -> Residue:
         """What such a job leaves is the VM's, or deleted by the next round."""

@@ -81,6 +81,12 @@ class Replica:
         names = {**self._directory, "protection": own_name(self._protection), "wanted": " ".join(sorted(wanted))}
         self._shell.run(scripts.SWEEP, {**names, "socket": self._socket}, what="clearing the replica's directory")
 
+    def missing(self, files: Collection[str]) -> frozenset[str]:
+        """Return which of these files are not there, or are empty."""
+        about = {**self._directory, "files": " ".join(sorted(files))}
+        answers = self._shell.run(scripts.MISSING, about, what="looking for the replica's images")
+        return frozenset(words[1] for words in answers)
+
     def merge(self, older: str, newer: str, above: str) -> None:
         """Put what ``newer`` holds into ``older`` on which it stands; ``above`` (empty: none) stands on that then."""
         names = {**self._directory, "older": older, "newer": newer, "above": above}

@@ -45,6 +45,7 @@ from mudanza.protection.differences import Share, rate_of, served_of, shares, we
 from mudanza.protection.freezing import thaw_if_left
 from mudanza.protection.images import Image, images_of, replaced, with_images
 from mudanza.protection.instants import Instants, checkpoint_of
+from mudanza.protection.lost import forget_lost
 from mudanza.protection.pacing import Pace
 from mudanza.protection.replica import Replica, image_name
 from mudanza.protection.scratch import Watched
@@ -114,12 +115,12 @@ class Rounds:
             try:
                 claim.take()
                 with self._held(handle, protection, vm) if held else nullcontext():
-                    point = self._round(handle, self._protections.get(protection.id), vm, disks, verify)
+                    point, lost = self._round(handle, self._protections.get(protection.id), vm, disks, verify)
             except Refusals as error:
                 raise self._failed(handle, claim, protection, vm, error) from error
             warnings = claim.release()
             said = f"point {point.number}: {format_size(point.carried)} brought from {vm.host}{how_consistent(point)}"
-            said = "; ".join((said, *disk_changes(protection.newest, point)))
+            said = "; ".join((said, *filter(None, [lost]), *disk_changes(protection.newest, point)))
             self._protections.change(protection.id, said="; ".join((said, *warnings)))
             handle.finish("done", said, 0, {"warnings": list(warnings)})
             return point
@@ -169,7 +170,8 @@ class Rounds:
 
     def _round(
         self, handle: JobHandle, protection: Protection, vm: Vm, disks: Sequence[Disk], verify: bool
-    ) -> RestorePoint:
+    ) -> tuple[RestorePoint, str]:
+        """Return the new point, and what is told of those that are lost."""
         before = protection = looked_at(self._protections, protection, self._entries[vm.host], disks)
         number = self._protections.begin_round(protection.id)
         domains = self._connections.domains(vm.host)
@@ -183,6 +185,7 @@ class Rounds:
             assert_tools(here)
             assert_tools(there)
             replica = Replica(protection, there, far)
+            protection, lost = forget_lost(handle, self._protections, protection, replica)
             thin(handle, self._protections, protection, replica)
             self._disarm(handle, vm)
             self._instants.end_left(handle, protection, vm, disks)
@@ -218,7 +221,7 @@ class Rounds:
             protection = self._protections.get(protection.id)
             self._instants.drop_checkpoints(handle, protection, vm)
             thin(handle, self._protections, protection, replica)
-        return point
+        return point, lost
 
     def _carry(self, handle: JobHandle, this: Round, replica: Replica, watched: Watched) -> RestorePoint:
         """Bring what is served over; the point's time is still to be told."""
@@ -288,7 +291,7 @@ class Rounds:
         self._protections.change(protection.id, said=str(error))
         handle.finish("failed", told, MigrationFailedError.exit_code)
         kept = self._protections.get(protection.id).newest
-        whole = f"restore point {kept.number} is whole" if kept else "it has no replica yet"
+        whole = f"its newest restore point is {kept.number}" if kept else "it has no replica yet"
         seen = self._connections.domains(vm.host).sighting(vm.uuid)
         state = f"{left_as(vm, seen)}; {whole}"
         return MigrationFailedError(told, vm_state=state, remedy=error.remedy or "the next round tries again")

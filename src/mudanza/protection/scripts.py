@@ -105,6 +105,8 @@ said=$(echo "$reads" | qemu-io $cap -C --image-opts "$image" 2>&1) || {{ echo "$
 said=$(echo "$said" | sed 's/qemu-io> //g' | grep .)
 [ -z "$said" ] || {{ echo "$said" >&2; exit 1; }}
 qemu-img rebase -q -u -f qcow2 -F qcow2 -b "$below" -- "$file" || exit 1
+said=$(qemu-img info -U -f qcow2 --backing-chain -- "$file" 2>&1 >/dev/null) || {{
+  echo "what it is to stand on cannot be read ($said): if that image is lost for good, delete it" >&2; exit 1; }}
 sync -- "$file" .
 """
 COMPARE = f"""{_WAY}
@@ -127,6 +129,11 @@ if [ -n "$above" ]; then qemu-img rebase -q -u -f qcow2 -F qcow2 -b "$older" -- 
 sync -- "$older" ${above:+"$above"}
 """
 )
+MISSING = """
+for file in $files; do
+  [ -s "$directory/$file" ] || echo "@ missing $file"
+done
+"""
 # Images that no restore point has: of rounds that broke off.
 SWEEP = (
     REFUSE_OLD
