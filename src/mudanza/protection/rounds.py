@@ -185,14 +185,8 @@ class Rounds:
             assert_tools(here)
             assert_tools(there)
             replica = Replica(protection, there, far)
-            protection, lost = forget_lost(handle, self._protections, protection, replica)
-            thin(handle, self._protections, protection, replica)
-            self._disarm(handle, vm)
-            self._instants.end_left(handle, protection, vm, disks)
-            self._instants.drop_checkpoints(handle, protection, vm)
-            clear_scratch(here, protection, disks)
+            protection, lost = self._prepare(handle, protection, vm, disks, replica, here)
             budget = min(protection.scratch, *(free_beside(here, disk) // 2 for disk in disks))
-            protection = self._protections.get(protection.id)
             written = domains.written(vm.uuid).rate_since(earlier)
             pace = Pace(protection.every, written, budget, protection.bandwidth, protection.carriage.rate)
             aside = not verify and is_worth_it(self._connections.backups(vm.host), here, protection, pace)
@@ -222,6 +216,25 @@ class Rounds:
             self._instants.drop_checkpoints(handle, protection, vm)
             thin(handle, self._protections, protection, replica)
         return point, lost
+
+    def _prepare(
+        self,
+        handle: JobHandle,
+        protection: Protection,
+        vm: Vm,
+        disks: Sequence[Disk],
+        replica: Replica,
+        here: HostShell,
+    ) -> tuple[Protection, str]:
+        """Have nothing of earlier rounds be left, and no host start the VM by itself; return the protection as it is
+        then, and what is told of points that are lost."""
+        protection, lost = forget_lost(handle, self._protections, protection, replica)
+        thin(handle, self._protections, protection, replica)
+        self._disarm(handle, vm)
+        self._instants.end_left(handle, protection, vm, disks)
+        self._instants.drop_checkpoints(handle, protection, vm)
+        clear_scratch(here, protection, disks)
+        return self._protections.get(protection.id), lost
 
     def _carry(self, handle: JobHandle, this: Round, replica: Replica, watched: Watched) -> RestorePoint:
         """Bring what is served over; the point's time is still to be told."""
