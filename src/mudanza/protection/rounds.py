@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
-from typing import NoReturn
 
 from mudanza import clock
 from mudanza.hypervisor.connection import acting_only_if
@@ -21,9 +20,9 @@ from mudanza.hypervisor.shell import HostShell, login
 from mudanza.hypervisor.xml.activation import activation_xml, epoch_of
 from mudanza.hypervisor.xml.claims import without_claim
 from mudanza.hypervisor.xml.domains import parse_vm
-from mudanza.journal.jobs import Job, JobHandle, Jobs, NewJob
+from mudanza.journal.jobs import JobHandle, Jobs, NewJob
 from mudanza.journal.protections import Protections
-from mudanza.migration.claim import keeping, left_open
+from mudanza.migration.claim import keeping
 from mudanza.migration.residue import Residue
 from mudanza.migration.vm_claim import VmClaim
 from mudanza.model.errors import (
@@ -32,19 +31,18 @@ from mudanza.model.errors import (
     HypervisorError,
     MigrationFailedError,
     MudanzaError,
-    NeedsPersonError,
     UsageError,
 )
-from mudanza.model.migration import MigrationReport, Side
+from mudanza.model.migration import MigrationReport
 from mudanza.model.protection import Protection, ReplicaDisk, RestorePoint, Standing
 from mudanza.model.units import format_size
-from mudanza.model.vm import Disk, Vm, VmState
+from mudanza.model.vm import Disk, Vm
 from mudanza.protection import firmware
 from mudanza.protection.aside import is_worth_it, served
 from mudanza.protection.differences import Share, rate_of, served_of, shares, weighing_of
-from mudanza.protection.freezing import thaw_if_left
 from mudanza.protection.images import Image, images_of, replaced, with_images
 from mudanza.protection.instants import Instants, checkpoint_of
+from mudanza.protection.left_behind import break_off
 from mudanza.protection.lost import forget_lost
 from mudanza.protection.pacing import Pace
 from mudanza.protection.replica import Replica, image_name
@@ -60,7 +58,7 @@ from mudanza.protection.serving import (
 )
 from mudanza.protection.telling import disk_changes, how_consistent, left_as
 from mudanza.protection.thinning import thin
-from mudanza.protection.together import Alone, Company, go_on_if_left
+from mudanza.protection.together import Alone, Company
 from mudanza.protection.wire import is_compressed, looked_at
 
 KIND = "protect"
@@ -166,7 +164,7 @@ class Rounds:
         job = self._jobs.unfinished_of(protection.vm_uuid)
         if job is not None and job.kind == KIND and job.abandoned:
             with suppress(MigrationFailedError):
-                self._break_off(job.id)
+                break_off(self._connections, self._jobs, job.id)
 
     def _round(
         self, handle: JobHandle, protection: Protection, vm: Vm, disks: Sequence[Disk], verify: bool
@@ -320,40 +318,7 @@ class Rounds:
 
         Raises MigrationFailedError once that is done; NeedsPersonError where the claim is lost.
         """
-        return self._break_off(job_id)
-
-    def _break_off(self, job_id: int) -> NoReturn:
-        job = self._jobs.get(job_id)
-        handle = self._jobs.take_over(job_id)
-        with acting_only_if(handle.assert_may_act), keeping(handle):
-            claim = VmClaim(self._connections, self._jobs, handle, {})
-            try:
-                claim.look_after()
-                backups = self._connections.backups(job.source)
-                handle.perform("end backup", {"host": job.source}, lambda: backups.end(job.vm_uuid))
-                self._let_go(handle, job)
-                go_on_if_left(handle, self._connections.domains(job.source), job)
-                thaw_if_left(handle, self._connections.domains(job.source), job)
-            except NeedsPersonError as error:
-                raise left_open(handle, error) from None
-            except (HypervisorError, HostUnreachableError) as error:
-                told = f"the round was broken off with its controller; its backup could not be ended: {error}"
-            else:
-                told = "the round was broken off with its controller"
-            claim.release()
-            handle.finish("failed", told, MigrationFailedError.exit_code)
-        raise MigrationFailedError(
-            f"VM {job.vm_name!r}: {told}",
-            vm_state="its restore points are whole",
-            remedy=f"make another round: mudanza protection sync {job.vm_name}",
-        )
-
-    def _let_go(self, handle: JobHandle, job: Job) -> None:
-        """End the QEMU of a VM that was off, unless somebody has its guest run by now."""
-        domains = self._connections.domains(job.source)
-        seen = domains.sighting(job.vm_uuid)
-        if job.asked.get("held") and seen.side is Side.PRESENT and seen.state is VmState.PAUSED:
-            handle.perform("let go", {"host": job.source}, lambda: domains.destroy(job.vm_uuid))
+        return break_off(self._connections, self._jobs, job_id)
 
     def clean_up(self, _job_id: int) -> Residue:
         """What such a job leaves is deleted by the next round."""
