@@ -18,7 +18,7 @@ from mudanza.journal.jobs import Jobs, NewJob
 from mudanza.journal.protections import Protections
 from mudanza.journal.recovery_plans import RecoveryPlans
 from mudanza.model.cluster import Cluster
-from mudanza.model.errors import BlockedError, MigrationFailedError, NeedsPersonError, UsageError
+from mudanza.model.errors import BlockedError, HostUnreachableError, MigrationFailedError, NeedsPersonError, UsageError
 from mudanza.model.hook import Hook
 from mudanza.model.host import Host, HostEntry, Network
 from mudanza.model.migration import Side, Sighting
@@ -368,3 +368,22 @@ def test_a_plan_that_brings_one_home_has_its_own_addresses_taken_back_and_keeps_
     assert any(each.startswith("! db has the addresses still that it was given at h1") for each in said) is not answers
     assert ("db has its own addresses again" in said) is answers
     assert store.of("db").readdressed == (None if answers else replace(given, owed_at="h2"))
+
+
+def test_of_two_replicas_it_is_that_whose_host_is_reached(engine: Engine, store: Protections) -> None:
+    """A host that is lost is not reached at all, and keeps the VM from nothing that another one can do."""
+    first, reached = store.of("db"), SimpleNamespace(sighting=lambda _: Sighting(Side.ABSENT))
+    other = store.make({**VALUES, "vm_uuid": first.vm_uuid, "vm_name": "db", "target": "h3"})
+    store.add_point(other.id, replace(point(1, whole=True), taken_at=store.instant()), "c")
+
+    def domains(host: str) -> object:
+        if host == "h3":
+            raise HostUnreachableError(host, "no route")
+        return reached
+
+    runs = Runs(store)
+    way = FailingOver(
+        cast("Connections", SimpleNamespace(domains=domains)), Jobs(engine), store, runs.bring_up, lambda _: None
+    )
+    done = Recovery(engine, Jobs(engine), way, {}, lambda _: None).run(plan(Group("a", ("db",))), {}, "ana")
+    assert [(each.vm, each.host) for each in done] == [("db", "h2")]

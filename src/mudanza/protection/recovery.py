@@ -24,7 +24,7 @@ from mudanza.model.errors import (
     NeedsPersonError,
 )
 from mudanza.model.hook import Hook
-from mudanza.model.migration import Side
+from mudanza.model.migration import Side, Sighting
 from mudanza.model.protection import Protection, Readdressed, Standing
 from mudanza.model.recovery import Group, RecoveryPlan, Room, Turn
 from mudanza.protection import failover
@@ -277,12 +277,18 @@ class FailingOver:
         """Return the hosts of several replicas that do not answer."""
         if len(replicas) == 1:
             return ()
-        seen = {each.target: self._connections.domains(each.target).sighting(each.vm_uuid) for each in replicas}
-        return [host for host, sighting in seen.items() if sighting.side is Side.UNSEEN]
+        return [each.target for each in replicas if self._seen(each).side is Side.UNSEEN]
 
     def _runs(self, protection: Protection) -> bool:
-        seen = self._connections.domains(protection.target).sighting(protection.vm_uuid)
+        seen = self._seen(protection)
         return seen.side is Side.PRESENT and seen.state.active
+
+    def _seen(self, protection: Protection) -> Sighting:
+        """Return what a replica's host says of the VM; one that is not reached says nothing."""
+        try:
+            return self._connections.domains(protection.target).sighting(protection.vm_uuid)
+        except HostUnreachableError as error:
+            return Sighting(Side.UNSEEN, reason=str(error))
 
     def _readdress(self, handle: JobHandle, plan: RecoveryPlan, vm: str, protection: Protection) -> None:
         machine, point = plan.machines.get(vm), protection.newest
