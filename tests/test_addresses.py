@@ -180,6 +180,9 @@ def test_a_stanza_in_a_file_that_is_taken_in_goes_from_there() -> None:
     changed = interfaces_with(files, "ens3", "inet", ["address 10.9.0.5/24"])
     assert set(changed) == {f"{DIRECTORY}/mudanza-ens3", cloud}
     assert changed[cloud] == "auto ens3\n"
+    assert "auto" not in changed[f"{DIRECTORY}/mudanza-ens3"], "busybox's ifup takes none of them, if it is said twice"
+    none = interfaces_with({**files, MAIN: ""}, "ens3", "inet", ["address 10.9.0.5/24"])
+    assert none[f"{DIRECTORY}/mudanza-ens3"].startswith("auto ens3\n"), "nobody takes that file in"
     again = interfaces_with({**files, **changed}, "ens3", "inet", ["address 10.9.0.5/24"])
     assert set(again) == {f"{DIRECTORY}/mudanza-ens3"}, "done once more it changes nothing"
 

@@ -7,6 +7,7 @@ put together into a command.
 from __future__ import annotations
 
 import base64
+import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -77,7 +78,10 @@ elif [ -e "$path" ]; then
   on_disk "$kept/before"
   mv -f -- "$kept/before" "$kept/files$path"
   on_disk "$kept/files${{path%/*}}"
-else echo "$path" >>"$kept/made"
+else
+  echo "$path" >>"$kept/made"
+  on_disk "$kept/made"
+  on_disk "$kept"
 fi
 cat >"$kept/new"
 chmod "$mode" "$kept/new"
@@ -90,14 +94,17 @@ on_disk "${{path%/*}}"
 """
 """Path, mode, and the text by the standard input: writes a file, once what was there before is kept."""
 
-REMEMBER = f"""
-set -eu
+REMEMBER = f"""{_KEPT_SAFE}
 umask 077
 mkdir -p {KEPT}
 cat >{UNDO}
 grep -qxF -- "$1" {KEPT}/ways 2>/dev/null || echo "$1" >>{KEPT}/ways
+for each in {UNDO} {KEPT}/ways {KEPT} {posixpath.dirname(KEPT)} {posixpath.dirname(posixpath.dirname(KEPT))}; do
+  on_disk "$each"
+done
 """
-"""A word, and ``TAKE_BACK`` by the standard input: writes down who looks after a card, and how to take that back."""
+"""A word, and ``TAKE_BACK`` by the standard input: writes down who looks after a card, and how to take that back;
+on the disk before anything else is, for the VM may come up again from any instant."""
 
 RECALL = f"[ ! -e {KEPT}/ways ] || cat {KEPT}/ways"
 """→ those words; nothing, where nothing was changed."""

@@ -36,8 +36,16 @@ def interfaces_with(files: Mapping[str, str], device: str, family: str, lines: S
     main = changed.get(MAIN, files.get(MAIN, ""))
     if not _TAKES_IN.search(main):
         changed[MAIN] = f"{main.rstrip()}\n\nsource {own}\n".lstrip()
-    stanza = [f"auto {device}", f"iface {device} {family} static", *(f"    {line}" for line in lines)]
+    counting = [text for path, text in files.items() if path == MAIN or (path != own and _TAKES_IN.search(main))]
+    auto = [] if any(_is_auto(text, device) for text in counting) else [f"auto {device}"]  # busybox takes it once
+    stanza = [*auto, f"iface {device} {family} static", *(f"    {line}" for line in lines)]
     return {own: "\n".join(stanza) + "\n", **changed}
+
+
+def _is_auto(text: str, device: str) -> bool:
+    """Whether a file has a device be configured at boot."""
+    words = [logical.replace("\\\n", " ").split() for logical in _logical(text)]
+    return any(line[0] == "auto" and device in line[1:] for line in words if line)
 
 
 def without_stanza(text: str, device: str, family: str) -> str:
