@@ -149,6 +149,28 @@ def test_one_changed_byte_is_seen_and_mended(lab: Lab, by_ssh: Mudanza, protecte
 
 
 @pytest.mark.soak
+def test_a_round_that_is_interrupted_or_cancelled_leaves_nothing(lab: Lab, by_ssh: Mudanza, guest: Guest) -> None:
+    here = lab.cell("h1")
+
+    def begun() -> bool:
+        return "Backup" in virsh(here, "domjobinfo", guest.uuid, check=False)
+
+    running = by_ssh.start("protect", guest.uuid, "--to", "h2", "--bandwidth", "256KiB/s")
+    await_true(begun, "the round is under way")
+    running.send(signal.SIGINT)
+    assert "interrupted" in running.end(4).err
+    running = by_ssh.start("protection", "sync", guest.uuid)
+    await_true(begun, "the next one is")
+    job = by_ssh("jobs", "-o", "json").data[0]["id"]
+    by_ssh("job", "cancel", str(job))
+    assert "cancelled on request of" in running.end(4).err
+    assert not begun()
+    assert virsh(here, "checkpoint-list", guest.uuid, "--name").split() == []
+    assert [row["state"] for row in by_ssh("jobs", "-o", "json").data[:2]] == ["failed", "failed"]
+    by_ssh("unprotect", guest.uuid)
+
+
+@pytest.mark.soak
 def test_an_image_of_it_that_is_lost_costs_what_stands_on_it_and_no_more(
     lab: Lab, by_ssh: Mudanza, protected: Guest
 ) -> None:

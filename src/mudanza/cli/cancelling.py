@@ -15,6 +15,7 @@ from mudanza.cli.jobs import Id, clean_up, finish
 from mudanza.cli.options import Output
 from mudanza.cli.output import Format, say
 from mudanza.cli.watching import emit
+from mudanza.journal.protocol import MOVES
 from mudanza.model.errors import BlockedError, MigrationFailedError, MudanzaError
 from mudanza.model.units import format_duration
 
@@ -91,9 +92,10 @@ def _tell_cancelled(job: Job, output: Format) -> None:
     from mudanza.cli.job_watch import ended_badly
 
     if not job.exit_code:
+        back = f"move it back: mudanza migrate {job.vm_uuid} --to {job.source}"
         raise BlockedError(
             f"job {job.id} was not cancelled, it has ended: {job.outcome}",
-            remedy=f"move it back: mudanza migrate {job.vm_uuid} --to {job.source}",
+            remedy=back if job.kind in MOVES else f"see what it did: mudanza job show {job.id}",
         )
     end = ended_badly(job)
     if end.exit_code != MigrationFailedError.exit_code:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from mudanza import clock
 from mudanza.journal.jobs import NEEDS_PERSON, Job, JobHandle, LeaseLostError
 from mudanza.migration.asked import read_back
 from mudanza.migration.steering import ON_REQUEST
-from mudanza.model.errors import MigrationFailedError, NeedsPersonError
+from mudanza.model.errors import MigrationFailedError, MudanzaError, NeedsPersonError
 from mudanza.model.migration import MigrationOptions
 
 LOOK_FOR_CANCEL = 1.0
@@ -61,6 +61,25 @@ def keeping(handle: JobHandle) -> Iterator[None]:
                 return
 
     clock.start_thread(keep, f"keep job {handle.id}")
+    try:
+        yield
+    finally:
+        over.set()
+
+
+@contextmanager
+def heeding(handle: JobHandle, cancel: Callable[[str], None]) -> Iterator[None]:
+    """Call ``cancel``, with the reason, once somebody has asked for that through the journal while the block runs."""
+    over = clock.new_event()
+
+    def look() -> None:
+        with suppress(MudanzaError):  # a lease that is lost is noticed by whatever writes next
+            while not (who := handle.cancel_asked()):
+                if over.wait(LOOK_FOR_CANCEL):
+                    return
+            cancel(f"{ON_REQUEST} of {who}")
+
+    clock.start_thread(look, f"heed job {handle.id}")
     try:
         yield
     finally:

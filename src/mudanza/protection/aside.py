@@ -16,6 +16,7 @@ from mudanza import clock
 from mudanza.hypervisor.backups import Backups
 from mudanza.hypervisor.shell import HostShell
 from mudanza.journal.jobs import JobHandle
+from mudanza.migration.claim import heeding
 from mudanza.model.errors import HostUnreachableError, HypervisorError, MigrationFailedError
 from mudanza.model.protection import Protection
 from mudanza.protection import scripts
@@ -48,23 +49,25 @@ def served(handle: JobHandle, backups: Backups, this: Round, budget: int) -> Ite
     too long, or does not hold what has changed since the newest point; HypervisorError, HostUnreachableError."""
     watched, host = Watched(backups, this.vm.uuid, budget), {"host": this.vm.host}
     if not this.aside:
-        with watched:
+        with watched, heeding(handle, watched.give_way):
             yield watched
         return
     if this.told != {disk.target for disk in this.disks}:
         raise MigrationFailedError("a disk was replaced by another one just when the round began")
     try:
-        handle.perform("set aside", host, lambda: _await(backups, this.vm.uuid), lasts=0.0)
-        _serve(this)
-        yield watched  # but there is no scratch to be watched
+        with heeding(handle, watched.give_way):  # but there is no scratch to be watched
+            handle.perform("set aside", host, lambda: _await(backups, this.vm.uuid, watched), lasts=0.0)
+            _serve(this)
+            yield watched
     finally:
         with suppress(HypervisorError, HostUnreachableError, MigrationFailedError):  # the next round does it
             clear_scratch(this.here, this.protection, this.disks)
 
 
-def _await(backups: Backups, uuid: str) -> None:
+def _await(backups: Backups, uuid: str, watched: Watched) -> None:
     until = clock.monotonic() + LIMIT
     while not backups.is_set_aside(uuid):
+        watched.refuse_to_go_on()
         if clock.monotonic() > until:
             raise MigrationFailedError(f"what has changed was not set aside within {LIMIT:g} s")
         clock.sleep(LOOK_EVERY)

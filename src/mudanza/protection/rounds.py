@@ -63,6 +63,7 @@ from mudanza.protection.wire import is_compressed, looked_at
 
 KIND = "protect"
 """What jobs of this room are called in the journal."""
+INTERRUPTED = "it was interrupted (Ctrl-C)"
 Refusals = (HypervisorError, HostUnreachableError, MigrationFailedError)
 
 
@@ -116,6 +117,8 @@ class Rounds:
                     point, lost = self._round(handle, self._protections.get(protection.id), vm, disks, verify)
             except Refusals as error:
                 raise self._failed(handle, claim, protection, vm, error) from error
+            except KeyboardInterrupt:
+                raise self._failed(handle, claim, protection, vm, MigrationFailedError(INTERRUPTED)) from None
             warnings = claim.release()
             said = f"point {point.number}: {format_size(point.carried)} brought from {vm.host}{how_consistent(point)}"
             said = "; ".join((said, *filter(None, [lost]), *disk_changes(protection.newest, point)))

@@ -40,6 +40,10 @@ class Watched:
         if self.stop.is_set():
             raise MigrationFailedError(self._why)
 
+    def give_way(self, why: str) -> None:
+        """Have the round end, for that reason."""
+        self._give_way(why)
+
     def failure(self, error: MigrationFailedError) -> MigrationFailedError:
         """Return why the round broke off, in place of that it was stopped."""
         return MigrationFailedError(self._why, remedy=error.remedy) if self._why else error
