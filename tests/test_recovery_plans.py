@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from mudanza.model.protection import Protection, Readdressed, Standing
 from mudanza.model.recovery import Address, Await, Group, Machine, RecoveryPlan, Wait
 from mudanza.model.units import GIB
 from mudanza.model.vm import VmState
+from mudanza.operations.recovering import Recovering
 from mudanza.operations.recovery_file import read_plan
 from mudanza.protection import own_addresses
 from mudanza.protection.addressing import Back, cards_of
@@ -387,3 +389,19 @@ def test_of_two_replicas_it_is_that_whose_host_is_reached(engine: Engine, store:
     )
     done = Recovery(engine, Jobs(engine), way, {}, lambda _: None).run(plan(Group("a", ("db",))), {}, "ana")
     assert [(each.vm, each.host) for each in done] == [("db", "h2")]
+
+
+def test_a_plan_that_has_come_to_a_stop_is_given_up_when_it_is_cancelled(database: str) -> None:
+    """It is not gone on with: VMs that have gone off meanwhile are not brought up."""
+    engine = open_database(database)
+    jobs = Jobs(engine)
+    asked = {"plan": "[[group]]\nname = 'a'\nvms = ['db']\n", "planned": False}
+    begun = jobs.begin(NewJob("recovery", "recovery plan site", "site", "", "", asked, "ana"))
+    begun.let_go("needs a person")
+    jobs.ask_to_cancel(begun.id, "bea")
+    means = cast("Any", SimpleNamespace(database=engine, jobs=jobs))
+    recovering = Recovering(means, cast("Any", None), lambda _: None, "ana")
+    with pytest.raises(MigrationFailedError, match="given up"):
+        recovering.resume(begun.id, threading.Event())
+    ended = jobs.get(begun.id)
+    assert (ended.state, ended.exit_code) == ("failed", MigrationFailedError.exit_code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from mudanza import clock
 from mudanza.model.errors import BlockedError, MigrationFailedError, UsageError
@@ -137,11 +137,14 @@ class Recovering:
         failover = Failover(self._connections, self._means.jobs, store)
         return failover.from_point(protection, cluster, None, nics, self._asked_by)
 
-    def resume(self, job_id: int, _stop: clock.Event) -> MigrationReport:
-        """Go on with a plan where it has come to a stop, or its controller died. Raises as ``run`` and its like."""
+    def resume(self, job_id: int, stop: clock.Event) -> MigrationReport:
+        """Go on with a plan where it has come to a stop, or its controller died; give it up where ``stop`` is set, or
+        somebody wants that. Raises as ``run`` and its like; MigrationFailedError once it is given up."""
         from mudanza.operations.site import STOP
 
         begun, job = clock.monotonic(), self._means.jobs.get(job_id)
+        if stop.is_set() or job.cancel_asked_by:
+            self._give_up(job)
         if job.kind == STOP:
             told = ", ".join(f"{each.vm} off after {format_duration(each.after)}" for each in self.go_on_stopping(job))
         else:
@@ -151,6 +154,15 @@ class Recovering:
             job.vm_name, job.vm_uuid, job.source, job.target, job.kind, clock.monotonic() - begun, None, 0, 0, 0.0, 0,
             tls=False, transport=told,
         )  # fmt: skip
+
+    def _give_up(self, job: Job) -> NoReturn:
+        told = f"plan {job.vm_name!r} was given up: it was to be cancelled"
+        self._means.jobs.take_over(job.id).finish("failed", told, MigrationFailedError.exit_code)
+        raise MigrationFailedError(
+            told,
+            vm_state="those of its VMs that it has brought up, or shut down, are as it left them",
+            remedy="see which: mudanza vms, and mudanza jobs",
+        )
 
     def go_on(self, job: Job) -> tuple[Recovered, ...]:
         """Go on with bringing VMs up. Raises as ``run``."""
