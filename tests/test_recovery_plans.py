@@ -405,3 +405,19 @@ def test_a_plan_that_has_come_to_a_stop_is_given_up_when_it_is_cancelled(databas
         recovering.resume(begun.id, threading.Event())
     ended = jobs.get(begun.id)
     assert (ended.state, ended.exit_code) == ("failed", MigrationFailedError.exit_code)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("zzz = 1\n[[group]]\nname = 'a'\nvms = ['db']", "at zzz: there is no such setting"),
+        ("[[group]]\nname = 'a'\nvms = ['db']\nfoo = 1", r"at group\.0\.foo: there is no such setting"),
+        ("[[group]]\nvms = ['db']", r"at group\.0\.name: it has to be said"),
+        ("", "at group: it has to be said"),
+        ("[[group]]\nname = 'a'\nvms = ['db']\nwait = [{ tcp = 'h:99999' }]", "no address with a port"),
+        ("[[group]]\nname = 'a'\nvms = ['db']\nwait = [{ tcp = 'h:0' }]", "no address with a port"),
+    ],
+)
+def test_what_is_wrong_in_a_plan_is_said_in_words(text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        read_plan("site", text)

@@ -68,7 +68,7 @@ def report_of(job: Job) -> MigrationReport | None:
 def ended_badly(job: Job) -> MudanzaError:
     """Return what a job's end means, with the exit code that its own controller left with."""
     left = ", ".join(job.report.get("left", ()))
-    state = _VM_STATES.get(job.exit_code or 0, "").format(source=job.source)
+    state = _VM_STATES.get(job.exit_code or 0, "").format(source=job.source) if job.source else ""
     error = MudanzaError(
         f"job {job.id} (VM {job.vm_name!r}, {job.source} → {job.target}) has ended, {job.state}: {job.outcome}",
         vm_state=state + (f"; left over: {left} (try again: mudanza job resume {job.id})" if left else ""),

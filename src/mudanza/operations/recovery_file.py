@@ -28,6 +28,9 @@ LIMIT = "5m"
 """How long is waited at the most where nothing is said."""
 AtOnce = Annotated[int, Field(ge=1, le=64)]
 """How many VMs are brought up side by side."""
+PORTS = 1 << 16
+_IN_WORDS = {"extra_forbidden": "there is no such setting", "missing": "it has to be said"}
+"""What is wrong, where pydantic says so in words of its own."""
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\s]+):[0-9]{1,5}")
 
 
@@ -104,7 +107,8 @@ def read_plan(name: str, text: str) -> RecoveryPlan:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"the plan is wrong at {where}: {first['msg']}") from error
+        why = _IN_WORDS.get(first["type"], first["msg"])
+        raise UsageError(f"the plan is wrong at {where}: {why}", remedy="what a plan says: docs/recovery.md") from error
     groups = [
         Group(
             each.name,
@@ -134,7 +138,8 @@ def _wait(said: WaitSettings) -> Wait:
         raise UsageError(f"only a question has a default, and no {kind}")
     if kind is Await.TIME:
         return Wait(kind, "", parse_duration(text))
-    if kind is Await.TCP and not _ADDRESS.fullmatch(text):
+    port = text.rpartition(":")[2]
+    if kind is Await.TCP and not (_ADDRESS.fullmatch(text) and 0 < int(port) < PORTS):
         raise UsageError(f"{text!r} is no address with a port", remedy='such as "10.0.0.5:5432" or "[fd00::5]:5432"')
     if not text.strip():
         raise UsageError(f"{kind} is empty")
