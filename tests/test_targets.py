@@ -26,7 +26,7 @@ from mudanza.model.protection import Protection, ReplicaDisk, Standing, Trial
 from mudanza.model.vm import Vm, VmState
 from mudanza.operations.grouping import refuse_odd
 from mudanza.operations.handing_over import _source
-from mudanza.operations.protecting import Keeping, meant_by, pause, to_each
+from mudanza.operations.protecting import Keeping, meant_by, pause, refuse_too_little, to_each
 from mudanza.operations.replicating import apart, state_of
 from mudanza.operations.reviving import Reviver
 from mudanza.operations.trying import tried
@@ -378,3 +378,21 @@ def test_a_vm_of_a_lost_host_comes_up_from_the_freshest_that_can(store: Protecti
     with pytest.raises(BlockedError, match="h2: it is failed over; h3: it is of before"):
         chosen("h2")
     assert other.id == store.of(UUID, "h3").id
+
+
+@pytest.mark.parametrize(
+    ("option", "little"),
+    [
+        ("every", 0.0),
+        ("scratch", 0),
+        ("bandwidth", 0),
+        ("verify_every", 0.0),
+        ("test_every", 59.0),
+        ("test_limit", 0.0),
+    ],
+)
+def test_what_is_less_than_makes_sense_is_refused(option: str, little: float) -> None:
+    wanted = Keeping("h2", "default", 60.0, 5, 1 << 30)
+    refuse_too_little(wanted)
+    with pytest.raises(UsageError, match=f"--{option.replace('_', '-')} is .* at the least"):
+        refuse_too_little(replace(wanted, **cast("Any", {option: little})))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -57,6 +57,21 @@ class Keeping:
     """Whether what a round sends is compressed on its way."""
 
 
+def refuse_too_little(wanted: Keeping) -> None:
+    """Raise UsageError where something is wanted that is less than makes sense, as the API does by itself: pure."""
+    least: Mapping[str, tuple[float | None, float, str]] = {
+        "--every": (wanted.every, 1.0, "1s"),
+        "--scratch": (wanted.scratch, 1.0, "1B"),
+        "--bandwidth": (wanted.bandwidth, 1.0, "1B/s"),
+        "--verify-every": (wanted.verify_every, 1.0, "1s"),
+        "--test-every": (wanted.test_every, 60.0, "1m"),
+        "--test-limit": (wanted.test_limit, 1.0, "1s"),
+    }
+    for option, (value, at_least, told) in least.items():
+        if value is not None and value < at_least:
+            raise UsageError(f"{option} is {told} at the least", remedy="leave it out for what is usual")
+
+
 @dataclass(frozen=True, slots=True)
 class Protected:
     """A replica of a protected VM."""
@@ -94,6 +109,7 @@ def begin(means: Means, connections: Connections, vm: str, wanted: Keeping, aske
     everything, is still to be made. Raises UsageError, and BlockedError where no replica can be made."""
     from mudanza.hypervisor.xml.activation import wishes_autostart
 
+    refuse_too_little(wanted)
     cluster = means.read_cluster(connections)
     found = cluster.find(vm)
     means.inventory.host(wanted.to)
