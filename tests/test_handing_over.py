@@ -10,6 +10,7 @@ import pytest
 from mudanza.model.errors import BlockedError, MigrationFailedError
 from mudanza.model.vm import VmState
 from mudanza.operations.handing_over import finish_round_left
+from mudanza.operations.rescuing import refuse_unfinished
 from mudanza.protection.rounds import KIND
 from tests import factories as make
 
@@ -37,6 +38,16 @@ def test_nobody_is_told_to_let_a_guest_go_on_that_a_living_controller_holds() ->
     assert "wait" in (refused.value.remedy or "")
 
 
+def test_a_failover_that_was_begun_is_finished_before_another_is() -> None:
+    """Else it would be told that the VM has no replica, or is up already."""
+    protection = cast("Any", SimpleNamespace(vm_uuid="u", vm_name="db"))
+    refuse_unfinished(means(None, abandoned=False), protection)
+    refuse_unfinished(means(KIND, abandoned=True), protection)
+    with pytest.raises(BlockedError, match="unfinished failover to h2: job 7") as refused:
+        refuse_unfinished(means("failover", abandoned=True), protection)
+    assert refused.value.remedy == "wait for it"
+
+
 def held() -> Any:
     return make.vm(state=VmState.PAUSED)
 
@@ -46,6 +57,6 @@ def rounds(resume: object) -> Any:
 
 
 def means(kind: str | None, *, abandoned: bool) -> Any:
-    job = SimpleNamespace(id=7, kind=kind, abandoned=abandoned, way_out="wait for it")
+    job = SimpleNamespace(id=7, kind=kind, abandoned=abandoned, way_out="wait for it", target="h2")
     jobs = SimpleNamespace(unfinished_of=lambda _uuid: job if kind is not None else None)
     return cast("Any", SimpleNamespace(jobs=jobs))

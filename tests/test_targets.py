@@ -396,3 +396,11 @@ def test_what_is_less_than_makes_sense_is_refused(option: str, little: float) ->
     refuse_too_little(wanted)
     with pytest.raises(UsageError, match=f"--{option.replace('_', '-')} is .* at the least"):
         refuse_too_little(replace(wanted, **cast("Any", {option: little})))
+
+
+def test_a_vm_that_was_renamed_is_found_by_its_name_at_each_host(store: Protections) -> None:
+    one, other = two(store)
+    store.call(one.vm_uuid, "renamed")
+    assert {each.id for each in store.all_of("renamed")} == {one.id, other.id}
+    with pytest.raises(UsageError, match="not protected"):
+        store.all_of(one.vm_name)

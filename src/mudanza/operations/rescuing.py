@@ -16,7 +16,7 @@ from mudanza.operations.own_addresses import see_to_addresses
 from mudanza.operations.protecting import replica_directory
 from mudanza.protection.choosing import home_of, meant, unseen
 from mudanza.protection.copies import copy_of
-from mudanza.protection.failover import Failover, reconnected
+from mudanza.protection.failover import KIND, Failover, reconnected
 from mudanza.protection.rounds import Rounds
 from mudanza.protection.turning import Turning, copies_of, to_be_turned
 
@@ -75,6 +75,7 @@ def fail_over(means: Means, vm: str, how: Rescue, asked_by: str, say: Say) -> Ou
     how.refuse_contradictory()
     store = Protections(means.database)
     replicas = store.all_of(vm) if how.on is None else (store.of(vm, how.on, "--from"),)
+    refuse_unfinished(means, replicas[0])
     with means.connections() as connections:
         cluster = means.read_cluster(connections)
         protection = meant(replicas, unseen(cluster))
@@ -86,6 +87,15 @@ def fail_over(means: Means, vm: str, how: Rescue, asked_by: str, say: Say) -> Ou
             done = failover.from_point(protection, cluster, how.point, nics, asked_by)
         see_to_addresses(means, connections, protection.vm_uuid, say)
         return done
+
+
+def refuse_unfinished(means: Means, protection: Protection) -> None:
+    """Raise BlockedError where a failover of a VM was begun and has not ended: where it is follows from that alone."""
+    job = means.jobs.unfinished_of(protection.vm_uuid)
+    if job is not None and job.kind == KIND:
+        raise BlockedError(
+            f"VM {protection.vm_name!r} has an unfinished failover to {job.target}: job {job.id}", remedy=job.way_out
+        )
 
 
 def reprotect(means: Means, vm: str, to: str | None, pool: str, asked_by: str, say: Say) -> Reprotected:

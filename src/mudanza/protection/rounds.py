@@ -123,6 +123,7 @@ class Rounds:
             said = f"point {point.number}: {format_size(point.carried)} brought from {vm.host}{how_consistent(point)}"
             said = "; ".join((said, *filter(None, [lost]), *disk_changes(protection.newest, point)))
             self._protections.change(protection.id, said="; ".join((said, *warnings)))
+            self._protections.call(vm.uuid, vm.name)
             handle.finish("done", said, 0, {"warnings": list(warnings)})
             return point
 
