@@ -1,7 +1,7 @@
-"""Commands that begin with the libraries loaded: to load those takes longer than most of what commands do in the lab.
+"""Commands that begin with everything loaded: to load it takes longer than most of what commands do in the lab.
 
-One process has loaded what others have written, and nothing of ours. Each command is a process forked from it, of a
-session of its own, that loads all of ours and does what ``python -m mudanza`` does, with its own arguments,
+One process has loaded what others have written, and all of our modules, and has begun nothing with them. Each command
+is a process forked from it, of a session of its own, that does what ``python -m mudanza`` does, with its own arguments,
 environment and streams. That a command starts from nothing, too, is what ``tests/test_cli.py`` shows, and here every
 command in the controller's seat and every one that is killed at its steps; all do with ``$MUDANZA_FROM_NOTHING``.
 """
@@ -12,6 +12,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import runpy
 import select
 import signal
@@ -22,7 +23,10 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
+
+import mudanza
 
 LIBRARIES = (
     "alembic.command",
@@ -37,7 +41,9 @@ LIBRARIES = (
     "sqlalchemy.dialects.sqlite",
     "typer",
 )
-"""What commands load besides our own modules. (Not numpy: it starts threads, which do not survive a fork.)"""
+"""What commands load besides our own modules, where they want it."""
+OURS_LEFT_OUT = ("mudanza.__main__", "mudanza.lab", "mudanza.hypervisor.twin", "mudanza.journal.migrations")
+"""What no command loads by itself, but to be it, to make a lab, or to bring a database up to date."""
 LONGEST_ORDER = 1 << 20
 """Bytes of arguments and environment."""
 _STREAMS: Mapping[str, Mapping[str, Any]] = {
@@ -147,12 +153,21 @@ def _forker() -> socket.socket:
 
 def main(descriptor: int) -> None:
     """Fork commands, and in a command's process be it."""
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # else numpy would start threads
     for library in LIBRARIES:
         importlib.import_module(library)
+    _load_ours()
+    assert len([*Path("/proc/self/task").iterdir()]) == 1, "no other thread survives a fork"
     gc.collect()
     gc.freeze()
     if order := _next_command(socket.socket(fileno=descriptor)):
         _become(order)
+
+
+def _load_ours() -> None:
+    for _, name, _ in pkgutil.walk_packages(mudanza.__path__, "mudanza."):
+        if not name.startswith(OURS_LEFT_OUT):
+            importlib.import_module(name)
 
 
 def _next_command(orders: socket.socket) -> Order | None:
