@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from sqlalchemy import Connection, event
 
+from mudanza.journal.schema import metadata
 from tests.postgres import Server
 from tests.program import Program
 
@@ -22,6 +25,36 @@ settings.load_profile("unhurried")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest."""
     items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tables_are_put_into_words_once() -> Iterator[None]:
+    """To say in SQL what the tables are like takes most of the time of a new database, and thousands are made."""
+    said: dict[str, list[str]] = {}
+    create_all = metadata.create_all
+
+    def say_again(connection: Connection, checkfirst: bool = True) -> None:
+        words = said.get(connection.dialect.name)
+        if checkfirst:
+            create_all(connection)
+        elif words is not None:
+            cursor = connection.connection.cursor()
+            for each in words:
+                cursor.execute(each)
+        else:
+            new: list[str] = []
+
+            def listen(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+                new.append(statement)
+
+            event.listen(connection, "before_cursor_execute", listen)
+            create_all(connection, checkfirst=False)
+            event.remove(connection, "before_cursor_execute", listen)
+            said[connection.dialect.name] = new
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metadata, "create_all", say_again)
+        yield
 
 
 @pytest.fixture

@@ -26,9 +26,11 @@ _RUN = """
 trap 'rm -rf "$2"' EXIT
 trap 'exit 1' INT TERM
 "$1/initdb" --no-sync --auth=trust --encoding=UTF8 --locale=C.UTF-8 -U mudanza -D "$2/data" >"$2/log" 2>&1
-"$1/postgres" -D "$2/data" -k "$2" -c listen_addresses= -c fsync=off -c max_connections=200 >>"$2/log" 2>&1 &
+# Nobody wants anything of it afterwards: it keeps nothing safe, and when it ends it does not tidy up (SIGQUIT).
+keep_nothing="-c fsync=off -c full_page_writes=off -c autovacuum=off"
+"$1/postgres" -D "$2/data" -k "$2" -c listen_addresses= -c max_connections=200 $keep_nothing >>"$2/log" 2>&1 &
 server=$!
-trap 'kill -INT $server' INT TERM
+trap 'kill -QUIT $server' INT TERM
 wait $server; wait $server
 """
 
@@ -43,7 +45,7 @@ class Server:
         self._directory = Path()
 
     def __enter__(self) -> Server:
-        self._directory = Path(tempfile.mkdtemp(prefix="mudanza-pg-", dir="/tmp"))
+        self._directory = Path(tempfile.mkdtemp(prefix="mudanza-pg-"))
         if os.geteuid() == 0:
             shutil.chown(self._directory, self._user, self._user)
         try:

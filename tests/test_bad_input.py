@@ -8,8 +8,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -30,6 +29,7 @@ from mudanza.service.desk import Desk
 from mudanza.service.pages.dashboard import with_pages
 from mudanza.service.picture import Picture
 from mudanza.service.server import LocalServer
+from tests import described
 from tests import factories as make
 from tests.test_pages import OURS, SITE, Hands, enter, site_of
 from tests.test_service import CLUSTER, MARKUP
@@ -212,7 +212,7 @@ def test_who_speaks_badly_is_hung_up_on_and_the_guest_let_go(place: Path, hands:
 
 # The API, where each kind of database has limits of its own.
 
-PATHS = api_of(cast(Desk, SimpleNamespace(version="1.2.3"))).openapi()["paths"]
+PATHS = described.WORDS["paths"]
 NUL, LONE = "\0", "\ud800"
 """What PostgreSQL keeps in no text, and what is no character by itself."""
 

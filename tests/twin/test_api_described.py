@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from random import Random
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import schemathesis
@@ -20,8 +19,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from mudanza.service.api import api_of
-from mudanza.service.desk import Desk
+from tests.described import WORDS
 from tests.twin.asking import asking
 from tests.twin.scene import scene
 
@@ -36,7 +34,6 @@ CHECKS: list[Any] = [
 ]
 LISTS = ("/api/v1/vms", "/api/v1/cpus")
 """Where a query may name one thing several times: there a single word is no mistake, though it is called one."""
-WORDS = api_of(cast(Desk, SimpleNamespace(version="1.2.3"))).openapi()
 DESCRIBED = schemathesis.openapi.from_dict(WORDS)
 OPERATIONS = [
     (path, method.upper(), mode)
