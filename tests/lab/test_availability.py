@@ -95,7 +95,7 @@ def test_a_lost_hosts_vms_run_elsewhere_once(lab: Lab, fencing: Mudanza, tmp_pat
     plan = str(tmp_path / "plan.json")
     try:
         for number in (1, 2):
-            spec = GuestSpec(f"lost{number}", memory=128 * MIB, disk=32 * MIB, pool="shared")
+            spec = GuestSpec(f"lost{number}", memory=128 * MIB, beat=0.05, disk=32 * MIB, pool="shared")
             guests.append(create_guest(lab, spec, "h1"))
         fencing("plan", "balance")  # which writes down what is where
         faults.kill_host(lab, "h1")
@@ -141,7 +141,7 @@ def test_a_vm_whose_qemu_was_killed_is_started_again_where_it_was(lab: Lab, fenc
 
 
 def test_a_guest_that_hangs_is_restarted_where_it_is_and_answers(lab: Lab, fencing: Mudanza, tmp_path: Path) -> None:
-    spec = GuestSpec("hanger", memory=128 * MIB, disk=32 * MIB, guest_agent=True)
+    spec = GuestSpec("hanger", memory=128 * MIB, beat=0.05, disk=32 * MIB, guest_agent=True)
     guest = create_guest(lab, spec, "h1")
     said = tmp_path / "said"
     try:
@@ -187,7 +187,9 @@ def test_a_lost_hosts_vm_comes_up_from_its_replica_by_itself(lab: Lab, tmp_path:
         config.write(f'[fencing]\nagents = ["{agents}"]\n')
     words = ("--agent", fence_agent.NAME, "--option", f"lab={lab.name}", "--option", "plug=h1")
     mudanza("fence", "set", "h1", "power", *words)
-    guest = create_guest(lab, GuestSpec("copied", memory=128 * MIB, disk=64 * MIB, disk_write_rate=MIB), "h1")
+    guest = create_guest(
+        lab, GuestSpec("copied", memory=128 * MIB, beat=0.05, disk=64 * MIB, disk_write_rate=MIB), "h1"
+    )
     try:
         assert "no replica" in mudanza("ha", "enable", "copied", "--from-replica", expect=3).err
         virsh(lab.cell("h1"), "autostart", guest.uuid)
@@ -241,7 +243,7 @@ def test_the_daemon_has_a_dead_hosts_vms_run_elsewhere(lab: Lab, tmp_path: Path)
         options = (f"lab={lab.name}", f"plug={host}")
         words = [word for option in options for word in ("--option", option)]
         mudanza("fence", "set", host, "power", "--agent", fence_agent.NAME, *words)
-    guest = create_guest(lab, GuestSpec("kept", memory=128 * MIB, disk=32 * MIB, pool="shared"), "h1")
+    guest = create_guest(lab, GuestSpec("kept", memory=128 * MIB, beat=0.05, disk=32 * MIB, pool="shared"), "h1")
     daemon = None
     try:
         virsh(lab.cell("h1"), "autostart", guest.uuid)
@@ -316,7 +318,7 @@ def test_a_host_that_is_not_needed_sleeps_and_is_woken_again(lab: Lab, tmp_path:
     for host in lab.hosts:
         mudanza("power", "set", host, "--watts", "100,200")
     guests = [
-        create_guest(lab, GuestSpec(name, memory=128 * MIB, disk=32 * MIB, pool="shared"), host)
+        create_guest(lab, GuestSpec(name, memory=128 * MIB, beat=0.05, disk=32 * MIB, pool="shared"), host)
         for name, host in (("stays", "h1"), ("leaves", "h3"))
     ]
     try:
@@ -356,7 +358,7 @@ def test_rounds_of_saving_empty_a_host_switch_it_off_and_wake_it(lab: Lab, tmp_p
     for host in ("h1", "h2"):
         mudanza("power", "set", host, "--keep-on")
     guests = [
-        create_guest(lab, GuestSpec(name, memory=128 * MIB, disk=32 * MIB, pool="shared"), host)
+        create_guest(lab, GuestSpec(name, memory=128 * MIB, beat=0.05, disk=32 * MIB, pool="shared"), host)
         for name, host in (("steady", "h1"), ("mover", "h3"))
     ]
     try:

@@ -104,7 +104,7 @@ def test_a_bmc_that_cannot_be_spoken_to_proves_nothing(lab: Lab, site: Site) -> 
 def test_a_host_that_is_cut_off_is_switched_off_by_its_bmc_and_its_vm_runs_elsewhere_once(lab: Lab, site: Site) -> None:
     """It lives, and its guest with it, until its BMC cuts its power; and its BMC gives it power again."""
     site.knows("h1", *PLUS)
-    guest = create_guest(lab, GuestSpec("fenced", memory=128 * MIB, disk=32 * MIB, pool="shared"), "h1")
+    guest = create_guest(lab, GuestSpec("fenced", memory=128 * MIB, beat=0.05, disk=32 * MIB, pool="shared"), "h1")
     try:
         site.mudanza("ha", "enable", "fenced")
         site.mudanza("ha", "run", "--once", limit=LIMIT)

@@ -168,6 +168,7 @@ def test_what_was_taken_over_is_not_acted_upon_by_who_wakes_up(lab: Lab, mudanza
         cold.refresh(lab)
 
 
+@pytest.mark.soak
 def test_the_same_journal_goes_on_with_its_own_claim(lab: Lab, mudanza: Mudanza, make_guest: MakeGuest) -> None:
     guest = make_guest("own")
     doomed(mudanza, "after", "claim", "migrate", "own", "--to", "h2", how="KILL").end(-signal.SIGKILL)
@@ -180,7 +181,7 @@ def test_the_same_journal_goes_on_with_its_own_claim(lab: Lab, mudanza: Mudanza,
     assert not claimed(lab, "h2", "own")
 
 
-@pytest.mark.parametrize(("running", "step"), [(True, "copy"), (False, "compare")])
+@pytest.mark.parametrize(("running", "step"), [(True, "copy"), pytest.param(False, "compare", marks=pytest.mark.soak)])
 def test_disks_that_move_within_a_host_are_claimed_too(
     lab: Lab, mudanza: Mudanza, other: Mudanza, running: bool, step: str
 ) -> None:

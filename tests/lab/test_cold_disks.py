@@ -213,6 +213,7 @@ def test_a_base_of_another_content_is_not_built_upon(lab: Lab, mudanza: Mudanza,
         assert states(lab, uuid) == {"h1": "shut off"}
 
 
+@pytest.mark.soak
 def test_another_format_holds_the_same(lab: Lab, mudanza: Mudanza, made: ExitStack) -> None:
     made.callback(kinds.sweep, lab, "form")
     path = image(lab, f"{IMAGES}/form.qcow2", "64M", *WRITES)

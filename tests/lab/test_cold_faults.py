@@ -180,6 +180,7 @@ def test_a_cut_way(lab: Lab, vm: Victim) -> None:
     vm.has_moved()
 
 
+@pytest.mark.soak
 def test_a_full_target_is_given_up_for_another_pool(lab: Lab, vm: Victim, mudanza: Mudanza) -> None:
     with narrow(lab):
         running = vm.begin()
@@ -235,8 +236,8 @@ def test_a_carrier_whose_controller_died(lab: Lab, vm: Victim, mudanza: Mudanza)
 @pytest.mark.parametrize(
     ("change", "noticed"),
     [
-        ("started", "somebody started it meanwhile"),
-        ("edited", "its definition at h1 has changed"),
+        pytest.param("started", "somebody started it meanwhile", marks=pytest.mark.soak),
+        pytest.param("edited", "its definition at h1 has changed", marks=pytest.mark.soak),
         ("written", f"{PATHS[1]} was written to"),
     ],
 )
@@ -288,6 +289,7 @@ def test_cancelled_while_comparing(light: Victim, mudanza: Mudanza) -> None:
     light.has_nothing_at_target()
 
 
+@pytest.mark.soak
 def test_a_deadline(lab: Lab, vm: Victim) -> None:
     with narrow(lab):
         told = message(vm.begin("--deadline", "3s").end(4))

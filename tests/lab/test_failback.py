@@ -37,7 +37,7 @@ def by_ssh(patient: Mudanza) -> Mudanza:
 
 @pytest.fixture
 def guest(lab: Lab) -> Iterator[Guest]:
-    made = create_guest(lab, GuestSpec("homely", memory=MEMORY, disk=64 * MIB))
+    made = create_guest(lab, GuestSpec("homely", memory=MEMORY, beat=0.05, disk=64 * MIB))
     made.command(f"disk {64 * MIB}")
     await_true(lambda: made.stats()["disk_written"] >= FILLED, "its disk is filled", limit=120)
     made.command("disk 0")

@@ -66,7 +66,8 @@ def test_blockers_are_told_before_anything_begins(lab: Lab, mudanza: Mudanza, ma
     assert guest.states() == {"h1": "running"}
 
 
-@pytest.mark.parametrize("policy", ["cold", pytest.param("shutdown", marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("policy", ["cold", "shutdown"])
 def test_who_cannot_go_live_goes_cold_or_is_shut_down_and_is_back_in_the_end(
     lab: Lab, mudanza: Mudanza, make_guest: MakeGuest, policy: str
 ) -> None:

@@ -74,6 +74,7 @@ def test_one_wrong_byte_is_seen_and_the_source_stays(lab: Lab, by_ssh: Mudanza) 
         assert move(by_ssh, "warped", "--format", "raw")["removed"] == [f"h1:{path}"]
 
 
+@pytest.mark.soak
 def test_within_one_host_too(lab: Lab, mudanza: Mudanza, by_ssh: Mudanza) -> None:
     path, raw = image(lab, f"{IMAGES}/inner.qcow2", "64M", *WRITES), f"{FAST}/inner.raw"
     holds = content(lab, "h1", path, "qcow2")
@@ -93,6 +94,7 @@ def test_within_one_host_too(lab: Lab, mudanza: Mudanza, by_ssh: Mudanza) -> Non
         virsh(lab.cell("h1"), "start", "--paused", "inner")
 
 
+@pytest.mark.soak
 def test_a_chain_comes_back_onto_its_own_old_layers(lab: Lab, by_ssh: Mudanza, made: ExitStack) -> None:
     """They name each other by other paths than those that come back; what a guest finds in them is the same."""
     made.callback(kinds.sweep, lab, "storey")

@@ -17,14 +17,14 @@ __all__ = ["make_guest"]
 
 pytestmark = pytest.mark.lab
 
-BIG = {"memory": 256 * MIB, "working_set": 96 * MIB}
+BIG = {"memory": 160 * MIB, "working_set": 32 * MIB}
 
 
 def test_a_controller_that_wakes_after_a_takeover_does_nothing_any_more(
     lab: Lab, mudanza: Mudanza, make_guest: MakeGuest
 ) -> None:
     guest = make_guest("sleeper", **BIG)
-    with slow(lab, "h1", 8 * MIB):
+    with slow(lab, "h1", 2 * MIB):
         paused = mudanza.start("migrate", "sleeper", "--to", "h2", "-o", "json")
         paused.until("copying memory")
         paused.send(signal.SIGSTOP)

@@ -19,7 +19,7 @@ PLAYED = (
     pytest.param("live: controller killed: before the end of create volume", marks=pytest.mark.soak),
     "live: controller killed: before the end of transfer",
     pytest.param("live: target cut off from all: settling", marks=pytest.mark.soak),
-    "cold: controller killed: before the end of release source",
+    pytest.param("cold: controller killed: before the end of release source", marks=pytest.mark.soak),
     "cold, running: controller killed: before the end of start",
 )
 """One of each kind: what is killed, cut off and refused, and the moments at which a VM changes hands."""

@@ -136,6 +136,7 @@ def test_shared_storage_needs_no_copy(lab: Lab, mudanza: Mudanza, make_guest: Ma
     guest.verify()
 
 
+@pytest.mark.soak
 def test_a_guest_that_writes_at_two_thirds_of_the_link_arrives(
     lab: Lab, mudanza: Mudanza, make_guest: MakeGuest
 ) -> None:

@@ -25,7 +25,7 @@ SERVED: dict[str, tuple[Serve, str]] = {
 }
 
 
-@pytest.fixture(params=SERVED)
+@pytest.fixture(params=["nbd", pytest.param("iscsi", marks=pytest.mark.soak)])
 def served(lab: Lab, request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
     """The ``<source>`` of a disk that is served, and its URL."""
     serve, url = SERVED[request.param]

@@ -182,6 +182,7 @@ def test_without_a_uri_nothing_can_be_tried(scene: Scene) -> None:
     assert scene.peer(peer_uri=None) == Probe(UNKNOWN, "no URI is known by which h1 reaches h2")
 
 
+@pytest.mark.soak
 def test_a_login_that_hangs_is_no_login(scene: Scene) -> None:
     here, there = scene.host("h1"), scene.host("h2")
     faults.stop_daemon(scene.lab, "h2")

@@ -38,7 +38,7 @@ def by_ssh(patient: Mudanza) -> Mudanza:
 
 @pytest.fixture
 def guest(lab: Lab) -> Iterator[Guest]:
-    spec = GuestSpec("kept", memory=128 * MIB, disk=64 * MIB, disk_write_rate=MIB)
+    spec = GuestSpec("kept", memory=128 * MIB, beat=0.05, disk=64 * MIB, disk_write_rate=MIB)
     made = create_guest(lab, spec)
     yield made
     made.remove()
@@ -206,7 +206,9 @@ def test_of_a_raw_disk_all_is_compared_each_time(lab: Lab, by_ssh: Mudanza) -> N
     """Beside one whose changes are counted, at one instant."""
     with volume(lab, "counted.qcow2", size=16 * MIB) as counted:
         second = disk(counted, "vdb", "qcow2")
-        guest = create_guest(lab, GuestSpec("raw", memory=128 * MIB, disk=64 * MIB, disk_format="raw", devices=second))
+        guest = create_guest(
+            lab, GuestSpec("raw", memory=128 * MIB, beat=0.05, disk=64 * MIB, disk_format="raw", devices=second)
+        )
         try:
             told = by_ssh("protect", guest.uuid, "--to", "h2")
             assert "reads all of its 64 MiB on h1 and on h2" in told.err
@@ -230,7 +232,7 @@ def test_of_a_raw_disk_all_is_compared_each_time(lab: Lab, by_ssh: Mudanza) -> N
 def test_a_device_is_compared_each_time(lab: Lab, by_ssh: Mudanza) -> None:
     """Nothing of the VM is in a checkpoint."""
     with loop_device(lab, 64 * MIB) as device:
-        spec = GuestSpec("device", memory=128 * MIB, disk=0, devices=block(device, "vda"))
+        spec = GuestSpec("device", memory=128 * MIB, beat=0.05, disk=0, devices=block(device, "vda"))
         guest = create_guest(lab, spec)
         try:
             by_ssh("protect", guest.uuid, "--to", "h2")

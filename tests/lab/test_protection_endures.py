@@ -99,6 +99,7 @@ def test_a_full_replica_disk_only_delays_and_is_told(lab: Lab, by_ssh: Mudanza, 
     assert_same_and_not_brought_whole(lab, by_ssh, protected)
 
 
+@pytest.mark.soak
 def test_a_round_gives_way_before_its_scratch_is_full(lab: Lab, by_ssh: Mudanza) -> None:
     """In the middle of it, for the guest overwrites more than may be kept for it."""
     guest = create_guest(lab, GuestSpec("overwrites", memory=128 * MIB, disk=32 * MIB))

@@ -52,7 +52,7 @@ def by_ssh(lab: Lab, script: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def guest(lab: Lab, by_ssh: Mudanza) -> Iterator[Guest]:
-    made = create_guest(lab, GuestSpec("planned", memory=128 * MIB, disk=32 * MIB, guest_agent=True))
+    made = create_guest(lab, GuestSpec("planned", memory=128 * MIB, beat=0.05, disk=32 * MIB, guest_agent=True))
     yield made
     made.remove()
 
@@ -68,7 +68,7 @@ def addresses(lab: Lab, host: str, guest: Guest) -> dict[str, list[str]]:
 
 @pytest.fixture
 def beside(lab: Lab, by_ssh: Mudanza) -> Iterator[Guest]:
-    made = create_guest(lab, GuestSpec("beside", memory=128 * MIB, disk=32 * MIB, guest_agent=True), on="h3")
+    made = create_guest(lab, GuestSpec("beside", memory=128 * MIB, beat=0.05, disk=32 * MIB, guest_agent=True), on="h3")
     yield made
     made.remove()
 
@@ -276,7 +276,7 @@ def test_whichever_way_it_comes_home_it_has_its_own_addresses_again(
 def test_a_site_shuts_down_by_a_plan_and_starts_after_a_power_cut(
     lab: Lab, by_ssh: Mudanza, guest: Guest, tmp_path: Path
 ) -> None:
-    with_other = create_guest(lab, GuestSpec("other", memory=128 * MIB, disk=0), on="h2")
+    with_other = create_guest(lab, GuestSpec("other", memory=128 * MIB, beat=0.05, disk=0), on="h2")
     plan = tmp_path / "power.toml"
     plan.write_text(f"""
 [[group]]

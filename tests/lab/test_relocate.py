@@ -77,6 +77,7 @@ def test_a_guest_that_writes_notices_nothing(lab: Lab, mudanza: Mudanza, make_gu
     assert [event["event"] for event in mudanza("migrate", "settler", *BACK).events] == ["unchanged", "end"]
 
 
+@pytest.mark.soak
 def test_cancelled_it_leaves_nothing_and_killed_it_is_finished(
     lab: Lab, mudanza: Mudanza, make_guest: MakeGuest
 ) -> None:

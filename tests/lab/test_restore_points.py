@@ -163,8 +163,13 @@ def test_a_whole_group_is_frozen_for_one_instant(lab: Lab, by_ssh: Mudanza, fili
             other.remove()
 
 
-def test_uefi_variables_and_the_tpm_come_up_as_they_were_at_the_point(lab: Lab, by_ssh: Mudanza) -> None:
-    guest = create_guest(lab, GuestSpec("firmly", uefi=True, tpm=True, disk=64 * MIB, memory=256 * MIB))
+@pytest.mark.parametrize(
+    "and_home", [pytest.param(False, id="there"), pytest.param(True, id="tried, and home", marks=pytest.mark.soak)]
+)
+def test_uefi_variables_and_the_tpm_come_up_as_they_were_at_the_point(
+    lab: Lab, by_ssh: Mudanza, and_home: bool
+) -> None:
+    guest = create_guest(lab, GuestSpec("firmly", uefi=True, tpm=True, disk=64 * MIB, memory=256 * MIB, beat=0.05))
     try:
         for place in ("nvram", "tpm"):
             guest.keep(place, 4711)
@@ -176,33 +181,41 @@ def test_uefi_variables_and_the_tpm_come_up_as_they_were_at_the_point(lab: Lab, 
         files = [each["firmware"] for each in points(by_ssh, guest)]
         assert files == ["firmware.1.tgz", "firmware.1.tgz", "firmware.3.tgz"], "those that are the same share one"
 
-        up = by_ssh("test-failover", guest.uuid, "-o", "json").data
-        own = lab.cell("h2").run(["ls", f"{TPM}/{up['double_uuid']}/tpm2"]).stdout
-        assert "permall" in own
-        ended = by_ssh("test-failover", "end", guest.uuid, "-o", "json").data
-        assert ended["different"] == []
-        assert {"image firmware.1.tgz", "image firmware.3.tgz"} <= {each["what"] for each in ended["compared"]}
-        assert up["double_uuid"] not in lab.cell("h2").run(["ls", TPM]).stdout
-
+        if and_home:
+            tried_with_its_firmware(lab, by_ssh, guest)
         virsh(lab.cell("h1"), "destroy", guest.uuid)
         by_ssh("failover", guest.uuid, "--source-is-dead", "--point", "2")
         guest.await_answer()
         assert [guest.kept(place) for place in ("nvram", "tpm")] == [4711, 4711]
         assert guest.states() == {"h1": "shut off", "h2": "running"}
-
-        for place in ("nvram", "tpm"):
-            guest.keep(place, 99)
-        by_ssh("reprotect", guest.uuid)
-        by_ssh("failback", guest.uuid, "--mode", "cold")
-        guest.await_answer()
-        assert [guest.kept(place) for place in ("nvram", "tpm")] == [99, 99]
-        assert guest.states()["h1"] == "running"
+        if and_home:
+            home_with_its_firmware(by_ssh, guest)
     finally:
         by_ssh("unprotect", guest.uuid, expect=None)
         guest.remove()
         for host in ("h1", "h2"):
             path = f"{NVRAM_DIRECTORY}/firmly_VARS.fd"
             lab.cell(host).run(["rm", "-rf", "--", path, f"{TPM}/{guest.uuid}"])
+
+
+def tried_with_its_firmware(lab: Lab, by_ssh: Mudanza, guest: Guest) -> None:
+    up = by_ssh("test-failover", guest.uuid, "-o", "json").data
+    own = lab.cell("h2").run(["ls", f"{TPM}/{up['double_uuid']}/tpm2"]).stdout
+    assert "permall" in own
+    ended = by_ssh("test-failover", "end", guest.uuid, "-o", "json").data
+    assert ended["different"] == []
+    assert {"image firmware.1.tgz", "image firmware.3.tgz"} <= {each["what"] for each in ended["compared"]}
+    assert up["double_uuid"] not in lab.cell("h2").run(["ls", TPM]).stdout
+
+
+def home_with_its_firmware(by_ssh: Mudanza, guest: Guest) -> None:
+    for place in ("nvram", "tpm"):
+        guest.keep(place, 99)
+    by_ssh("reprotect", guest.uuid)
+    by_ssh("failback", guest.uuid, "--mode", "cold")
+    guest.await_answer()
+    assert [guest.kept(place) for place in ("nvram", "tpm")] == [99, 99]
+    assert guest.states()["h1"] == "running"
 
 
 @pytest.mark.soak

@@ -34,27 +34,28 @@ def seat(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Mudanza:
 
 
 @pytest.fixture
-def guests(lab: Lab) -> Iterator[list[Guest]]:
-    """Two small guests on each host, on shared storage."""
+def guests(lab: Lab, request: pytest.FixtureRequest) -> Iterator[list[Guest]]:
+    """Small guests on shared storage, two on each host, or what a test asks for: one on each."""
+    each = int(getattr(request, "param", 2))
 
     def make(number: int) -> Guest:
-        spec = GuestSpec(f"roll{number}", memory=128 * MIB, disk=16 * MIB, pool="shared")
-        return create_guest(lab, spec, lab.hosts[number // 2])
+        spec = GuestSpec(f"roll{number}", memory=128 * MIB, beat=0.05, disk=16 * MIB, pool="shared")
+        return create_guest(lab, spec, lab.hosts[number // each])
 
     with ThreadPoolExecutor(3) as pool:
-        begun = [pool.submit(make, number) for number in range(6)]
+        begun = [pool.submit(make, number) for number in range(each * len(lab.hosts))]
         wait(begun)
         try:
-            yield [each.result() for each in begun]
+            yield [made.result() for made in begun]
         finally:
-            list(pool.map(lambda each: each.exception() or each.result().remove(), begun))
+            list(pool.map(lambda made: made.exception() or made.result().remove(), begun))
 
 
 def at_home(lab: Lab, guests: list[Guest]) -> None:
     """See that each guest runs where it was made, and there alone, and has lost no heartbeat."""
     for number, guest in enumerate(guests):
         running = [host for host, state in guest.states().items() if state == "running"]
-        assert running == [lab.hosts[number // 2]], guest.name
+        assert running == [lab.hosts[number * len(lab.hosts) // len(guests)]], guest.name
         guest.verify()
 
 
@@ -92,6 +93,7 @@ def test_a_fault_on_the_second_host_stops_it_and_it_goes_on_once_that_is_mended(
     at_home(lab, guests)
 
 
+@pytest.mark.parametrize("guests", [1], indirect=True)
 def test_a_host_that_starts_anew_is_waited_for(lab: Lab, seat: Mudanza, guests: list[Guest]) -> None:
     [host, *_] = lab.hosts
     running = seat.start("rolling", "--hosts", host, "--command", "touch /run/ready", "--reboot", "-o", "json")

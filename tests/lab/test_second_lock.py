@@ -48,7 +48,7 @@ def test_it_runs_once_whatever_is_bypassed_and_moves_and_comes_up_elsewhere(lock
         told = [connections.disk_locks(host) for host in locked.hosts]
     assert [(each.manager, each.space) for each in told] == [(LockManager.VIRTLOCKD, LOCKSPACE)] * 2, told
     assert told[0].inode == told[1].inode
-    guest = create_guest(locked, GuestSpec("once", memory=128 * MIB, disk=32 * MIB, pool="shared"), "h1")
+    guest = create_guest(locked, GuestSpec("once", memory=128 * MIB, beat=0.05, disk=32 * MIB, pool="shared"), "h1")
     try:
         copy_is_refused(locked, entries, guest.uuid, "h2")
         mudanza("migrate", "once", "--to", "h2")

@@ -76,6 +76,7 @@ def test_a_move_is_asked_for_and_followed(lab: Lab, mudanza: Mudanza, make_guest
     assert guest.states() == {"h2": "running"}
 
 
+@pytest.mark.soak
 def test_a_move_is_typed_cancelled_and_typed_again(
     lab: Lab, mudanza: Mudanza, make_guest: MakeGuest, tmp_path: Path
 ) -> None:

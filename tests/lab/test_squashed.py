@@ -84,7 +84,7 @@ def test_root_is_nobody_there(squashing: Lab, shy_disk: str) -> None:
 
 def test_a_guest_moves_live_and_cold_and_its_disk_stays(squashing: Lab, by_socket: Mudanza, shy_disk: str) -> None:
     guest = create_guest(
-        squashing, GuestSpec("timid", memory=128 * MIB, disk=0, devices=disk(shy_disk, "vda")), on="h1"
+        squashing, GuestSpec("timid", memory=128 * MIB, beat=0.05, disk=0, devices=disk(shy_disk, "vda")), on="h1"
     )
     try:
         _, written = guest.verify()

@@ -48,7 +48,7 @@ def other(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Mudanza:
 
 @pytest.fixture
 def guest(lab: Lab) -> Iterator[Guest]:
-    made = create_guest(lab, GuestSpec("bereft", memory=128 * MIB, disk=64 * MIB, disk_write_rate=MIB))
+    made = create_guest(lab, GuestSpec("bereft", memory=128 * MIB, beat=0.05, disk=64 * MIB, disk_write_rate=MIB))
     yield made
     made.remove()
     for host in lab.hosts:

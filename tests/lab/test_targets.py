@@ -37,7 +37,7 @@ def by_ssh(patient: Mudanza) -> Mudanza:
 
 @pytest.fixture
 def guest(lab: Lab) -> Iterator[Guest]:
-    spec = GuestSpec("twofold", memory=128 * MIB, disk=SIZE)
+    spec = GuestSpec("twofold", memory=128 * MIB, beat=0.05, disk=SIZE)
     made = create_guest(lab, spec)
     write(made, FILLED)
     yield made

@@ -26,7 +26,7 @@ def by_ssh(patient: Mudanza) -> Mudanza:
 
 @pytest.fixture
 def protected(lab: Lab, by_ssh: Mudanza) -> Iterator[Guest]:
-    spec = GuestSpec("tried", memory=128 * MIB, disk=64 * MIB, disk_write_rate=MIB, guest_agent=True)
+    spec = GuestSpec("tried", memory=128 * MIB, beat=0.05, disk=64 * MIB, disk_write_rate=MIB, guest_agent=True)
     guest = create_guest(lab, spec)
     by_ssh("protect", guest.uuid, "--to", "h2", "--keep", "2")
     yield guest
@@ -117,7 +117,7 @@ def test_doubles_see_each_other_on_an_isolated_network_and_nobody_else(
     lab: Lab, by_ssh: Mudanza, protected: Guest
 ) -> None:
     cell = lab.cell("h2")
-    other = create_guest(lab, GuestSpec("tried-too", memory=128 * MIB, disk=64 * MIB))
+    other = create_guest(lab, GuestSpec("tried-too", memory=128 * MIB, beat=0.05, disk=64 * MIB))
     virsh(cell, "net-define", "/dev/stdin", stdin=ISOLATED)
     virsh(cell, "net-start", "dr-test")
     try:

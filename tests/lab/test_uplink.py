@@ -32,9 +32,9 @@ def test_a_dead_uplink_drains_its_host(lab: Lab, tmp_path: Path) -> None:
     cluster = tmp_path / "rules.toml"
     cluster.write_text('[planning]\nshared_pools = ["shared"]\n')
     mudanza("import", str(cluster))
-    spec = GuestSpec("dark", memory=128 * MIB, disk=32 * MIB, pool="shared", network="lan2")
+    spec = GuestSpec("dark", memory=128 * MIB, beat=0.05, disk=32 * MIB, pool="shared", network="lan2")
     guest = create_guest(lab, spec, "h1")
-    beside = create_guest(lab, GuestSpec("lit", memory=128 * MIB, disk=32 * MIB, pool="shared"), "h1")
+    beside = create_guest(lab, GuestSpec("lit", memory=128 * MIB, beat=0.05, disk=32 * MIB, pool="shared"), "h1")
     daemon = mudanza.start("serve", "--no-balance", "--socket", str(tmp_path / "socket"))
     try:
         faults.lose_uplink(lab, "h1")
