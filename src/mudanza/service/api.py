@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
+from functools import cache
 from http import HTTPStatus
 from itertools import islice
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mudanza.model.carrying import Run, RunState
@@ -65,6 +67,7 @@ router = APIRouter(prefix="/api/v1", responses=PROBLEMS)
 def api_of(desk: Desk) -> FastAPI:
     """Return the application."""
     app = FastAPI(
+        routes=list(_routes()),
         title="mudanza",
         version=desk.version,
         description="Moves virtual machines between plain libvirt/QEMU hosts while they run.",
@@ -74,18 +77,25 @@ def api_of(desk: Desk) -> FastAPI:
     )
     app.state.desk = desk
     app.state.failures = Failures()
-    rooms = (jobs, planning, fleet, ordering, protecting, rescuing, recovery, availability, host_power, cpus, rolling)
-    for each in (*rooms, hands, admin):
-        app.include_router(each.router)
-    app.include_router(router)
-    app.add_api_route("/openapi.json", description, methods=["GET"], include_in_schema=False)
-    app.add_api_route("/metrics", metrics, methods=["GET"], response_class=Response, tags=["daemon"])
     app.add_exception_handler(MudanzaError, _tell)
     app.add_exception_handler(RequestValidationError, _tell_wrong_input)
     app.add_exception_handler(HTTPException, _tell_http)
     app.add_exception_handler(Exception, _tell_unexpected)
     app.add_middleware(Bounded)
     return app
+
+
+@cache
+def _routes() -> tuple[BaseRoute, ...]:
+    """Return what can be asked for: what FastAPI makes of it once it is, which takes long, is for all applications."""
+    whole = APIRouter()
+    rooms = (jobs, planning, fleet, ordering, protecting, rescuing, recovery, availability, host_power, cpus, rolling)
+    for each in (*rooms, hands, admin):
+        whole.include_router(each.router)
+    whole.include_router(router)
+    whole.add_api_route("/openapi.json", description, methods=["GET"], include_in_schema=False)
+    whole.add_api_route("/metrics", metrics, methods=["GET"], response_class=Response, tags=["daemon"])
+    return tuple(whole.routes)
 
 
 class Bounded:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from functools import cache
+
+from fastapi import APIRouter, FastAPI
+from starlette.routing import BaseRoute
 
 from mudanza.journal.sessions import Sessions
 from mudanza.service.api import Bounded
@@ -21,6 +24,14 @@ def with_pages(api: FastAPI, sessions: Sessions, hands: Hands, oidc: Oidc | None
     pages.state.consoles = talking.Places()
     pages.state.proposals = plans.Proposals()
     pages.add_middleware(Bounded)
-    for each in (cluster, console, entrance, history, jobs, plans, protection, vm):
-        pages.include_router(each.router)
+    pages.router.routes.extend(_routes())
     return Front(api, pages)
+
+
+@cache
+def _routes() -> tuple[BaseRoute, ...]:
+    """Return what all pages are; as the API does, once for all applications."""
+    whole = APIRouter()
+    for each in (cluster, console, entrance, history, jobs, plans, protection, vm):
+        whole.include_router(each.router)
+    return tuple(whole.routes)
