@@ -289,7 +289,6 @@ def test_cancelled_while_comparing(light: Victim, mudanza: Mudanza) -> None:
     light.has_nothing_at_target()
 
 
-@pytest.mark.soak
 def test_a_deadline(lab: Lab, vm: Victim) -> None:
     with narrow(lab):
         told = message(vm.begin("--deadline", "3s").end(4))
