@@ -29,12 +29,12 @@ _AWAIT_INTERVAL = 0.05
 
 SECONDS = {
     "test_availability.py": 145,
+    "test_recovery.py": 130,
     "test_dashboard.py": 110,
     "test_postcopy.py": 110,
     "test_balance.py": 100,
     "test_cold.py": 95,
     "test_restore_points.py": 95,
-    "test_recovery.py": 85,
     "test_migrate.py": 80,
     "test_protection.py": 80,
     "test_uplink.py": 75,
