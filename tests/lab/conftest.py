@@ -50,6 +50,7 @@ SECONDS = {
     "test_check_states.py": 55,
     "test_claims.py": 45,
     "test_lease.py": 40,
+    "test_aside.py": 40,
     "test_tutorial.py": 40,
     "test_trial.py": 40,
     "test_rebuild.py": 40,

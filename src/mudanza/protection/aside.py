@@ -1,9 +1,9 @@
 """What has changed on a VM's disks, set aside at its host before it is carried over.
 
 QEMU copies it there within moments, and the guest is rid of the round: what it overwrites need not be kept any more,
-nor is anything read through its QEMU. A guest of the lab that wrote 140 MiB/s lost 60 MiB of that while 200 MiB were
-set aside, and 200 to 280 MiB of it by the rounds that were served to be read, however fast or slowly. It takes room
-for all that has changed, and that is written once more at the source.
+nor is anything read through its QEMU. A guest of the lab that wrote 140 MiB/s lost 50 to 75 MiB of that while 200 MiB
+were set aside, and 200 to 280 MiB of it by the rounds that were served to be read, however fast or slowly. It takes
+room for all that has changed, and that is written once more at the source.
 """
 
 from __future__ import annotations
