@@ -133,12 +133,14 @@ def test_where_it_went_is_told_by_where_it_is_and_by_its_epoch(store: Protection
     assert set(unclear) == {Standing.GOING_HOME}, "a person must look"
 
 
-def test_a_live_way_home_that_nobody_saw_the_end_of_is_settled_by_what_the_hosts_say(store: Protections) -> None:
+def test_a_live_way_home_that_nobody_saw_the_end_of_is_settled_by_what_the_hosts_say(
+    store: Protections, database: str
+) -> None:
     protection = turned(store, standing=Standing.GOING_HOME, epoch=2)
     cluster = seen()
     jobs: list[object] = []
     job = SimpleNamespace(unfinished_of=lambda _uuid: jobs[0] if jobs else None)
-    means = cast("Means", SimpleNamespace(jobs=job, read_cluster=lambda _: cluster))
+    means = cast("Means", SimpleNamespace(jobs=job, read_cluster=lambda _: cluster, database=open_database(database)))
     nobody = cast("Connections", None)
     with pytest.raises(BlockedError, match="is not told by the hosts"):
         settle(means, nobody, store, "db")

@@ -61,6 +61,7 @@ STEPS = frozenset(
         "drop forgotten copies",
         "drop replica",
         "end backup",
+        "forget points",
         "freeze",
         "go on",
         "hold",
