@@ -20,7 +20,7 @@ from mudanza.lab.guest_agent import LASTING
 from mudanza.lab.lab import Lab
 from mudanza.model.recovery import Machine
 from mudanza.model.units import MIB
-from mudanza.protection.addressing import readdress, take_back
+from mudanza.protection.addressing import Back, readdress, take_back
 from mudanza.protection.lasting import Card
 from tests.lab.command import Mudanza
 from tests.lab.conftest import REPLICAS, await_true, know_by_ssh
@@ -125,7 +125,7 @@ def readdressed_as_if(lab: Lab, by_ssh: Mudanza, guest: Guest) -> None:
             return str(given)
 
         assert give() == "10.99.0.78/16 (until it reboots)"
-        assert not take_back(domains, guest.uuid, [card.mac], 120.0), "nothing was written"
+        assert take_back(domains, guest.uuid, [card.mac], 120.0) is Back.NOTHING
 
         have_done(lab, guest, PRETENDING["ifupdown"])
         before = have_done(lab, guest, "cat /etc/network/interfaces")
@@ -133,7 +133,7 @@ def readdressed_as_if(lab: Lab, by_ssh: Mudanza, guest: Guest) -> None:
         own = have_done(lab, guest, "cat /etc/network/interfaces.d/mudanza-eth0")
         assert own.splitlines()[:3] == ["auto eth0", "iface eth0 inet static", "    address 10.99.0.78"]
         assert "10.1.2.3" not in have_done(lab, guest, "cat /etc/network/interfaces")
-        assert take_back(domains, guest.uuid, [card.mac], 120.0)
+        assert take_back(domains, guest.uuid, [card.mac], 120.0) is Back.DONE
         assert have_done(lab, guest, "cat /etc/network/interfaces") == before
         assert have_done(lab, guest, "find /etc/network/interfaces.d /var/lib/mudanza -type f") == ""
 
@@ -141,7 +141,7 @@ def readdressed_as_if(lab: Lab, by_ssh: Mudanza, guest: Guest) -> None:
         assert give() == "10.99.0.78/16 (by systemd-networkd)"
         shown = have_done(lab, guest, "cat /etc/systemd/network/05-mudanza-*.network")
         assert "Address=10.99.0.78/16\nDNS=10.99.0.53\n" in shown
-        assert take_back(domains, guest.uuid, [card.mac], 120.0)
+        assert take_back(domains, guest.uuid, [card.mac], 120.0) is Back.DONE
         assert have_done(lab, guest, "find /etc/systemd/network -type f") == ""
 
 
