@@ -6,7 +6,7 @@ the switch. ``floor`` is what has changed, and that ÷ RATE.
 * rounds: two VMs with disks that are the same, and are written to in the same way; a round of ours of one, an
   incremental backup of the other, by turns. Ours logs in to the hosts, reads and checks them, keeps its journal, has
   the changes in an image that a VM can be started from, and flushes it. It is made by the daemon, as rounds are, and
-  by the command, which starts a Python for it.
+  by the command, without the start of its Python: see ``tests.lab.forking``.
 * many: VMs that all write, protected with an RPO of 60 s. Violations are the times that a replica became older.
 * writes: what a guest that writes as fast as it can gets done while rounds are made, beside before and after each.
 """
