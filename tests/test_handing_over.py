@@ -8,11 +8,11 @@ from typing import Any, cast
 import pytest
 
 from mudanza.model.errors import BlockedError, MigrationFailedError
-from mudanza.model.vm import VmState
-from mudanza.operations.handing_over import finish_round_left
 from mudanza.operations.rescuing import refuse_unfinished
-from mudanza.protection.rounds import KIND
-from tests import factories as make
+from mudanza.protection import left_behind
+from mudanza.protection.left_behind import KIND
+
+NOBODY: Any = None
 
 
 @pytest.mark.parametrize(
@@ -20,21 +20,22 @@ from tests import factories as make
     [(None, False, False), ("live", True, False), (KIND, True, True)],
 )
 def test_a_round_that_was_left_with_the_vm_held_is_ended_before_it_is_taken_for_paused(
-    kind: str | None, abandoned: bool, found: bool
+    kind: str | None, abandoned: bool, found: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended: list[int] = []
 
-    def resume(job: int, _stop: object) -> None:
+    def break_off(_connections: object, _jobs: object, job: int) -> None:
         ended.append(job)
         raise MigrationFailedError("the round was broken off with its controller")
 
-    assert finish_round_left(means(kind, abandoned=abandoned), rounds(resume), held()) is found
+    monkeypatch.setattr(left_behind, "break_off", break_off)
+    assert left_behind.finish_left(NOBODY, means(kind, abandoned=abandoned).jobs, "u") is found
     assert ended == [7] * found
 
 
 def test_nobody_is_told_to_let_a_guest_go_on_that_a_living_controller_holds() -> None:
     with pytest.raises(BlockedError, match="unfinished job: number 7") as refused:
-        finish_round_left(means(KIND, abandoned=False), rounds(None), held())
+        left_behind.finish_left(NOBODY, means(KIND, abandoned=False).jobs, "u")
     assert "wait" in (refused.value.remedy or "")
 
 
@@ -48,15 +49,7 @@ def test_a_failover_that_was_begun_is_finished_before_another_is() -> None:
     assert refused.value.remedy == "wait for it"
 
 
-def held() -> Any:
-    return make.vm(state=VmState.PAUSED)
-
-
-def rounds(resume: object) -> Any:
-    return cast("Any", SimpleNamespace(resume=resume))
-
-
 def means(kind: str | None, *, abandoned: bool) -> Any:
-    job = SimpleNamespace(id=7, kind=kind, abandoned=abandoned, way_out="wait for it", target="h2")
+    job = SimpleNamespace(id=7, kind=kind, abandoned=abandoned, way_out="wait for it", target="h2", vm_name="db")
     jobs = SimpleNamespace(unfinished_of=lambda _uuid: job if kind is not None else None)
     return cast("Any", SimpleNamespace(jobs=jobs))

@@ -24,6 +24,7 @@ from mudanza.journal.backup import back_up, restore
 from mudanza.journal.database import open_database
 from mudanza.journal.protections import Protections
 from mudanza.model.errors import BlockedError, UsageError
+from mudanza.model.host import HostEntry
 from mudanza.model.protection import Protection, ReplicaDisk, RestorePoint, Standing
 from mudanza.model.units import GIB, KIB, MIB
 from mudanza.model.vm import Disk, Vm, VmState
@@ -33,7 +34,7 @@ from mudanza.protection.failover import running_on
 from mudanza.protection.instants import checkpoint_of
 from mudanza.protection.pacing import BUSY, SLOWEST, Pace
 from mudanza.protection.replica import files_of, image_name, is_whole, merges, thinned
-from mudanza.protection.serving import protected_disks, scratch_of
+from mudanza.protection.serving import clear_if_reached, protected_disks, scratch_of
 
 UUID = "6c1d0f1e-6a4b-4a8f-9c55-0a5cbb1a5e01"
 
@@ -195,8 +196,16 @@ def test_what_cannot_be_read_at_an_instant_is_not_protected(about: dict[str, Any
 
 def test_the_scratch_of_a_device_is_where_there_is_room_for_it() -> None:
     device = disk_of("raw", kind="block", source="/dev/vg/db")
-    assert scratch_of(device, 3) == "/var/lib/libvirt/qemu/dev-vg-db.mudanza-scratch-3"
-    assert scratch_of(disk_of("raw"), 3) == "/images/db.raw.mudanza-scratch-3"
+    mine = cast("Protection", SimpleNamespace(id=1, journal="", made_at=9.0))
+    assert scratch_of(mine, device, 3) == "/var/lib/libvirt/qemu/dev-vg-db.mudanza-scratch-1-9-3"
+    assert scratch_of(mine, disk_of("raw"), 3) == "/images/db.raw.mudanza-scratch-1-9-3"
+
+
+def test_a_host_that_is_not_reached_by_ssh_keeps_no_replica_from_being_given_up() -> None:
+    """What rounds may have left there is told of, and the VM may be there by now."""
+    mine = cast("Protection", SimpleNamespace(id=1, journal="", made_at=9.0))
+    told = clear_if_reached(HostEntry("h3", "qemu+tls://h3/system"), mine, vm_with(disk_of("qcow2")))
+    assert "on h3 was not deleted: host h3 is not reached by ssh" in told
 
 
 @pytest.fixture

@@ -36,8 +36,16 @@ from mudanza.model.vm import VmState
 from mudanza.protection import firmware, scripts
 from mudanza.protection.freezing import Quiet, frozen
 from mudanza.protection.replica import files_of
-from mudanza.protection.serving import SOURCE_SOCKETS, is_near_socket, near_socket, new_far_socket
+from mudanza.protection.serving import (
+    SOURCE_SOCKETS,
+    is_near_socket,
+    is_own_place,
+    near_socket,
+    new_far_socket,
+    scratch_of,
+)
 from mudanza.protection.telling import how_consistent
+from tests import factories as make
 from tests.test_protection import UUID, VALUES, point, vm_with
 from tests.test_protection_pages import protected
 
@@ -78,7 +86,12 @@ def test_two_journals_call_nothing_alike() -> None:
     assert near_socket(one, 1) != near_socket(other, 1)
     [served] = places_of(backup_xml(near_socket(one, 1), {"vda": "/a"}, ""))
     assert (is_near_socket(one, served), is_near_socket(other, served)) == (True, False)
-    assert places_of(aside_xml({"vda": "/a", "vdb": "/b"}, "mudanza-1-7")) == {"/a", "/b"}
+    disk = make.disk(source="/i/vda.qcow2")
+    [aside] = places_of(aside_xml({"vda": scratch_of(one, disk, 1)}, "mudanza-1-7"))
+    assert (is_own_place(one, [disk], aside), is_own_place(other, [disk], aside)) == (True, False)
+    assert is_own_place(one, [disk], served)
+    assert not is_own_place(one, [make.disk(source="/i/vdb.qcow2")], aside)
+    assert not is_own_place(one, [disk], f"{aside}.old")
     assert is_own_checkpoint(one, checkpoint_name(one, 7))
     assert not is_own_checkpoint(one, checkpoint_name(other, 7))
     assert is_own_checkpoint(one, "mudanza-1-7"), "as they were called before"

@@ -400,7 +400,7 @@ def test_what_is_less_than_makes_sense_is_refused(option: str, little: float) ->
 
 def test_a_vm_that_was_renamed_is_found_by_its_name_at_each_host(store: Protections) -> None:
     one, other = two(store)
-    store.call(one.vm_uuid, "renamed")
+    store.rename(one.vm_uuid, "renamed")
     assert {each.id for each in store.all_of("renamed")} == {one.id, other.id}
     with pytest.raises(UsageError, match="not protected"):
         store.all_of(one.vm_name)

@@ -107,7 +107,7 @@ class Protections:
                 same = protection.c.vm_uuid == _vm_of(number)
                 connection.execute(update(protection).where(same).values(epoch=values["epoch"]))
 
-    def call(self, vm_uuid: str, name: str) -> None:
+    def rename(self, vm_uuid: str, name: str) -> None:
         """Have all replicas of a VM be found by the name that it has now."""
         with transaction(self._engine) as connection:
             other = (protection.c.vm_uuid == vm_uuid) & (protection.c.vm_name != name)

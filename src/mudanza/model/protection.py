@@ -270,7 +270,8 @@ def own_name(protection: Protection) -> str:
 
 
 def is_of_journal(protection: Protection, name: str) -> bool:
-    """Whether a word is the own name of some protection in the same journal, as it is or was until schema 27."""
+    """Whether a word is the own name of some protection in the same journal, as it is, or was without that
+    moment."""
     begin = f"{protection.journal[:MANY_OF_JOURNAL]}-" if protection.journal else ""
     numbers = name.removeprefix(begin).split("-")
     return name.startswith(begin) and len(numbers) <= 2 and all(number.isdigit() for number in numbers)

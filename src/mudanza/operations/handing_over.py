@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from mudanza import clock
 from mudanza.model.errors import BlockedError, HostUnreachableError, HypervisorError, MigrationFailedError, MudanzaError
 from mudanza.model.vm import VmState
 from mudanza.operations import power
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
     from mudanza.model.vm import Vm
     from mudanza.operations.means import Means, Say
     from mudanza.protection.failover import Outcome
-    from mudanza.protection.rounds import Rounds
 
 
 def hand_over(
@@ -33,12 +30,13 @@ def hand_over(
     """
     from mudanza.journal.protections import Protections
     from mudanza.protection.failover import Failover
+    from mudanza.protection.left_behind import finish_left
     from mudanza.protection.rounds import Rounds
 
     store = Protections(means.database)
     rounds = Rounds(connections, means.jobs, store)
     at = _source(means.read_cluster(connections), protection)
-    if finish_round_left(means, rounds, at):
+    if finish_left(connections, means.jobs, at.uuid):
         at = _source(means.read_cluster(connections), protection)
     if at.state is VmState.PAUSED:
         raise BlockedError(
@@ -61,24 +59,6 @@ def hand_over(
         if at.state.active:
             _start_again(means, connections, protection, say)
         raise error from None
-
-
-def finish_round_left(means: Means, rounds: Rounds, vm: Vm) -> bool:
-    """Have a round of a VM end that its controller has left behind; return whether there was one. One that held the
-    QEMU of a VM that was off, in which the guest has not run, ends that. Raises BlockedError while that controller may
-    live."""
-    from mudanza.protection.rounds import KIND
-
-    job = means.jobs.unfinished_of(vm.uuid)
-    if job is None or job.kind != KIND:
-        return False
-    if not job.abandoned:
-        raise BlockedError(
-            f"VM {vm.name!r} has an unfinished job: number {job.id}, a round of its replica", remedy=job.way_out
-        )
-    with suppress(MigrationFailedError):  # which is how a round ends that broke off
-        rounds.resume(job.id, clock.new_event())
-    return True
 
 
 def _source(cluster: Cluster, protection: Protection) -> Vm:

@@ -78,7 +78,7 @@ def _serve(this: Round) -> None:
     but what has changed."""
     words = ["--nbd-server", f"addr.type=unix,addr.path={this.near}"]
     for disk in this.disks:
-        file = scratch_of(disk, this.number)
+        file = scratch_of(this.protection, disk, this.number)
         nothing = {"driver": "null-co", "size": disk.capacity or 0, "read-zeroes": True}
         values = {"file": file, "nothing": json.dumps({"driver": "raw", "file": nothing})}
         this.here.run(scripts.UPON_NOTHING, values, what="preparing what was set aside")

@@ -62,7 +62,7 @@ def shares(handle: JobHandle, this: Round, stop: clock.Event) -> Mapping[str, Sh
 
 def _changed(this: Round, disk: Disk, served: Served) -> tuple[Extent, ...]:
     if this.aside:
-        return changed_aside(this.here, served.disk, scratch_of(disk, this.number))
+        return changed_aside(this.here, served.disk, scratch_of(this.protection, disk, this.number))
     return changed(this.here, served)
 
 

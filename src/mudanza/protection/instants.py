@@ -61,7 +61,7 @@ class Instants:
         self, handle: JobHandle, protection: Protection, vm: Vm, disks: Sequence[Disk], number: int, since: Since
     ) -> None:
         backups, name = self._connections.backups(vm.host), checkpoint_of(protection, disks, number)
-        scratch = {disk.target: scratch_of(disk, number) for disk in disks}
+        scratch = {disk.target: scratch_of(protection, disk, number) for disk in disks}
         uncounted = [disk.target for disk in disks if not is_counted(disk)]
         whole = [disk.target for disk in disks if disk.target not in since.disks]
         socket = near_socket(protection, number)

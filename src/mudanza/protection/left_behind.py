@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import NoReturn
 
 from mudanza.hypervisor.connection import acting_only_if
@@ -10,11 +11,36 @@ from mudanza.hypervisor.domains import Domains
 from mudanza.journal.jobs import Job, JobHandle, Jobs
 from mudanza.migration.claim import keeping, left_open
 from mudanza.migration.vm_claim import VmClaim
-from mudanza.model.errors import HostUnreachableError, HypervisorError, MigrationFailedError, NeedsPersonError
+from mudanza.model.errors import (
+    BlockedError,
+    HostUnreachableError,
+    HypervisorError,
+    MigrationFailedError,
+    NeedsPersonError,
+)
 from mudanza.model.migration import Side
 from mudanza.model.vm import VmState
 from mudanza.protection.freezing import thaw_if_left
 from mudanza.protection.together import go_on_if_left
+
+KIND = "protect"
+"""What jobs that make rounds are called in the journal."""
+
+
+def finish_left(connections: Connections, jobs: Jobs, vm_uuid: str) -> bool:
+    """Have a round of a VM end that its controller has left behind; return whether there was one. One that held the
+    QEMU of a VM that was off, in which the guest has not run, ends that. Raises BlockedError while that controller may
+    live; NeedsPersonError as ``break_off``."""
+    job = jobs.unfinished_of(vm_uuid)
+    if job is None or job.kind != KIND:
+        return False
+    if not job.abandoned:
+        raise BlockedError(
+            f"VM {job.vm_name!r} has an unfinished job: number {job.id}, a round of its replica", remedy=job.way_out
+        )
+    with suppress(MigrationFailedError):  # which is how a round ends that broke off
+        break_off(connections, jobs, job.id)
+    return True
 
 
 def break_off(connections: Connections, jobs: Jobs, job_id: int) -> NoReturn:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 from mudanza.hypervisor.connections import Connections
@@ -321,7 +322,7 @@ class FailingOver:
             return
         own = OwnAddresses(self._connections, self._protections, self._say)
         about = {"vm": protection.vm_uuid, "macs": list(given.macs)}
-        see_to = lambda: own.see_to(protection.vm_uuid, home=True)  # noqa: E731
+        see_to = partial(own.see_to, protection.vm_uuid, home=True)
         handle.perform(OWN_ADDRESSES, about, see_to, lambda done: {"done": done})
 
     def agent_answers(self, vm: str) -> bool:

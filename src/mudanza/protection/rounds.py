@@ -42,7 +42,7 @@ from mudanza.protection.aside import is_worth_it, served
 from mudanza.protection.differences import Share, rate_of, served_of, shares, weighing_of
 from mudanza.protection.images import Image, images_of, replaced, with_images
 from mudanza.protection.instants import Instants, checkpoint_of
-from mudanza.protection.left_behind import break_off
+from mudanza.protection.left_behind import KIND, break_off, finish_left
 from mudanza.protection.lost import forget_lost
 from mudanza.protection.pacing import Pace
 from mudanza.protection.replica import Replica, image_name
@@ -50,6 +50,7 @@ from mudanza.protection.scratch import Watched
 from mudanza.protection.serving import (
     Round,
     assert_tools,
+    clear_if_reached,
     clear_scratch,
     free_beside,
     near_socket,
@@ -61,8 +62,6 @@ from mudanza.protection.thinning import thin
 from mudanza.protection.together import Alone, Company
 from mudanza.protection.wire import is_compressed, looked_at
 
-KIND = "protect"
-"""What jobs of this room are called in the journal."""
 INTERRUPTED = "it was interrupted (Ctrl-C)"
 Refusals = (HypervisorError, HostUnreachableError, MigrationFailedError)
 
@@ -106,7 +105,7 @@ class Rounds:
         self, protection: Protection, vm: Vm, asked_by: str, *, verify: bool = False, held: bool = False
     ) -> RestorePoint:
         disks = self._refuse(protection, vm)
-        self._tidy_after_others(protection)
+        finish_left(self._connections, self._jobs, vm.uuid)
         asked = {"protection": protection.id, "verify": verify, "held": held}
         handle = self._jobs.begin(NewJob(KIND, vm.uuid, vm.name, vm.host, protection.target, asked, asked_by))
         with acting_only_if(handle.assert_may_act), keeping(handle):
@@ -123,7 +122,7 @@ class Rounds:
             said = f"point {point.number}: {format_size(point.carried)} brought from {vm.host}{how_consistent(point)}"
             said = "; ".join((said, *filter(None, [lost]), *disk_changes(protection.newest, point)))
             self._protections.change(protection.id, said="; ".join((said, *warnings)))
-            self._protections.call(vm.uuid, vm.name)
+            self._protections.rename(vm.uuid, vm.name)
             handle.finish("done", said, 0, {"warnings": list(warnings)})
             return point
 
@@ -163,13 +162,6 @@ class Rounds:
         finally:
             handle.perform("let go", {"host": vm.host}, lambda: domains.destroy(vm.uuid))
 
-    def _tidy_after_others(self, protection: Protection) -> None:
-        """Finish a round that its controller left behind."""
-        job = self._jobs.unfinished_of(protection.vm_uuid)
-        if job is not None and job.kind == KIND and job.abandoned:
-            with suppress(MigrationFailedError):
-                break_off(self._connections, self._jobs, job.id)
-
     def _round(
         self, handle: JobHandle, protection: Protection, vm: Vm, disks: Sequence[Disk], verify: bool
     ) -> tuple[RestorePoint, str]:
@@ -191,8 +183,11 @@ class Rounds:
             budget = min(protection.scratch, *(free_beside(here, disk) // 2 for disk in disks))
             written = domains.written(vm.uuid).rate_since(earlier)
             pace = Pace(protection.every, written, budget, protection.bandwidth, protection.carriage.rate)
-            aside = not verify and is_worth_it(self._connections.backups(vm.host), here, protection, pace)
-            aside = aside and not replaced(protection.newest, self._images(here, vm, disks))
+            aside = (
+                not verify
+                and is_worth_it(self._connections.backups(vm.host), here, protection, pace)
+                and not replaced(protection.newest, self._images(here, vm, disks))
+            )
             taken_at = self._protections.instant()  # not after the instant, or the lag would be told too small
             last = protection.newest.firmware if protection.newest is not None else None
             with self._company.instant(handle, before, vm, here) as quiet:
@@ -338,20 +333,19 @@ class Rounds:
                 f"{protection.trial.name} stands on the replica of VM {protection.vm_name!r}",
                 remedy=f"end that first: mudanza test-failover end {protection.vm_name}",
             )
-        self._tidy_after_others(protection)
+        finish_left(self._connections, self._jobs, protection.vm_uuid)
         host = vm.host if vm is not None else protection.target
         asked = {"protection": protection.id}
         handle = self._jobs.begin(
             NewJob(KIND, protection.vm_uuid, protection.vm_name, host, protection.target, asked, asked_by)
         )
         with acting_only_if(handle.assert_may_act), keeping(handle):
-            claim = VmClaim(self._connections, self._jobs, handle, {})
+            claim, left = VmClaim(self._connections, self._jobs, handle, {}), ""
             try:
                 if vm is not None:
                     claim.take()
                     self._let_be(handle, protection, vm)
-                    with HostShell(self._entries[vm.host]) as here:
-                        clear_scratch(here, protection, [disk for disk in vm.disks if disk.source])
+                    left = clear_if_reached(self._entries[vm.host], protection, vm)
                 with HostShell(self._entries[protection.target]) as there:
                     remove = Replica(protection, there).remove
                     handle.perform("drop replica", {"host": protection.target, "path": protection.directory}, remove)
@@ -360,7 +354,7 @@ class Rounds:
                 told = f"VM {protection.vm_name!r} is protected still: {error}"
                 handle.finish("failed", told, MigrationFailedError.exit_code)
                 raise MigrationFailedError(told, remedy=error.remedy or "try again") from error
-            warnings = claim.release()
+            warnings = (*filter(None, [left]), *claim.release())
             self._protections.remove(protection.id)
             handle.finish("done", "it is protected no more", 0, {"warnings": list(warnings)})
             return warnings

@@ -40,10 +40,6 @@ class Watched:
         if self.stop.is_set():
             raise MigrationFailedError(self._why)
 
-    def give_way(self, why: str) -> None:
-        """Have the round end, for that reason."""
-        self._give_way(why)
-
     def failure(self, error: MigrationFailedError) -> MigrationFailedError:
         """Return why the round broke off, in place of that it was stopped."""
         return MigrationFailedError(self._why, remedy=error.remedy) if self._why else error
@@ -56,17 +52,18 @@ class Watched:
         try:
             used = self._backups.scratch_used(self._uuid)
         except (HypervisorError, HostUnreachableError) as error:
-            self._give_way(f"the source does not tell how much scratch the round takes up: {error}")
+            self.give_way(f"the source does not tell how much scratch the round takes up: {error}")
             return
         if used is None:
-            self._give_way("the backup at the source has ended")
+            self.give_way("the backup at the source has ended")
         elif used > self._budget:
-            self._give_way(
+            self.give_way(
                 f"the guest has overwritten so much meanwhile that the round took up {format_size(used)} of "
                 f"scratch at the source, and may take {format_size(self._budget)}"
             )
 
-    def _give_way(self, why: str) -> None:
+    def give_way(self, why: str) -> None:
+        """Have the round end, for that reason."""
         if not self._over.is_set():
             self._why = why
             self.stop.set()

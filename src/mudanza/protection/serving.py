@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from secrets import token_hex
 
 from mudanza.hypervisor.shell import HostShell
-from mudanza.model.errors import BlockedError, HypervisorError
+from mudanza.model.errors import BlockedError, HostUnreachableError, HypervisorError
+from mudanza.model.host import HostEntry
 from mudanza.model.protection import Protection, is_of_journal, own_name
 from mudanza.model.units import KIB
 from mudanza.model.vm import Disk, Vm
@@ -82,17 +83,20 @@ def _near_sockets(protection: Protection) -> str:
 
 
 def is_own_place(protection: Protection, disks: Sequence[Disk], path: str) -> bool:
-    """Whether a backup that serves disks at this socket, or copies them to this file, is of a round of ours."""
-    return is_near_socket(protection, path) or any(path.startswith(_scratches_of(disk)) for disk in disks)
+    """Whether a backup that serves disks at this socket, or copies them to this file, is of a round of a protection of
+    this journal."""
+    begins = map(_scratches_of, disks)
+    return is_near_socket(protection, path) or any(_is_of_round(protection, path, begin) for begin in begins)
 
 
 def is_near_socket(protection: Protection, path: str) -> bool:
     """Whether a socket is one at which the source serves the disks in any round of a protection of this journal."""
-    begin = f"{SOURCE_SOCKETS}/mudanza-"
-    if not (path.startswith(begin) and path.endswith(".sock")):
-        return False
-    name, _, number = path.removeprefix(begin).removesuffix(".sock").rpartition("-")
-    return number.isdigit() and is_of_journal(protection, name)
+    return path.endswith(".sock") and _is_of_round(protection, path.removesuffix(".sock"), f"{SOURCE_SOCKETS}/mudanza-")
+
+
+def _is_of_round(protection: Protection, path: str, begin: str) -> bool:
+    name, _, number = path.removeprefix(begin).rpartition("-")
+    return path.startswith(begin) and number.isdigit() and is_of_journal(protection, name)
 
 
 def new_far_socket(protection: Protection, number: int) -> str:
@@ -101,9 +105,9 @@ def new_far_socket(protection: Protection, number: int) -> str:
     return f"{TARGET_SOCKETS}/mudanza-{own_name(protection)}-{number}-{token_hex(4)}.sock"
 
 
-def scratch_of(disk: Disk, number: int) -> str:
+def scratch_of(protection: Protection, disk: Disk, number: int) -> str:
     """Return the file that takes what the guest overwrites of a disk while that is read, or what has changed on it."""
-    return f"{_scratches_of(disk)}{number}"
+    return f"{_scratches_of(disk)}{own_name(protection)}-{number}"
 
 
 def _scratches_of(disk: Disk) -> str:
@@ -134,6 +138,17 @@ def clear_scratch(here: HostShell, protection: Protection, disks: Sequence[Disk]
     for disk in disks:
         values = {"disk": _place_of_scratch(disk), "sockets": _near_sockets(protection)}
         here.run(scripts.CLEAR_SCRATCH, values, what="deleting what a round has left")
+
+
+def clear_if_reached(entry: HostEntry, protection: Protection, vm: Vm) -> str:
+    """The same at the host of a VM; return what is to be told where it is not reached by ssh, or refuses: nothing else
+    depends on it."""
+    try:
+        with HostShell(entry) as here:
+            clear_scratch(here, protection, [disk for disk in vm.disks if disk.source])
+    except (BlockedError, HypervisorError, HostUnreachableError) as error:
+        return f"what rounds may have left beside its disks on {entry.name} was not deleted: {error}"
+    return ""
 
 
 def free_beside(shell: HostShell, disk: Disk) -> int:
