@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ SIZE, FILLED = 64 * MIB, 32 * MIB
 """Of the guest's disk, and what it writes there before anything is done with it; then its heartbeat alone goes on, with
 less than 2 MiB a minute. So a round that brings more than ``LITTLE`` has brought all of it, however long that took."""
 LITTLE = SIZE // 4
+NUMBERS = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,8 @@ def by_ssh(patient: Mudanza) -> Mudanza:
 
 @pytest.fixture
 def guest(lab: Lab) -> Iterator[Guest]:
-    spec = GuestSpec("twofold", memory=128 * MIB, beat=0.05, disk=SIZE)
+    # The journal of all these tests goes on knowing those of before, and a plan knows VMs by their names.
+    spec = GuestSpec(f"twofold{next(NUMBERS)}", memory=128 * MIB, beat=0.05, disk=SIZE)
     made = create_guest(lab, spec)
     write(made, FILLED)
     yield made
@@ -77,12 +80,12 @@ def test_either_of_two_replicas_is_what_it_comes_up_from(lab: Lab, by_ssh: Mudan
     checkpoints = virsh(lab.cell("h1"), "checkpoint-list", guest.uuid, "--name").split()
     assert sorted(name.rpartition("-")[2] for name in checkpoints) == ["1", "3"], "each chain has one of its own"
     told = by_ssh("protection", "verify", guest.uuid).err
-    assert "twofold at h2: restore point 4" in told
-    assert "twofold at h3: restore point 2" in told
+    assert f"{guest.name} at h2: restore point 4" in told
+    assert f"{guest.name} at h3: restore point 2" in told
     assert whole(lab, guest, "h3") == ["vda.1.whole.qcow2"], "what has changed since its own point was brought"
     assert "h2 and h3" in by_ssh("unprotect", guest.uuid, expect=2).err
 
-    before = read_ring(lab.cell("h1"), f"{IMAGES}/twofold.qcow2", "qcow2")
+    before = read_ring(lab.cell("h1"), f"{IMAGES}/{guest.name}.qcow2", "qcow2")
     by_ssh("protection", "sync", guest.uuid, "--on", "h3")
     faults.kill_host(lab, "h1")
     try:
@@ -319,7 +322,7 @@ def test_the_daemon_shows_both_and_does_with_either_what_is_asked(
         assert "at h3: restore point 2" in said
         assert points() == {"h2": [1], "h3": [1, 2]}
         both = asked("protection/rounds", verify=True)
-        assert [line.partition(":")[0] for line in both] == ["twofold at h2", "twofold at h3"]
+        assert [line.partition(":")[0] for line in both] == [f"{guest.name} at h2", f"{guest.name} at h3"]
         assert all("byte for byte" in line for line in both)
         assert client.post(f"{vm}/protection/rounds", json={"on": "h9"}).status_code == 404
 
@@ -341,7 +344,7 @@ def test_the_daemon_shows_both_and_does_with_either_what_is_asked(
         order = client.post(f"{vm}/test-failover", json=wanted).raise_for_status()
         done = followed(client, order.headers["location"])
         assert (done["result"]["host"], done["result"]["point"]) == ("h3", 2)
-        assert [states(by_ssh, guest)[host]["test"] for host in ("h2", "h3")] == ["", "twofold-test-2"]
+        assert [states(by_ssh, guest)[host]["test"] for host in ("h2", "h3")] == ["", f"{guest.name}-test-2"]
         order = client.post(f"{vm}/test-failover/end", json={"on": "h3"}).raise_for_status()
         ended = followed(client, order.headers["location"])["result"]
         assert all(each["before"] == each["after"] for each in ended["compared"]), ended
