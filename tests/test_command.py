@@ -13,6 +13,8 @@ import pytest
 from mudanza.migration.command import KEPT, Ended, run
 
 LIMIT = 20.0
+SHORT = 2.0
+"""Seconds in which a shell has surely begun, also where many tests run side by side."""
 
 
 def idle() -> None:
@@ -72,13 +74,13 @@ def test_names_are_no_shell_words(tmp_path: Path) -> None:
 
 
 def test_what_takes_too_long_is_ended_with_all_it_has_begun(tmp_path: Path) -> None:
-    ended = shell(f"sleep 1000 & echo $! > {tmp_path}/pid; echo waiting; wait", limit=0.3)
+    ended = shell(f"sleep 1000 & echo $! > {tmp_path}/pid; echo waiting; wait", limit=SHORT)
     assert ended.fault == "took too long and was ended: waiting"
     await_gone(int((tmp_path / "pid").read_text()))
 
 
 def test_what_does_not_heed_the_order_to_end_is_killed(tmp_path: Path) -> None:
-    ended = shell(f"trap '' TERM; echo $$ > {tmp_path}/pid; while :; do sleep 0.05; done", limit=0.3)
+    ended = shell(f"trap '' TERM; echo $$ > {tmp_path}/pid; while :; do sleep 0.05; done", limit=SHORT)
     assert ended.code is None
     await_gone(int((tmp_path / "pid").read_text()))
 

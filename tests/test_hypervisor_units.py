@@ -122,7 +122,7 @@ def test_outcomes_come_in_order_whatever_becomes_of_them() -> None:
             release.wait(60)
         return number * 10
 
-    outcomes = for_each(work, [0, 1, 2, 3], workers=2, timeout=0.5)
+    outcomes = for_each(work, [0, 1, 2, 3], workers=2, timeout=2.0)
     release.set()
     assert (outcomes[0], outcomes[3]) == (0, 30)
     assert isinstance(outcomes[1], ValueError)
