@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import Engine, update
@@ -15,10 +16,11 @@ from mudanza.journal.database import open_database
 from mudanza.journal.jobs import Job, JobHandle, Jobs
 from mudanza.journal.protections import Protections
 from mudanza.journal.schema import job as job_table
-from mudanza.model.errors import NeedsPersonError
+from mudanza.model.errors import MigrationFailedError, NeedsPersonError
 from mudanza.model.hook import Hook, When
 from mudanza.model.recovery import Await, Group, RecoveryPlan, Wait
 from mudanza.protection import between
+from tests.lab.conftest import await_true
 from tests.test_recovery_plans import Runs, plan, protected, recovery
 
 LOG = """#!/bin/sh
@@ -240,6 +242,46 @@ def test_an_answer_that_is_given_while_its_controller_is_dead_counts(
     recovery(engine, runs).carry_out(Jobs(engine).take_over(job.id), asking())
     assert len(Jobs(engine).get(job.id).steps_named("ask")) == 1, "it was not asked again"
     assert runs.asked == ["db", "app"]
+
+
+SLOW = """#!/bin/sh
+echo begun
+exec sleep 1000
+"""
+ENDLESS = {
+    "await": Wait(Await.TIME, "", 1000.0),
+    "ask": Wait(Await.ASK, NOW.what, 1000.0),
+    between.SCRIPT: Wait(Await.SCRIPT, "dns", 1000.0),
+}
+
+
+@pytest.mark.parametrize("moment", ["before", "waits"])
+@pytest.mark.parametrize("step", ENDLESS)
+def test_whoever_cancels_it_need_not_wait_for_what_stands_between(
+    engine: Engine, store: Protections, script: Script, step: str, moment: str
+) -> None:
+    script.path.write_text(SLOW)
+    runs, failures = Runs(store), []
+    slow = plan(replace(Group("a", ("db",)), **cast("Any", {moment: (ENDLESS[step],)})), Group("b", ("app",)))
+
+    def running() -> None:
+        hooks = {"dns": replace(script.hooks()["dns"], limit=1000.0)}
+        with pytest.raises(MigrationFailedError) as failed:
+            recovery(engine, runs, hooks=hooks).run(slow, {}, "ana")
+        failures.append(str(failed.value))
+
+    thread = threading.Thread(target=running)
+    thread.start()
+    await_true(lambda: any(job.steps_named(step) for job in Jobs(engine).unfinished()), "it waits")
+    number = unfinished(engine).id
+    Jobs(engine).ask_to_cancel(number, "bea")
+    thread.join(60.0)
+    ended = Jobs(engine).get(number)
+    assert failures == [ended.outcome] == ["plan 'site' was given up: cancelled on request of bea"]
+    assert (ended.state, ended.exit_code) == ("failed", 4)
+    assert runs.asked == ([] if moment == "before" else ["db"]), "what is up is up"
+    if step == between.SCRIPT:
+        assert ended.steps_named(step)[0].outcome == {"fault": "was ended: cancelled on request of bea"}
 
 
 def test_when_a_group_was_through_is_kept_for_whoever_goes_on(engine: Engine, store: Protections) -> None:

@@ -391,6 +391,27 @@ def test_of_two_replicas_it_is_that_whose_host_is_reached(engine: Engine, store:
     assert [(each.vm, each.host) for each in done] == [("db", "h2")]
 
 
+@pytest.mark.parametrize("groups", [(Group("a", ("db", "app")),), (Group("a", ("db",)), Group("b", ("app",)))])
+def test_a_plan_that_is_cancelled_begins_nothing_more_and_leaves_what_is_up(
+    engine: Engine, store: Protections, groups: tuple[Group, ...]
+) -> None:
+    runs = Runs(store)
+
+    def bring_up(protection: Protection, networks: Mapping[str, str]) -> Outcome:
+        [begun] = Jobs(engine).unfinished()
+        Jobs(engine).ask_to_cancel(begun.id, "bea")
+        return runs.bring_up(protection, networks)
+
+    way = FailingOver(cast("Connections", None), Jobs(engine), store, bring_up, lambda _: None)
+    one_by_one = replace(plan(*groups), at_once=1)
+    with pytest.raises(MigrationFailedError, match="plan 'site' was given up: cancelled on request of bea"):
+        Recovery(engine, Jobs(engine), way, {}, lambda _: None).run(one_by_one, {}, "ana")
+    assert runs.asked == ["db"]
+    assert store.of("db").standing is Standing.FAILED_OVER
+    [ended] = Jobs(engine).latest(9)
+    assert (ended.state, ended.exit_code) == ("failed", MigrationFailedError.exit_code)
+
+
 def test_a_plan_that_has_come_to_a_stop_is_given_up_when_it_is_cancelled(database: str) -> None:
     """It is not gone on with: VMs that have gone off meanwhile are not brought up."""
     engine = open_database(database)

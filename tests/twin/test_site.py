@@ -14,6 +14,7 @@ from mudanza.cli.context import App
 from mudanza.hypervisor.twin.threads import Controller
 from mudanza.journal.fences import Fences
 from mudanza.journal.recovery_plans import RecoveryPlans
+from mudanza.model.errors import MigrationFailedError
 from mudanza.model.fencing import By
 from mudanza.operations.recovering import Recovering
 from tests.program import Program
@@ -146,6 +147,36 @@ def begin(the: Scene, folder: Path, name: str, work: Callable[[Recovering], Any]
 
     the.twin.scheduler.start(working, name, controller)
     return controller
+
+
+def cancelled_at(site: Scene, folder: Path, instant: str, work: Callable[[Recovering], Any]) -> None:
+    """Have somebody cancel a plan at an instant, and see it given up."""
+
+    def cancelled(recovering: Recovering) -> None:
+        with pytest.raises(MigrationFailedError, match="was given up: cancelled on request of bea"):
+            work(recovering)
+
+    running = begin(site, folder, "running", cancelled)
+    Fleet(site, folder).advance_to(running, instant)
+    [job] = site.jobs.unfinished()
+    site.do(lambda: site.jobs.ask_to_cancel(job.id, "bea"))
+    site.twin.scheduler.advance(seconds=300.0)
+    assert not running.threads
+    ended = site.jobs.get(job.id)
+    assert (ended.state, ended.exit_code) == ("failed", 4)
+    assert ended.outcome == "plan 'site' was given up: cancelled on request of bea"
+
+
+def test_a_start_that_is_cancelled_begins_nothing_more(site: Scene, tmp_path: Path) -> None:
+    all_off(site)
+    cancelled_at(site, tmp_path, "after intend start", lambda recovering: recovering.start("site", PLAN))
+    assert states(site) == {"db": True, "web": False}
+
+
+def test_a_stop_that_is_cancelled_asks_nobody_more_to_go_off(site: Scene, tmp_path: Path) -> None:
+    instant = "after intend shut group down"
+    cancelled_at(site, tmp_path, instant, lambda recovering: recovering.stop("site", PLAN, None))
+    assert states(site) == {"db": True, "web": False}, "the first group to go off is that of web"
 
 
 MANY = """

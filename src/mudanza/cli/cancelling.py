@@ -34,8 +34,9 @@ Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the job
 def cancel(context: typer.Context, job_id: Id, wait: Wait = True, output: Output = Format.TABLE) -> None:
     """Cancel a job that another process runs: the VM stays where it is.
 
-    Whoever runs it is asked, and waited for. If nobody does any more, it is cancelled here. Exit codes: 0 it is
-    cancelled, 3 it came too late, else how the job ended.
+    Whoever runs it is asked, and waited for. If nobody does any more, it is cancelled here. A recovery plan begins
+    nothing more, lets come up what is being brought up, and leaves what is up. Exit codes: 0 it is cancelled, 3 it came
+    too late, else how the job ended.
     """
     app = app_of(context)
     job = app.asked.job(job_id)
@@ -57,7 +58,8 @@ def _tell_asked(app: App, job: Job) -> None:
     by = f"its controller is {job.owner}"
     if job.abandoned:
         by = f"its controller is gone, so {'it is done here' if app.there is None else 'the daemon does it'}"
-    say(f"job {job.id} ({job.vm_name}, {job.source} → {job.target}) is to be cancelled; {by}")
+    what = f"{job.vm_name}, {job.source} → {job.target}" if job.source else job.vm_name
+    say(f"job {job.id} ({what}) is to be cancelled; {by}")
 
 
 def _await_cancelled(app: App, job_id: int, output: Format) -> Job:

@@ -156,13 +156,11 @@ class Recovering:
         )  # fmt: skip
 
     def _give_up(self, job: Job) -> NoReturn:
-        told = f"plan {job.vm_name!r} was given up: it was to be cancelled"
-        self._means.jobs.take_over(job.id).finish("failed", told, MigrationFailedError.exit_code)
-        raise MigrationFailedError(
-            told,
-            vm_state="those of its VMs that it has brought up, or shut down, are as it left them",
-            remedy="see which: mudanza vms, and mudanza jobs",
-        )
+        from mudanza.migration.steering import ON_REQUEST
+        from mudanza.protection.recovery import given_up
+
+        why = f"{ON_REQUEST} of {job.cancel_asked_by}" if job.cancel_asked_by else ON_REQUEST
+        raise given_up(self._means.jobs.take_over(job.id), job.vm_name, why)
 
     def go_on(self, job: Job) -> tuple[Recovered, ...]:
         """Go on with bringing VMs up. Raises as ``run``."""

@@ -11,6 +11,7 @@ from mudanza import clock
 from mudanza.hypervisor.bounded import Task
 from mudanza.migration.claim import keeping, left_open
 from mudanza.migration.vm_claim import in_the_way
+from mudanza.migration.wanted import CancelledError, Wanted
 from mudanza.model.errors import (
     BlockedError,
     HostUnreachableError,
@@ -26,7 +27,7 @@ from mudanza.model.units import format_duration
 from mudanza.operations import power
 from mudanza.operations.fencing import answers
 from mudanza.protection.between import ANSWER_TIMEOUT
-from mudanza.protection.recovery import Recovered, brought_up, since_begun
+from mudanza.protection.recovery import Recovered, brought_up, given_up, since_begun
 from mudanza.protection.site import copy_to_start
 
 if TYPE_CHECKING:
@@ -179,12 +180,18 @@ class Stopping:
         Without ``within`` (seconds from the job's beginning) it stops where one does not go off, for what it stands on
         is needed still: NeedsPersonError, to be resumed. With it each group gets its share of what is left of that
         time, and then the next one's turn comes all the same: better off than cut off. MigrationFailedError names those
-        that are on in the end. None is ever cut off.
+        that are on in the end, or says that it was cancelled: no further group is asked to go off then. None is ever
+        cut off.
         """
         found: list[Stopped] = []
+        wanted = Wanted(handle, clock.new_event())
         with keeping(handle):
             groups = plan.groups[::-1]
             for number, group in enumerate(groups):
+                try:
+                    wanted.look()
+                except CancelledError as cancelled:
+                    raise given_up(handle, plan.name, str(cancelled)) from None
                 found += self._group(handle, group, self._share(handle, within, len(groups) - number))
                 on = [each.vm for each in found if not each.off]
                 if on and within is None:

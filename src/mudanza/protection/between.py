@@ -18,6 +18,7 @@ from mudanza.journal.answers import ASK, Answer, answer, answer_to
 from mudanza.journal.database import Database
 from mudanza.journal.jobs import JobHandle, Jobs
 from mudanza.migration.command import PARTING, Ended, run
+from mudanza.migration.wanted import CancelledError
 from mudanza.model.errors import NeedsPersonError
 from mudanza.model.hook import Hook, When
 from mudanza.model.recovery import YES, Await, Group, RecoveryPlan, Wait
@@ -37,6 +38,7 @@ _ENDING = PARTING + 1.0
 """Seconds beyond its limit that a script may take to be ended."""
 
 Say = Callable[[str], None]
+Turn = Callable[[], None]
 AgentAnswers = Callable[[str], bool]
 """Whether the guest agent of a plan's VM answers now."""
 
@@ -72,24 +74,26 @@ class Between:
         self._kind = kind
         self._say = say
 
-    def be_through(self, handle: JobHandle, plan: RecoveryPlan, group: Group, moment: str) -> None:
-        """Have all of one moment of a group be through. Raises NeedsPersonError where one is not."""
+    def be_through(self, handle: JobHandle, plan: RecoveryPlan, group: Group, moment: str, turn: Turn) -> None:
+        """Have all of one moment of a group be through. Raises NeedsPersonError where one is not, and what ``turn``
+        raises, which is called over and over meanwhile: a script is ended then."""
         for number, step in enumerate(group.before if moment == "before" else group.waits, 1):
             place = Place(plan, group, moment, number)
             match step.kind:
                 case Await.SCRIPT:
-                    self._script(handle, place, step)
+                    self._script(handle, place, step, turn)
                 case Await.ASK:
-                    self._ask(handle, place, step)
+                    self._ask(handle, place, step, turn)
                 case _:
                     self._say(f"group {group.name}: waiting for {step}")
-                    handle.perform("await", {**place.about, "what": str(step)}, partial(self._await, step))
+                    handle.perform("await", {**place.about, "what": str(step)}, partial(self._await, step, turn))
 
     # Waits.
 
-    def _await(self, wait: Wait) -> None:
+    def _await(self, wait: Wait, turn: Turn) -> None:
         until = clock.monotonic() + wait.limit
         while not self._is_so(wait):
+            turn()
             if clock.monotonic() >= until:
                 if wait.kind is Await.TIME:
                     return
@@ -107,7 +111,7 @@ class Between:
 
     # Scripts.
 
-    def _script(self, handle: JobHandle, place: Place, wanted: Wait) -> None:
+    def _script(self, handle: JobHandle, place: Place, wanted: Wait, turn: Turn) -> None:
         about = {**place.about, "script": wanted.what}
         done = [step for step in self._jobs.get(handle.id).steps_named(SCRIPT) if step.intent == about]
         if any((step.outcome or {}).get("exit") == 0 for step in done):
@@ -119,28 +123,34 @@ class Between:
                 remedy=f'put it there: [hooks.{wanted.what}] with when = ["recovery"]',
             )
         self._say(f"group {place.group.name}: script {hook.name}")
-        ended = self._run(handle, place, about, hook, min(hook.limit, wanted.limit))
+        ended = self._run(handle, place, about, hook, min(hook.limit, wanted.limit), turn)
         if ended.fault:
             raise NeedsPersonError(
                 f"script {hook.name!r} {ended.fault}",
                 remedy=f"all of what it said: mudanza job show {handle.id} -o json; it is run again once you go on",
             )
 
-    def _run(self, handle: JobHandle, place: Place, about: Mapping[str, object], hook: Hook, limit: float) -> Ended:
+    def _run(
+        self, handle: JobHandle, place: Place, about: Mapping[str, object], hook: Hook, limit: float, turn: Turn
+    ) -> Ended:
         until = clock.monotonic() + limit + _ENDING
         step = handle.intend(SCRIPT, about, lasts=limit + _ENDING)
         handle.assert_held()  # the last thing before the act: this process may have slept since it wrote
         renew_at = clock.monotonic() + RENEW_EVERY
 
-        def turn() -> None:
+        def meanwhile() -> None:
             nonlocal renew_at
+            turn()
             if clock.monotonic() >= renew_at:
                 # Others stay away for as long as it may run, also if this controller dies over it.
                 handle.renew(max(until - clock.monotonic(), 0.0))
                 renew_at = clock.monotonic() + RENEW_EVERY
 
         try:
-            ended = run(hook.command, self._environment(handle, place, hook), limit, turn)
+            ended = run(hook.command, self._environment(handle, place, hook), limit, meanwhile)
+        except CancelledError as error:
+            handle.done(step, {"fault": f"was ended: {error}"})
+            raise
         except OSError as error:
             told = f"could not be run: {error.strerror}"
             handle.done(step, {"fault": told})
@@ -163,7 +173,7 @@ class Between:
 
     # Questions.
 
-    def _ask(self, handle: JobHandle, place: Place, question: Wait) -> None:
+    def _ask(self, handle: JobHandle, place: Place, question: Wait, turn: Turn) -> None:
         about = {**place.about, "question": question.what}
         asked = [step for step in self._jobs.get(handle.id).steps_named(ASK) if step.intent == about]
         if any((step.outcome or {}).get("answer") == YES for step in asked):
@@ -175,7 +185,7 @@ class Between:
             f"? group {place.group.name}: {question.what} (yes or no, within {limit}, else {question.default}) "
             f"mudanza recovery answer {handle.id} yes|no"
         )
-        found = self._answer(handle, number, question)
+        found = self._answer(handle, number, question, turn)
         handle.done(number, {"answer": found.word, "by": found.by})
         self._say(f"group {place.group.name}: {found.word} ({found.by})")
         if found.word != YES:
@@ -184,10 +194,11 @@ class Between:
                 remedy="it is asked again once you go on",
             )
 
-    def _answer(self, handle: JobHandle, number: int, question: Wait) -> Answer:
+    def _answer(self, handle: JobHandle, number: int, question: Wait, turn: Turn) -> Answer:
         until = clock.monotonic() + question.limit
         while (found := answer_to(self._engine, handle.id, number)) is None:
             handle.assert_may_act()
+            turn()
             if clock.monotonic() >= until:
                 nobody = f"nobody, within {format_duration(question.limit)},"
                 counts = answer(self._engine, handle.id, number, question.default, nobody)

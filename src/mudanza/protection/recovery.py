@@ -12,15 +12,18 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
+from mudanza import clock
 from mudanza.hypervisor.connections import Connections
 from mudanza.journal.database import Database
 from mudanza.journal.jobs import Job, JobHandle, Jobs, NewJob
 from mudanza.journal.protections import Protections
 from mudanza.migration.claim import keeping, left_open
+from mudanza.migration.wanted import CancelledError, Wanted
 from mudanza.model.errors import (
     BlockedError,
     HostUnreachableError,
     HypervisorError,
+    MigrationFailedError,
     MudanzaError,
     NeedsPersonError,
 )
@@ -94,6 +97,7 @@ def busy_of(plan: str) -> str:
 class _Course:
     """What has become of a plan so far."""
 
+    wanted: Wanted
     up: list[Recovered] = field(default_factory=list)
     failed: dict[str, MudanzaError] = field(default_factory=dict)
     """VMs that did not come up."""
@@ -128,19 +132,23 @@ class Recovery:
 
         Raises NeedsPersonError where one does not come up (once all are up that do not come after it), or what is
         waited for does not come: its job goes on from there once it is resumed. Raises BlockedError where the plan is
-        being carried out already.
+        being carried out already; MigrationFailedError where it is cancelled: nothing more is begun then, and what is
+        being brought up comes up.
         """
         handle = self._jobs.begin(NewJob(self._way.kind, busy_of(plan.name), plan.name, "", "", asked, asked_by))
         return self.carry_out(handle, plan)
 
     def carry_out(self, handle: JobHandle, plan: RecoveryPlan) -> tuple[Recovered, ...]:
         """Do what is left of a plan; see ``run``."""
-        course = _Course()
+        course = _Course(Wanted(handle, clock.new_event()))
         with keeping(handle):
             try:
                 self._way.make_ready(handle, plan)
                 for group in plan.groups:
+                    course.wanted.look()
                     self._group(handle, plan, group, course)
+            except CancelledError as error:
+                raise given_up(handle, plan.name, str(error)) from None
             except MudanzaError as error:
                 raise left_open(handle, course.stop(plan, error)) from error
             if course.failed:
@@ -154,17 +162,22 @@ class Recovery:
         if any(other in course.not_through for other in group.after):
             course.not_through[group.name] = False
             return
-        self._between.be_through(handle, plan, group, "before")
+        wanted = course.wanted
+        self._between.be_through(handle, plan, group, "before", wanted.turn)
         turns = self._way.turns(plan, group)
-        outcomes = take_turns(
-            turns, plan.room_of(group, self._room), lambda turn: self._bring_up(handle, plan, group, turn.vm)
-        )
+
+        def bring_up(turn: Turn) -> Recovered:
+            wanted.look()
+            return self._bring_up(handle, plan, group, turn.vm)
+
+        outcomes = take_turns(turns, plan.room_of(group, self._room), bring_up)
+        wanted.look()
         failed = {turn.vm: each for turn, each in zip(turns, outcomes, strict=True) if isinstance(each, MudanzaError)}
         if failed:
             course.failed |= failed
             course.not_through[group.name] = True
             return
-        self._between.be_through(handle, plan, group, "after")
+        self._between.be_through(handle, plan, group, "after", wanted.turn)
         after = self._through(handle, group)
         course.up += [replace(each, up_after=after) for each in outcomes if isinstance(each, Recovered)]
 
@@ -187,6 +200,17 @@ class Recovery:
 
     def _since_begun(self, handle: JobHandle) -> float:
         return since_begun(self._jobs.get(handle.id))
+
+
+def given_up(handle: JobHandle, plan: str, why: str) -> MigrationFailedError:
+    """End the job of a plan that is to be cancelled; return what is told of it."""
+    error = MigrationFailedError(
+        f"plan {plan!r} was given up: {why}",
+        vm_state="those of its VMs that it has brought up, or shut down, are as it left them",
+        remedy="see which: mudanza vms, and mudanza jobs",
+    )
+    handle.finish("failed", str(error), error.exit_code, error=error)
+    return error
 
 
 def since_begun(job: Job) -> float:

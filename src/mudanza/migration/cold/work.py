@@ -22,7 +22,7 @@ from mudanza.migration.cold.settle import Next, Verdict, settle_cold
 from mudanza.migration.cold.undo import kept_places, remove_places, remove_snapshot_memory, start_again
 from mudanza.migration.forecast.keeping import forecast_on_record
 from mudanza.migration.freight.comparison import not_compared
-from mudanza.migration.freight.freight import CancelledError, Freight
+from mudanza.migration.freight.freight import Freight
 from mudanza.migration.freight.left_behind import end_carriers
 from mudanza.migration.freight.room import Room
 from mudanza.migration.freight.turns import await_turn
@@ -31,6 +31,7 @@ from mudanza.migration.power import shut_down
 from mudanza.migration.record import ColdRecord
 from mudanza.migration.residue import Residue, definition_kept, deleted_by
 from mudanza.migration.vm_claim import ClaimRefusedError, VmClaim
+from mudanza.migration.wanted import CancelledError
 from mudanza.model.errors import (
     HostUnreachableError,
     HypervisorError,

@@ -17,10 +17,10 @@ from mudanza.journal.jobs import JobHandle
 from mudanza.migration.claim import journalling_cancel
 from mudanza.migration.freight.comparison import Piece, Range
 from mudanza.migration.freight.reception import Reception
-from mudanza.migration.freight.wanted import CancelledError, Wanted
 from mudanza.migration.record import ColdRecord
 from mudanza.migration.steering import Steering, is_wish
 from mudanza.migration.transfer import Order, Transfer, TransferEnd
+from mudanza.migration.wanted import CancelledError, Wanted
 from mudanza.migration.way import way_between
 from mudanza.model.errors import HostUnreachableError, HypervisorError, MigrationFailedError, MudanzaError
 from mudanza.model.host import Host

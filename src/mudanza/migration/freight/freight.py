@@ -16,9 +16,9 @@ from mudanza.migration.freight.carriage import Carriage, FreightLimits, OnProgre
 from mudanza.migration.freight.comparison import Comparison, Piece, Range
 from mudanza.migration.freight.images import images_at_both_ends, length_of
 from mudanza.migration.freight.room import Room, places_made
-from mudanza.migration.freight.wanted import CancelledError, Wanted
 from mudanza.migration.record import ColdRecord
 from mudanza.migration.secrets import same_but_for_secrets
+from mudanza.migration.wanted import CancelledError, Wanted
 from mudanza.model.errors import HostUnreachableError, HypervisorError, MigrationFailedError
 from mudanza.model.host import Host
 from mudanza.model.migration import Progress, Verify

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from mudanza import clock
 from mudanza.journal.jobs import Job, Jobs
-from mudanza.migration.freight.freight import CancelledError
+from mudanza.migration.wanted import CancelledError
 from mudanza.model.units import format_duration
 from mudanza.preflight.cargo import CargoFile
 

@@ -23,7 +23,6 @@ from mudanza.migration.freight.freight import Freight, FreightLimits
 from mudanza.migration.freight.left_behind import end_carriers
 from mudanza.migration.freight.room import Room, make_volume
 from mudanza.migration.freight.turns import await_turn
-from mudanza.migration.freight.wanted import Wanted
 from mudanza.migration.guest_clock import ClockReport, ClockWatch
 from mudanza.migration.history_keeper import HistoryKeeper
 from mudanza.migration.hooks import Hooks
@@ -44,6 +43,7 @@ from mudanza.migration.transfer import Order, TransferEnd
 from mudanza.migration.unchanged import look_again
 from mudanza.migration.variables import remove_variables
 from mudanza.migration.vm_claim import ClaimRefusedError, VmClaim
+from mudanza.migration.wanted import Wanted
 from mudanza.migration.wording import explained
 from mudanza.model.errors import (
     HostUnreachableError,

@@ -14,9 +14,9 @@ from mudanza.hypervisor.own.throwaway import throwaway_name
 from mudanza.hypervisor.xml.parsing import outer, parse
 from mudanza.migration.freight.carriage import Carriage
 from mudanza.migration.freight.freight import Freight
-from mudanza.migration.freight.wanted import CancelledError
 from mudanza.migration.relocation.mirroring import Mirroring
 from mudanza.migration.steering import Steering, is_wish
+from mudanza.migration.wanted import CancelledError
 from mudanza.model.errors import MigrationFailedError
 
 

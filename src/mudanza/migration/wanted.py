@@ -22,13 +22,20 @@ class Wanted:
         self.cancelled = ""
         """Who cancelled it through the journal, in words."""
         self.keep_claim = renewing(handle, self._cancel)
+        self._handle = handle
 
     def _cancel(self, why: str) -> None:
         self.cancelled = self.cancelled or why
         self.stop.set()
 
+    def look(self) -> None:
+        """As ``turn``, and look at the journal in any case: before something is begun that is not taken back."""
+        if who := self._handle.cancel_asked():
+            self._cancel(f"{ON_REQUEST} of {who}")
+        self.turn()
+
     def turn(self) -> None:
-        """Keep the claim on the job. Raises CancelledError when it is to be cancelled."""
+        """Keep the claim on the job, and look from time to time. Raises CancelledError when it is to be cancelled."""
         self.keep_claim()
         if self.stop.is_set():
             raise CancelledError(self.cancelled or ON_REQUEST)
