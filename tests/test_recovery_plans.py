@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -410,6 +411,33 @@ def test_a_plan_that_is_cancelled_begins_nothing_more_and_leaves_what_is_up(
     assert store.of("db").standing is Standing.FAILED_OVER
     [ended] = Jobs(engine).latest(9)
     assert (ended.state, ended.exit_code) == ("failed", MigrationFailedError.exit_code)
+
+
+def test_ctrl_c_begins_nothing_more_waits_for_what_is_under_way_and_it_can_be_gone_on_with(
+    engine: Engine, store: Protections
+) -> None:
+    runs, waiting, said = Runs(store), threading.Event(), list[str]()
+
+    def say(text: str) -> None:
+        said.append(text)
+        waiting.set()
+
+    def bring_up(protection: Protection, networks: Mapping[str, str]) -> Outcome:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        assert waiting.wait(60)
+        return runs.bring_up(protection, networks)
+
+    one_by_one = replace(plan(Group("a", ("db", "app"))), at_once=1)
+    way = FailingOver(cast("Connections", None), Jobs(engine), store, bring_up, lambda _: None)
+    with pytest.raises(NeedsPersonError, match="plan 'site' was interrupted; nothing more is begun") as stopped:
+        Recovery(engine, Jobs(engine), way, {}, say).run(one_by_one, {}, "ana")
+    assert said == ["waiting for db; Ctrl-C again: left to whoever goes on with the job"]
+    assert runs.asked == ["db"]
+    [job] = Jobs(engine).unfinished()
+    assert job.left_to_person
+    assert f"go on: mudanza job resume {job.id}" in stopped.value.remedy
+    recovery(engine, runs).carry_out(Jobs(engine).take_over(job.id), one_by_one)
+    assert runs.asked == ["db", "app"]
 
 
 def test_a_plan_that_has_come_to_a_stop_is_given_up_when_it_is_cancelled(database: str) -> None:

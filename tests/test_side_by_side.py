@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from mudanza.model.errors import MigrationFailedError, MudanzaError, NeedsPerson
 from mudanza.model.recovery import Group, RecoveryPlan, Room, Turn, recovery_plan
 from mudanza.operations.recovery_file import read_plan
 from mudanza.protection.recovery import Recovered, Recovery
-from mudanza.protection.side_by_side import next_turns, take_turns
+from mudanza.protection.side_by_side import INTERRUPTED, next_turns, take_turns
 from tests.test_between import Dying, Killed, abandon
 from tests.test_recovery_plans import Runs, protected, recovery
 
@@ -269,3 +270,19 @@ def test_killed_anywhere_over_several_at_once_each_is_brought_up_just_once(
         assert ended.exit_code == 0
         journal.dispose()
     assert at > 10, "every write was an instant of it"
+
+
+def test_a_second_ctrl_c_waits_for_nobody() -> None:
+    over = threading.Event()
+
+    def press(_: object = None) -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        over.wait(LONG)
+
+    def press_again(_: str) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(SystemExit) as ended:
+        take_turns(turns(["h1"]), Room(), press, press_again)
+    over.set()
+    assert ended.value.code == INTERRUPTED

@@ -14,7 +14,7 @@ from mudanza.cli.context import App
 from mudanza.hypervisor.twin.threads import Controller
 from mudanza.journal.fences import Fences
 from mudanza.journal.recovery_plans import RecoveryPlans
-from mudanza.model.errors import MigrationFailedError
+from mudanza.model.errors import MigrationFailedError, NeedsPersonError
 from mudanza.model.fencing import By
 from mudanza.operations.recovering import Recovering
 from tests.program import Program
@@ -177,6 +177,29 @@ def test_a_stop_that_is_cancelled_asks_nobody_more_to_go_off(site: Scene, tmp_pa
     instant = "after intend shut group down"
     cancelled_at(site, tmp_path, instant, lambda recovering: recovering.stop("site", PLAN, None))
     assert states(site) == {"db": True, "web": False}, "the first group to go off is that of web"
+
+
+def test_a_stop_that_is_interrupted_is_left_to_be_gone_on_with(
+    site: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    def interrupted(recovering: Recovering) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr("mudanza.operations.power.shut_down", interrupt)
+            with pytest.raises(NeedsPersonError, match="'site' was interrupted"):
+                recovering.stop("site", PLAN, None)
+
+    first = begin(site, tmp_path, "first", interrupted)
+    site.twin.scheduler.advance(seconds=300.0)
+    assert not first.threads
+    [job] = site.jobs.unfinished()
+    assert job.left_to_person
+    heir = begin(site, tmp_path, "heir", lambda recovering: recovering.resume(job.id, clock.new_event()))
+    site.twin.scheduler.advance(seconds=300.0)
+    assert not heir.threads
+    assert (site.jobs.get(job.id).exit_code, states(site)) == (0, {"db": False, "web": False})
 
 
 MANY = """

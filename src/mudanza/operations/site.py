@@ -27,7 +27,7 @@ from mudanza.model.units import format_duration
 from mudanza.operations import power
 from mudanza.operations.fencing import answers
 from mudanza.protection.between import ANSWER_TIMEOUT
-from mudanza.protection.recovery import Recovered, brought_up, given_up, since_begun
+from mudanza.protection.recovery import Recovered, brought_up, given_up, interrupted, since_begun
 from mudanza.protection.site import copy_to_start
 
 if TYPE_CHECKING:
@@ -183,20 +183,14 @@ class Stopping:
         that are on in the end, or says that it was cancelled: no further group is asked to go off then. None is ever
         cut off.
         """
-        found: list[Stopped] = []
-        wanted = Wanted(handle, clock.new_event())
         with keeping(handle):
-            groups = plan.groups[::-1]
-            for number, group in enumerate(groups):
-                try:
-                    wanted.look()
-                except CancelledError as cancelled:
-                    raise given_up(handle, plan.name, str(cancelled)) from None
-                found += self._group(handle, group, self._share(handle, within, len(groups) - number))
-                on = [each.vm for each in found if not each.off]
-                if on and within is None:
-                    told = f"plan {plan.name!r} has come to a stop: not off: {', '.join(on)}"
-                    raise left_open(handle, NeedsPersonError(told, remedy="see why: mudanza console VM"))
+            try:
+                found = self._groups(handle, plan, within)
+            except CancelledError as cancelled:
+                raise given_up(handle, plan.name, str(cancelled)) from None
+            except KeyboardInterrupt:
+                raise left_open(handle, interrupted(handle, plan.name)) from None
+            on = [each.vm for each in found if not each.off]
             report = {"seconds": self._since_begun(handle), "on": on, "vms": {each.vm: each.after for each in found}}
             if not on:
                 handle.finish("done", f"{len(found)} VMs are off", 0, report)
@@ -208,6 +202,19 @@ class Stopping:
             )
             handle.finish("failed", str(error), error.exit_code, report, error)
             raise error
+
+    def _groups(self, handle: JobHandle, plan: RecoveryPlan, within: float | None) -> Sequence[Stopped]:
+        """Have the groups go off, the last one first; return how all of their VMs stand."""
+        found: list[Stopped] = []
+        wanted, groups = Wanted(handle, clock.new_event()), plan.groups[::-1]
+        for number, group in enumerate(groups):
+            wanted.look()
+            found += self._group(handle, group, self._share(handle, within, len(groups) - number))
+            on = [each.vm for each in found if not each.off]
+            if on and within is None:
+                told = f"plan {plan.name!r} has come to a stop: not off: {', '.join(on)}"
+                raise left_open(handle, NeedsPersonError(told, remedy="see why: mudanza console VM"))
+        return found
 
     def _share(self, handle: JobHandle, within: float | None, groups_left: int) -> float:
         """Return how long a group may take."""

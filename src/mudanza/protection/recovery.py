@@ -133,7 +133,7 @@ class Recovery:
         Raises NeedsPersonError where one does not come up (once all are up that do not come after it), or what is
         waited for does not come: its job goes on from there once it is resumed. Raises BlockedError where the plan is
         being carried out already; MigrationFailedError where it is cancelled: nothing more is begun then, and what is
-        being brought up comes up.
+        being brought up comes up. So it is with Ctrl-C, and its job can be resumed.
         """
         handle = self._jobs.begin(NewJob(self._way.kind, busy_of(plan.name), plan.name, "", "", asked, asked_by))
         return self.carry_out(handle, plan)
@@ -149,6 +149,8 @@ class Recovery:
                     self._group(handle, plan, group, course)
             except CancelledError as error:
                 raise given_up(handle, plan.name, str(error)) from None
+            except KeyboardInterrupt:
+                raise left_open(handle, interrupted(handle, plan.name)) from None
             except MudanzaError as error:
                 raise left_open(handle, course.stop(plan, error)) from error
             if course.failed:
@@ -170,7 +172,7 @@ class Recovery:
             wanted.look()
             return self._bring_up(handle, plan, group, turn.vm)
 
-        outcomes = take_turns(turns, plan.room_of(group, self._room), bring_up)
+        outcomes = take_turns(turns, plan.room_of(group, self._room), bring_up, self._say)
         wanted.look()
         failed = {turn.vm: each for turn, each in zip(turns, outcomes, strict=True) if isinstance(each, MudanzaError)}
         if failed:
@@ -211,6 +213,12 @@ def given_up(handle: JobHandle, plan: str, why: str) -> MigrationFailedError:
     )
     handle.finish("failed", str(error), error.exit_code, error=error)
     return error
+
+
+def interrupted(handle: JobHandle, plan: str) -> NeedsPersonError:
+    """Return what is told of a plan that Ctrl-C has interrupted."""
+    ways = f"go on: mudanza job resume {handle.id}; or give it up: mudanza job cancel {handle.id}"
+    return NeedsPersonError(f"plan {plan!r} was interrupted; nothing more is begun", remedy=ways)
 
 
 def since_begun(job: Job) -> float:

@@ -13,6 +13,9 @@ from mudanza.model.recovery import Room, Turn
 
 Result = TypeVar("Result")
 
+INTERRUPTED = 130
+"""Exit code of a program that Ctrl-C has ended."""
+
 
 def next_turns(waiting: Sequence[Turn], under_way: Sequence[Turn], room: Room) -> tuple[Turn, ...]:
     """Return who of those that wait, in their order, is begun now: pure. One whose host is full lets others pass."""
@@ -26,14 +29,22 @@ def next_turns(waiting: Sequence[Turn], under_way: Sequence[Turn], room: Room) -
     return tuple(chosen)
 
 
-def take_turns(turns: Sequence[Turn], room: Room, act: Callable[[Turn], Result]) -> list[Result | MudanzaError]:
+def take_turns(
+    turns: Sequence[Turn], room: Room, act: Callable[[Turn], Result], say: Callable[[str], None] = lambda _: None
+) -> list[Result | MudanzaError]:
     """Call ``act`` for each, side by side as there is room, begun in their order; return results and failures in that
     order. ``act`` sees to it itself that it ends: it is waited for as long as it takes.
 
     Whatever is no MudanzaError, or says that this controller may not act any more (LeaseLostError), keeps further ones
-    from being begun, and is raised once those have ended that were.
+    from being begun, and is raised once those have ended that were. So it is with KeyboardInterrupt, which is said; a
+    second one ends the program at once (SystemExit).
     """
-    return _Turns(turns, room, act).take()
+    making = _Turns(turns, room, act)
+    try:
+        return making.take()
+    except KeyboardInterrupt:
+        making.wind_up(say)
+        raise
 
 
 class _Turns(Generic[Result]):
@@ -55,6 +66,18 @@ class _Turns(Generic[Result]):
         if self._over:
             raise self._over[0]
         return [self._outcomes[turn] for turn in self._turns]
+
+    def wind_up(self, say: Callable[[str], None]) -> None:
+        """Wait for those under way, if any, after KeyboardInterrupt."""
+        try:
+            with self._changed:
+                if self._under_way:
+                    names = ", ".join(each.vm for each in self._under_way)
+                    say(f"waiting for {names}; Ctrl-C again: left to whoever goes on with the job")
+                while self._under_way:
+                    self._changed.wait()
+        except KeyboardInterrupt:
+            raise SystemExit(INTERRUPTED) from None
 
     def _await_next(self, waiting: Sequence[Turn]) -> tuple[Turn, ...]:
         """Return who is begun now, as soon as there is room; nobody, once all have ended that ever will be begun."""
