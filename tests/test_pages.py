@@ -102,8 +102,11 @@ class Hands:
     def protections(self) -> Sequence[Protection]:
         return self.protected
 
-    def sync(self, uuid: str, asked_by: str, on: str) -> None:
-        self._do("sync", uuid, asked_by, on)
+    def sync(self, uuid: str, asked_by: str, on: str, *, verify: bool) -> None:
+        self._do("verify" if verify else "sync", uuid, asked_by, on)
+
+    def pause(self, uuid: str, asked_by: str, on: str, *, paused: bool) -> None:
+        self._do("pause" if paused else "resume", uuid, asked_by, on)
 
     def fail_over(self, uuid: str, asked_by: str, on: str, *, planned: bool) -> None:
         self._do("failover", uuid, asked_by, on, planned)

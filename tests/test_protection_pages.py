@@ -120,6 +120,30 @@ def test_a_round_is_made_and_in_the_audit(admin: TestClient, desk: Desk, hands: 
     assert (asked.command, asked.exit_code) == (("protection sync", make.UUID), 0)
 
 
+def buttons(tree: Any) -> list[str]:
+    return [each.text for each in tree.xpath("//div[@class='top']//button")]
+
+
+def test_it_is_compared_and_paused_and_goes_on(admin: TestClient, desk: Desk, hands: Hands) -> None:
+    hands.protected = [protected(10.0)]
+    assert buttons(sound(admin.get(PATH))) == ["Pause", "Compare with the source", "Bring it up to date now"]
+    answer = admin.post(f"{PATH}/verify", headers=OURS)
+    assert (answer.status_code, answer.headers["location"]) == (303, f"{PATH}?said=verify")
+    assert "byte for byte" in words(sound(admin.get(f"{PATH}?said=verify")))
+    assert admin.post(f"{PATH}/pause", headers=OURS).headers["location"] == PATH
+    hands.protected = [protected(10.0, paused_by="ana")]
+    tree = sound(admin.get(PATH))
+    assert buttons(tree)[0] == "Go on by itself"
+    assert "ana has paused it" in words(tree)
+    assert admin.post(f"{PATH}/resume", headers=OURS).status_code == 303
+    assert [each[0] for each in hands.done] == ["verify", "pause", "resume"]
+    assert [each.command for each in desk.audit.since(None)][-3:] == [
+        ("protection verify", make.UUID),
+        ("protection pause", make.UUID),
+        ("protection resume", make.UUID),
+    ]
+
+
 def test_what_stands_against_it_is_told_and_in_the_audit(admin: TestClient, desk: Desk, hands: Hands) -> None:
     hands.protected, hands.error = [protected(10.0)], BlockedError("VM 'web' has an unfinished job", remedy="wait")
     assert "unfinished job" in words(sound(admin.post(f"{PATH}/sync", headers=OURS), 409))
@@ -132,7 +156,8 @@ def test_what_takes_long_goes_on_by_itself(
     monkeypatch.setattr(pages, "AT_ONCE", 0.0)
     begun, go_on, over = threading.Event(), threading.Event(), threading.Event()
 
-    def sync(_uuid: str, _asked_by: str, _on: str) -> None:
+    def sync(_uuid: str, _asked_by: str, _on: str, *, verify: bool) -> None:
+        assert not verify
         begun.set()
         go_on.wait(60)
         over.set()
@@ -171,9 +196,9 @@ def test_a_failover_takes_the_vms_name_and_the_word_that_its_host_is_dead(
     ("scope", "shown", "sync", "failover"),
     [
         (Scope.READ, set(), 403, 403),
-        (Scope.MIGRATE, {"sync"}, 303, 403),
-        (Scope.FAILOVER, {"failover"}, 403, 303),
-        (Scope.ADMIN, {"sync", "failover"}, 303, 303),
+        (Scope.MIGRATE, {"sync", "verify"}, 303, 403),
+        (Scope.FAILOVER, {"failover", "pause"}, 403, 303),
+        (Scope.ADMIN, {"sync", "verify", "failover", "pause"}, 303, 303),
     ],
 )
 def test_each_takes_its_own_scope(
@@ -183,7 +208,8 @@ def test_each_takes_its_own_scope(
     client = enter(site_of(desk, hands), desk, scope)
     forms = sound(client.get(PATH)).xpath("//main//form/@action")
     assert {action.rpartition("/")[2] for action in forms} == shown
-    assert client.post(f"{PATH}/sync", headers=OURS).status_code == sync
+    assert [client.post(f"{PATH}/{each}", headers=OURS).status_code for each in ("sync", "verify")] == [sync] * 2
+    assert [client.post(f"{PATH}/{each}", headers=OURS).status_code for each in ("pause", "resume")] == [failover] * 2
     answer = client.post(f"{PATH}/failover", data={"name": "web", "word": "dead"}, headers=OURS)
     assert answer.status_code == failover
 

@@ -19,7 +19,7 @@ from mudanza.model.migration import MigrationOptions, Progress
 from mudanza.model.plan import Goal, Plan
 from mudanza.model.protection import Protection
 from mudanza.model.vm import Vm
-from mudanza.operations import checking, foreseeing, hosts, planning, power, replicating, rescuing
+from mudanza.operations import checking, foreseeing, hosts, planning, power, protecting, replicating, rescuing
 from mudanza.operations.checking import Check
 from mudanza.operations.foreseeing import Outlook
 from mudanza.operations.means import Means
@@ -97,10 +97,15 @@ class OwnHands:
         means = self._desk.means
         return Protections(means.database).all() if means is not None else ()
 
-    def sync(self, uuid: str, asked_by: str, on: str) -> None:
-        """Make a round as ``mudanza protection sync`` does."""
+    def sync(self, uuid: str, asked_by: str, on: str, *, verify: bool) -> None:
+        """Make a round as ``mudanza protection sync`` and ``verify`` do."""
         with self._desk.at_work() as means, means.connections() as connections:
-            replicating.sync(means, connections, Protections(means.database).of(uuid, on), asked_by)
+            replicating.sync(means, connections, Protections(means.database).of(uuid, on), asked_by, verify=verify)
+
+    def pause(self, uuid: str, asked_by: str, on: str, *, paused: bool) -> None:
+        """Pause a replica's rounds, or resume them, as ``mudanza protection pause`` and ``resume`` do."""
+        with self._desk.at_work() as means:
+            protecting.pause(means, uuid, on, asked_by, paused=paused)
 
     def fail_over(self, uuid: str, asked_by: str, on: str, *, planned: bool) -> None:
         """Bring it up at its replica's host as ``mudanza failover`` does."""

@@ -120,7 +120,8 @@ class Rounds:
                 raise self._failed(handle, claim, protection, vm, MigrationFailedError(INTERRUPTED)) from None
             warnings = claim.release()
             said = f"point {point.number}: {format_size(point.carried)} brought from {vm.host}{how_consistent(point)}"
-            said = "; ".join((said, *filter(None, [lost]), *disk_changes(protection.newest, point)))
+            verified = "all of the replica is the same as the source" if verify else ""
+            said = "; ".join((said, *filter(None, (verified, lost)), *disk_changes(protection.newest, point)))
             self._protections.change(protection.id, said="; ".join((said, *warnings)))
             self._protections.rename(vm.uuid, vm.name)
             handle.finish("done", said, 0, {"warnings": list(warnings)})

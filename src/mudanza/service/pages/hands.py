@@ -71,9 +71,13 @@ class Hands(Protocol):
     def protections(self) -> Sequence[Protection]:
         """Return all replicas of protected VMs, by these VMs' names."""
 
-    def sync(self, uuid: str, asked_by: str, on: str) -> None:
-        """Bring a protected VM's replica at a host up to date; returns when that is done. Raises BlockedError and
-        others."""
+    def sync(self, uuid: str, asked_by: str, on: str, *, verify: bool) -> None:
+        """Bring a protected VM's replica at a host up to date, and compare all of it with the source if so wanted;
+        returns when that is done. Raises BlockedError and others."""
+
+    def pause(self, uuid: str, asked_by: str, on: str, *, paused: bool) -> None:
+        """Have no rounds be made by themselves of a replica at a host, or have them be made again. Raises
+        BlockedError."""
 
     def fail_over(self, uuid: str, asked_by: str, on: str, *, planned: bool) -> None:
         """Start a protected VM at its replica's host; ``planned``: with all that is new, for its own host lives."""

@@ -97,10 +97,28 @@ async def live_protection(request: Request, visitor: Visitor, uuid: Key, on: str
 def sync(request: Request, visitor: Mover, uuid: Key, on: str = "") -> Response:
     """Make a round now."""
     shown = _find(request, visitor, uuid, on)
-    found, work = shown.protection, request.app.state.hands.sync
-    command = ("protection sync", found.vm_uuid, *([found.target] if shown.several else []))
-    _begin(request, visitor, command, lambda: work(found.vm_uuid, visitor.name, found.target))
+    _round(request, visitor, shown, verify=False)
     return see(_address(shown, "sync"))
+
+
+@router.post("/protection/{uuid}/verify")
+def verify(request: Request, visitor: Mover, uuid: Key, on: str = "") -> Response:
+    """Make a round now, and compare all of the replica with the source."""
+    shown = _find(request, visitor, uuid, on)
+    _round(request, visitor, shown, verify=True)
+    return see(_address(shown, "verify"))
+
+
+@router.post("/protection/{uuid}/pause")
+def pause(request: Request, visitor: Rescuer, uuid: Key, on: str = "") -> Response:
+    """Make no rounds by themselves for now."""
+    return _pause(request, visitor, _find(request, visitor, uuid, on), paused=True)
+
+
+@router.post("/protection/{uuid}/resume")
+def resume(request: Request, visitor: Rescuer, uuid: Key, on: str = "") -> Response:
+    """Make them again."""
+    return _pause(request, visitor, _find(request, visitor, uuid, on), paused=False)
 
 
 @router.post("/protection/{uuid}/failover")
@@ -118,14 +136,33 @@ def failover(request: Request, visitor: Rescuer, uuid: Key, fields: Fields, on: 
         )
     work = request.app.state.hands.fail_over
     how = "planned" if planned else "source is dead"
-    command = ("failover", found.vm_uuid, *([found.target] if shown.several else []), how)
+    command = ("failover", *_meant(shown), how)
     _begin(request, visitor, command, lambda: work(found.vm_uuid, visitor.name, found.target, planned=planned))
     return see(_address(shown, "failover"))
 
 
+def _round(request: Request, visitor: Asker, shown: Shown, *, verify: bool) -> None:
+    found, work = shown.protection, request.app.state.hands.sync
+    command = ("protection verify" if verify else "protection sync", *_meant(shown))
+    _begin(request, visitor, command, lambda: work(found.vm_uuid, visitor.name, found.target, verify=verify))
+
+
+def _pause(request: Request, visitor: Asker, shown: Shown, *, paused: bool) -> Response:
+    found, work = shown.protection, request.app.state.hands.pause
+    command = ("protection pause" if paused else "protection resume", *_meant(shown))
+    _begin(request, visitor, command, lambda: work(found.vm_uuid, visitor.name, found.target, paused=paused))
+    return see(_address(shown, ""))
+
+
+def _meant(shown: Shown) -> tuple[str, ...]:
+    """Return how the audit names a replica: by its host only where the VM has several."""
+    return (shown.protection.vm_uuid, *([shown.protection.target] if shown.several else []))
+
+
 def _address(shown: Shown, said: str) -> str:
-    """Return the address of one's page, on which it is told what was just asked for."""
-    return f"/protection/{shown.protection.vm_uuid}{shown.on}{'&' if shown.several else '?'}said={said}"
+    """Return the address of one's page, on which it is told what was just asked for; empty: it shows there anyhow."""
+    asked = f"{'&' if shown.several else '?'}said={said}" if said else ""
+    return f"/protection/{shown.protection.vm_uuid}{shown.on}{asked}"
 
 
 def _begin(request: Request, visitor: Asker, command: tuple[str, ...], work: Callable[[], None]) -> None:

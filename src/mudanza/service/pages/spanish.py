@@ -92,6 +92,14 @@ TEXTS = {
     ),
     "A round is made; what came of it is told below.": "Se hace una ronda; abajo se dice qué ha resultado.",
     "Bring it up to date now": "Ponerla al día ahora",
+    "Compare with the source": "Comparar con el original",
+    "Go on by itself": "Seguir por sí sola",
+    "A round is made, and the whole replica compared with the source, byte for byte; what came of it is told below.": (
+        "Se hace una ronda y se compara la réplica entera con el original, byte a byte; abajo se dice qué ha resultado."
+    ),
+    "{who} has paused it: no rounds are made by themselves, and it grows older.": (
+        "{who} la ha pausado: no se hacen rondas por sí solas, y envejece."
+    ),
     "Brought over": "Traído",
     "Consistent": "Coherente",
     "Sent": "Enviado",
