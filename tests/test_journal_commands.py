@@ -14,11 +14,12 @@ from mudanza import __version__
 from mudanza.journal import audit as audit_module
 from mudanza.journal import schema
 from mudanza.journal.database import open_database
-from mudanza.journal.jobs import Filter, JobHandle, Jobs, NewJob
+from mudanza.journal.jobs import NEEDS_PERSON, Filter, JobHandle, Jobs, NewJob
 from mudanza.journal.protocol import PROTOCOL
 from mudanza.migration.asked import put_down, read_back, stored
 from mudanza.model.errors import BlockedError
 from mudanza.model.migration import Chain, MigrationOptions, Mode
+from mudanza.operations.here import Here
 from tests.program import Program
 from tests.test_job_commands import HOSTS, abandon
 
@@ -227,6 +228,22 @@ def test_who_asked_for_what_is_kept(mudanza: Program, monkeypatch: pytest.Monkey
 def test_a_command_that_was_killed_has_no_end_in_the_audit(mudanza: Program, engine: Engine) -> None:
     audit_module.Audit(engine).asked({"user": "ana"}, ["migrate", "db"])
     assert "no end was written" in mudanza("audit").stdout
+
+
+def test_what_ctrl_c_leaves_in_the_middle_is_said(mudanza: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(self: Here, *_: object, **__: object) -> None:
+        self._means.jobs.begin(NewJob("failover", "u-1", "db", "h1", "h2", {}, "ana"))
+        self._means.jobs.begin(NewJob("failover", "u-2", "web", "h1", "h2", {}, "ana")).let_go(NEEDS_PERSON)
+        Jobs(self._means.database).begin(NewJob("failover", "u-3", "another's", "h1", "h2", {}, "bea"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Here, "fail_over", interrupted)
+    done = mudanza("failover", "db", "--source-is-dead")
+    assert done.returncode == 130
+    assert re.findall(r"job \d+ \(.*\)", done.stderr) == ["job 1 (failover of db)"]
+    assert "mudanza job resume 1" in done.stderr
+    told = json.loads(mudanza("audit", "-o", "json").stdout)[-1]
+    assert (told["exit_code"], told["outcome"]) == (130, "interrupted")
 
 
 def test_what_was_asked_long_ago_is_not_among_the_recent(mudanza: Program, engine: Engine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pwd
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
 
 import typer
 
@@ -17,6 +18,10 @@ from mudanza.cli.context import app_of
 from mudanza.cli.exit_codes import INTERRUPTED
 from mudanza.cli.output import say
 from mudanza.model.errors import MudanzaError
+from mudanza.model.units import format_duration
+
+if TYPE_CHECKING:
+    from mudanza.cli.context import App
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -46,8 +51,9 @@ def audited(command: Callable[Parameters, Result]) -> Callable[Parameters, Resul
         except MudanzaError as error:
             code, outcome = error.exit_code, str(error)
             raise
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             code, outcome = INTERRUPTED, "interrupted"
+            _tell_left(app)
             raise
         except Exception as error:
             outcome = f"{type(error).__name__}: {error}"
@@ -59,6 +65,16 @@ def audited(command: Callable[Parameters, Result]) -> Callable[Parameters, Resul
                 say(f"! the audit could not be told how this ended: {error}")
 
     return run
+
+
+def _tell_left(app: App) -> None:
+    """Say which jobs are left in the middle by who was interrupted: others keep off them until their lease is over."""
+    with suppress(MudanzaError):
+        for job in app.jobs.unfinished():
+            if job.owner == app.jobs.owner and not job.abandoned:
+                rest = format_duration(math.ceil(job.lease_until - job.read_at))
+                say(f"! job {job.id} ({job.kind} of {job.vm_name}) is left in the middle of it")
+                say(f"  what to do: in {rest}, when that is known to everybody: mudanza job resume {job.id}")
 
 
 def asker() -> dict[str, str | int]:
