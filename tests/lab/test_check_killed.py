@@ -14,7 +14,7 @@ from mudanza.lab.cell import Cell
 from mudanza.lab.guest import virsh
 from mudanza.lab.lab import Lab
 from tests.lab.checking import another_controller
-from tests.lab.command import Mudanza
+from tests.lab.command import Mudanza, Running
 from tests.lab.conftest import await_true
 
 pytestmark = pytest.mark.lab
@@ -67,9 +67,31 @@ def test_killed_while_a_login_hangs(lab: Lab, mudanza: Mudanza, sound: str, tmp_
     assert traces(lab) == []
 
 
+def stopped_in_rehearsal(lab: Lab, mudanza: Mudanza, sound: str) -> Running:
+    """Return a check that stands still in the middle of its rehearsal, which lasts some tenths of a second."""
+    found: list[Running] = []
+
+    def is_rehearsing() -> bool:
+        return "mudanza-rehearsal-" in domains(lab, "h1")
+
+    def stop_one() -> bool:
+        checking = mudanza.start("check", sound, "--to", "h2")
+        await_true(lambda: checking.has_ended or is_rehearsing(), "the rehearsal has begun")
+        if not checking.has_ended:
+            checking.send(signal.SIGSTOP)
+        if is_rehearsing():
+            found.append(checking)
+            return True
+        checking.send(signal.SIGCONT)
+        checking.end()
+        return False
+
+    await_true(stop_one, "a check is stopped while it rehearses", limit=120)
+    return found[0]
+
+
 def test_killed_during_a_rehearsal(lab: Lab, mudanza: Mudanza, sound: str) -> None:
-    checking = mudanza.start("check", sound, "--to", "h2")
-    await_true(lambda: "mudanza-rehearsal-" in domains(lab, "h1"), "the rehearsal has begun")
+    checking = stopped_in_rehearsal(lab, mudanza, sound)
     checking.send(signal.SIGKILL)
     checking.end(-signal.SIGKILL)
     assert traces(lab)
@@ -107,8 +129,8 @@ def kill_at_marker(lab: Lab, mudanza: Mudanza, sound: str) -> bool:
 
 def test_interrupted(lab: Lab, mudanza: Mudanza, sound: str) -> None:
     """Ctrl-C leaves nothing in the first place."""
-    checking = mudanza.start("check", sound, "--to", "h2")
-    await_true(lambda: "mudanza-rehearsal-" in domains(lab, "h1"), "the rehearsal has begun")
+    checking = stopped_in_rehearsal(lab, mudanza, sound)
     checking.send(signal.SIGINT)
+    checking.send(signal.SIGCONT)
     checking.end(130)
     assert traces(lab) == []
