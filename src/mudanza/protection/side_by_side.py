@@ -13,6 +13,8 @@ from mudanza.model.recovery import Room, Turn
 
 Result = TypeVar("Result")
 
+LOOK_AGAIN = 1.0
+"""Seconds after which whoever waits looks up: Ctrl-C that comes just before a wait is heard only after it."""
 INTERRUPTED = 130
 """Exit code of a program that Ctrl-C has ended."""
 
@@ -75,7 +77,7 @@ class _Turns(Generic[Result]):
                     names = ", ".join(each.vm for each in self._under_way)
                     say(f"waiting for {names}; Ctrl-C again: left to whoever goes on with the job")
                 while self._under_way:
-                    self._changed.wait()
+                    self._changed.wait(LOOK_AGAIN)
         except KeyboardInterrupt:
             raise SystemExit(INTERRUPTED) from None
 
@@ -87,7 +89,7 @@ class _Turns(Generic[Result]):
                 if begun or not self._under_way:
                     self._under_way += begun
                     return begun
-                self._changed.wait()
+                self._changed.wait(LOOK_AGAIN)
 
     def _run(self, turn: Turn) -> None:
         outcome: Result | BaseException
