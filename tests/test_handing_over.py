@@ -1,4 +1,4 @@
-"""A VM changes over by plan: what a controller has left behind of it is finished first."""
+"""A VM changes over by plan: what a controller has left of it is finished first; Ctrl-C leaves nobody guessing."""
 
 from __future__ import annotations
 
@@ -7,10 +7,19 @@ from typing import Any, cast
 
 import pytest
 
+from mudanza.journal.database import open_database
+from mudanza.journal.jobs import Jobs
+from mudanza.journal.protections import Protections
+from mudanza.model.cluster import Cluster
 from mudanza.model.errors import BlockedError, MigrationFailedError
+from mudanza.operations import power
+from mudanza.operations.handing_over import hand_over
 from mudanza.operations.rescuing import refuse_unfinished
 from mudanza.protection import left_behind
 from mudanza.protection.left_behind import KIND
+from mudanza.protection.rounds import Rounds
+from tests import factories as make
+from tests.test_protection import VALUES, point
 
 NOBODY: Any = None
 
@@ -47,6 +56,27 @@ def test_a_failover_that_was_begun_is_finished_before_another_is() -> None:
     with pytest.raises(BlockedError, match="unfinished failover to h2: job 7") as refused:
         refuse_unfinished(means("failover", abandoned=True), protection)
     assert refused.value.remedy == "wait for it"
+
+
+def interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_while_the_guest_shuts_down_says_so_and_how_to_go_on(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = open_database(database)
+    store = Protections(engine)
+    vm = make.vm()
+    protection = store.make({**VALUES, "vm_uuid": vm.uuid, "vm_name": vm.name})
+    monkeypatch.setattr(Rounds, "sync", lambda *_: point(1, whole=True))
+    monkeypatch.setattr(power, "shut_down", interrupt)
+    app = SimpleNamespace(database=engine, jobs=Jobs(engine), read_cluster=lambda _: Cluster((), (vm,)))
+    with pytest.raises(MigrationFailedError, match="'web' was not handed over: it was interrupted") as failed:
+        hand_over(cast("Any", app), cast("Any", SimpleNamespace(entries={})), protection, {}, "ana", lambda _: None)
+    assert "may be off on h1 soon" in failed.value.vm_state
+    assert "mudanza start web" in failed.value.remedy
+    assert Jobs(engine).unfinished() == ()
 
 
 def means(kind: str | None, *, abandoned: bool) -> Any:

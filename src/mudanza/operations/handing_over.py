@@ -31,7 +31,7 @@ def hand_over(
     from mudanza.journal.protections import Protections
     from mudanza.protection.failover import Failover
     from mudanza.protection.left_behind import finish_left
-    from mudanza.protection.rounds import Rounds
+    from mudanza.protection.rounds import INTERRUPTED, Rounds
 
     store = Protections(means.database)
     rounds = Rounds(connections, means.jobs, store)
@@ -46,7 +46,15 @@ def hand_over(
     if at.state.active:
         point = rounds.sync(protection, at, asked_by)  # while it runs, so that little is left for when it does not
         say(f"{at.name}: restore point {point.number} while it runs; it is asked to shut down")
-        for error in power.shut_down(means, connections, [at], say, wait=True):
+        try:
+            failed = power.shut_down(means, connections, [at], say, wait=True)
+        except KeyboardInterrupt:
+            raise MigrationFailedError(
+                f"VM {at.name!r} was not handed over: {INTERRUPTED}",
+                vm_state=f"it was asked to shut down, and may be off on {at.host} soon; it has not gone elsewhere",
+                remedy=f"go on with the same command; or have it run there again: mudanza start {at.name}",
+            ) from None
+        for error in failed:
             raise error
     try:
         off = _source(means.read_cluster(connections), protection)
