@@ -242,6 +242,7 @@ def assert_own(lab: Lab, by_ssh: Mudanza, guest: Guest, said: str) -> None:
     assert row["addresses_of"] == ""
 
 
+@pytest.mark.soak
 def test_a_plain_way_home_gives_its_own_addresses_back(lab: Lab, by_ssh: Mudanza, lasting: Guest) -> None:
     go_away(lab, by_ssh, lasting)
     assert_own(lab, by_ssh, lasting, by_ssh("failover", lasting.uuid, "--planned").err)
