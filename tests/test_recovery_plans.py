@@ -413,6 +413,7 @@ def test_a_plan_that_is_cancelled_begins_nothing_more_and_leaves_what_is_up(
     assert (ended.state, ended.exit_code) == ("failed", MigrationFailedError.exit_code)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_begins_nothing_more_waits_for_what_is_under_way_and_it_can_be_gone_on_with(
     engine: Engine, store: Protections
 ) -> None:

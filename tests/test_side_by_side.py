@@ -272,6 +272,7 @@ def test_killed_anywhere_over_several_at_once_each_is_brought_up_just_once(
     assert at > 10, "every write was an instant of it"
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_second_ctrl_c_waits_for_nobody() -> None:
     over = threading.Event()
 
