@@ -12,6 +12,7 @@ from mudanza.journal.jobs import Jobs
 from mudanza.journal.protections import Protections
 from mudanza.model.cluster import Cluster
 from mudanza.model.errors import BlockedError, MigrationFailedError
+from mudanza.model.vm import VmState
 from mudanza.operations import power
 from mudanza.operations.handing_over import hand_over
 from mudanza.operations.rescuing import refuse_unfinished
@@ -77,6 +78,17 @@ def test_ctrl_c_while_the_guest_shuts_down_says_so_and_how_to_go_on(
     assert "may be off on h1 soon" in failed.value.vm_state
     assert "mudanza start web" in failed.value.remedy
     assert Jobs(engine).unfinished() == ()
+
+
+def test_a_transient_vm_is_not_shut_down_for_what_it_wrote_last_would_be_lost() -> None:
+    vm = make.vm(uuid="u", name="db", host="h1", state=VmState.RUNNING, persistent=False)
+    seen = means(None, abandoned=False)
+    seen.database, seen.read_cluster = NOBODY, lambda _connections: make.cluster(vms=[vm])
+    protection = cast("Any", SimpleNamespace(vm_uuid="u", vm_name="db", target="h2", epoch=0))
+    connections = cast("Any", SimpleNamespace(entries=()))
+    with pytest.raises(BlockedError, match="transient on h1") as refused:
+        hand_over(seen, connections, protection, {}, "ana", lambda _text: None)
+    assert "virsh define" in (refused.value.remedy or "")
 
 
 def means(kind: str | None, *, abandoned: bool) -> Any:

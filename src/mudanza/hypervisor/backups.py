@@ -141,13 +141,13 @@ class Backups:
 
         return self._of(uuid, drop, BACKUP_TIMEOUT)
 
-    def changed_since(self, uuid: str, checkpoint: str) -> int | None:
+    def changed_since(self, uuid: str, checkpoint: str, disks: Collection[str] = ()) -> int | None:
         """Return how many bytes of the disks have been written to since a checkpoint; None: the domain does not tell,
-        as one that is off."""
+        as one that is off, or not of all these ``disks``, by the guest's names for them."""
 
-        def size(domain: Any) -> int:
+        def size(domain: Any) -> int | None:
             xml = domain.checkpointLookupByName(checkpoint).getXMLDesc(libvirt.VIR_DOMAIN_CHECKPOINT_XML_SIZE)
-            return sum(int(disk.get("size", 0)) for disk in etree.fromstring(xml).iterfind("disks/disk"))
+            return counted_in(xml, disks)
 
         try:
             return self._of(uuid, size)
@@ -156,6 +156,16 @@ class Backups:
 
     def _of(self, uuid: str, function: Callable[[Any], Result], timeout: float = CALL_TIMEOUT) -> Result:
         return self._host.ask(lambda raw: function(raw.lookupByUUIDString(uuid)), timeout=timeout)
+
+
+def counted_in(checkpoint: str, disks: Collection[str]) -> int | None:
+    """Return how many bytes have been written to since a ``<domaincheckpoint>``; None: it is not one of all these
+    disks."""
+    found = {
+        disk.get("name"): int(disk.get("size", 0))
+        for disk in etree.fromstring(checkpoint).iterfind("disks/disk[@checkpoint='bitmap']")
+    }
+    return sum(found.values()) if found.keys() >= set(disks) else None
 
 
 def means_lost_changes(error: HypervisorError) -> bool:

@@ -72,6 +72,8 @@ class Disk:
     """A block job copies or commits it right now (``<mirror>`` in the live definition)."""
     encryption: str | None = None
     """``luks`` or ``qcow`` where QEMU encrypts the image."""
+    old_qcow2: bool = False
+    """Whether its image is known to be of version 2 of qcow2, which has no room for what tells of changes."""
 
     @property
     def is_local_image(self) -> bool:

@@ -43,6 +43,11 @@ def hand_over(
             f"VM {at.name!r} is paused on {at.host}: it cannot shut down",
             remedy=f"let it go on: virsh resume {at.uuid}, on {at.host}",
         )
+    if not at.persistent:
+        raise BlockedError(
+            f"VM {at.name!r} is transient on {at.host}: it is gone once it is off, and what it wrote last with it",
+            remedy=f"give it a definition there: virsh dumpxml --security-info {at.uuid} >FILE, virsh define FILE",
+        )
     if at.state.active:
         point = rounds.sync(protection, at, asked_by)  # while it runs, so that little is left for when it does not
         say(f"{at.name}: restore point {point.number} while it runs; it is asked to shut down")

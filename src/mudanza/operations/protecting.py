@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -97,11 +98,11 @@ def _behind(connections: Connections, cluster: Cluster, protection: Protection) 
 
     if vm is None or not protection.checkpoint:
         return None
-    if protection.newest is not None and not all(
-        is_counted(disk) for disk in vm.disks if disk.target in protection.newest.disks
-    ):
+    disks = [disk for disk in vm.disks if protection.newest is not None and disk.target in protection.newest.disks]
+    if not all(map(is_counted, disks)):
         return None
-    return connections.backups(vm.host).changed_since(vm.uuid, protection.checkpoint)
+    backups, targets = connections.backups(vm.host), [disk.target for disk in disks]
+    return backups.changed_since(vm.uuid, protection.checkpoint, targets)
 
 
 def begin(means: Means, connections: Connections, vm: str, wanted: Keeping, asked_by: str) -> tuple[Protection, Vm]:
@@ -195,7 +196,7 @@ def protect(means: Means, vms: Sequence[str], wanted: Keeping, asked_by: str, sa
         if not wanted.group:
             return tuple(_protect_one(means, connections, vm, wanted, asked_by, say) for vm in vms)
         made = [begin(means, connections, vm, wanted, asked_by) for vm in vms]
-        for cost in [cost for _, found in made for cost in what_it_costs(found, wanted.to)]:
+        for cost in [cost for _, found in made for cost in what_it_costs(looked_at(connections, found), wanted.to)]:
             say(cost)
         points = sync_together(means, connections, wanted.group, asked_by)
         for each, found in made:
@@ -205,27 +206,43 @@ def protect(means: Means, vms: Sequence[str], wanted: Keeping, asked_by: str, sa
 
 def _protect_one(means: Means, connections: Connections, vm: str, wanted: Keeping, asked_by: str, say: Say) -> str:
     made, found = begin(means, connections, vm, wanted, asked_by)
-    for cost in what_it_costs(found, wanted.to):
+    for cost in what_it_costs(looked_at(connections, found), wanted.to):
         say(cost)
     point = Rounds(connections, means.jobs, Protections(means.database)).sync(made, found, asked_by)
     _tell_what_starts(connections, made, found, say)
     return in_words(made, point)
 
 
+def looked_at(connections: Connections, vm: Vm) -> Vm:
+    """Return a VM with what only its images tell of its disks. Raises HypervisorError, HostUnreachableError."""
+    from mudanza.hypervisor.shell import HostShell
+    from mudanza.protection.serving import looked_into
+
+    with HostShell(next(entry for entry in connections.entries if entry.name == vm.host)) as here:
+        return replace(vm, disks=looked_into(here, vm.disks))
+
+
 def what_it_costs(vm: Vm, to: str) -> list[str]:
-    """Return what each round costs besides what has changed, in words."""
+    """Return what each round costs besides what has changed, and what is not carried at all, in words."""
     from mudanza.protection.differences import digests_of
+    from mudanza.protection.drives import left_out
     from mudanza.protection.serving import is_compared, protected_disks
 
     found = []
     for disk in filter(is_compared, protected_disks(vm)):
         size = disk.capacity or 0
+        what, instead = disk.format, "a qcow2 image costs neither"
+        if disk.old_qcow2:
+            what = "qcow2 of version 2"
+            instead = (
+                f"neither after: qemu-img amend -f qcow2 -o compat=1.1 {shlex.quote(str(disk.source))}, while it is off"
+            )
         found.append(
-            f"! {vm.name}: {disk.target} is {disk.format}, and nobody counts what changes on it: each round reads "
+            f"! {vm.name}: {disk.target} is {what}, and nobody counts what changes on it: each round reads "
             f"all of its {format_size(size)} on {vm.host} and on {to}, and sends up to "
-            f"{format_size(digests_of(size))} of digests besides what has changed; a qcow2 image costs neither"
+            f"{format_size(digests_of(size))} of digests besides what has changed; {instead}"
         )
-    return found
+    return [*found, *left_out(vm, to)]
 
 
 def _tell_what_starts(connections: Connections, made: Protection, vm: Vm, say: Say) -> None:

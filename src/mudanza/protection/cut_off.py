@@ -63,6 +63,9 @@ def double_of(
     devices = root.find("devices")
     if devices is not None:
         _cut_off(devices, uuid, networks or {})
+        for floppy in devices.findall("disk[@device='floppy']"):
+            if floppy.find("readonly") is None:
+                _drop(floppy, "source")  # somebody else's there, perhaps, and it would be written to
         for backend in devices.findall("tpm/backend"):
             backend.attrib.pop("persistent_state", "")  # its state goes with it
     return etree.tostring(root, encoding="unicode")

@@ -35,6 +35,7 @@ from mudanza.model.vm import VmState
 from mudanza.preflight.mapping import DiskPlan
 from mudanza.protection import firmware
 from mudanza.protection.bringing_up import BringingUp, Refusals
+from mudanza.protection.drives import ejected, in_words, missing_media, without_others
 from mudanza.protection.replica import Replica
 
 KIND = "failover"
@@ -51,6 +52,8 @@ class Outcome:
     age: float
     """How old the restore point was when it was asked for, in seconds: what is lost at the most."""
     seconds: float
+    lacking: str = ""
+    """What it lacks there that its drives had, in words; empty: nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +100,17 @@ class Failover(BringingUp):
             if lost is not None:
                 handle.note("prove", {"host": lost.host}, {"fencing": lost.fencing, "lost": lost.said})
             try:
-                self._bring_up(handle, protection, point, nics, lost)
+                missing = self._bring_up(handle, protection, point, nics, lost)
             except (*Refusals, BlockedError) as error:
                 raise self._failed(handle, protection, error) from error
             told = f"runs on {protection.target} from restore point {point.number}, under epoch {protection.epoch + 1}"
-            told += f"; {lost.said}" if lost is not None else ""
+            lacking = in_words(missing, protection.target)
+            told += (f"; {lost.said}" if lost is not None else "") + (f"; {lacking}" if lacking else "")
             self._protections.settle_at(protection.id, told)
             handle.finish("done", told, 0)
         age = protection.read_at - point.taken_at
-        return Outcome(protection.vm_name, protection.target, point.number, age, clock.monotonic() - begun)
+        seconds = clock.monotonic() - begun
+        return Outcome(protection.vm_name, protection.target, point.number, age, seconds, lacking)
 
     def _refuse(self, protection: Protection, cluster: Cluster) -> None:
         name = protection.vm_name
@@ -137,7 +142,8 @@ class Failover(BringingUp):
         point: RestorePoint,
         nics: Mapping[str, str],
         lost: Lost | None,
-    ) -> None:
+    ) -> Mapping[str, str]:
+        """Return what is not in its drives any more; see ``missing_media``."""
         host, epoch = protection.target, protection.epoch + 1
         prove = lost.prove if lost is not None else _nothing
         prove()
@@ -153,12 +159,15 @@ class Failover(BringingUp):
                 replica.put_upon(point.disks[target].file, disk.file)
             definition = running_on(protection, point, disks, nics)
             definition = with_epoch(definition, epoch, autostart=protection.autostart)
+            missing = missing_media(there, definition)
+            definition = ejected(definition, missing)
             domains = self._connections.domains(host)
             handle.perform("define", {"host": host}, lambda: domains.define(definition))
             # Not before: a VM there that has its name would have its variables there, too.
             firmware.put_in_place(handle, there, protection, point.firmware, definition)
         prove()
         handle.perform("start", {"host": host}, lambda: domains.start(protection.vm_uuid))
+        return missing
 
     def _failed(self, handle: JobHandle, protection: Protection, error: MudanzaError) -> MudanzaError:
         """Undo it, unless the VM runs there after all or may do so."""
@@ -251,4 +260,5 @@ def running_on(
         for target, disk in disks.items()
     ]
     # The database keeps no passwords: a display gets one that nobody knows, and is rather shut than open to all.
-    return destination_xml(with_secrets_of(point.definition, "<domain/>"), plans, nics)
+    definition = without_others(point.definition, point.disks)
+    return destination_xml(with_secrets_of(definition, "<domain/>"), plans, nics)

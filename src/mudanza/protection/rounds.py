@@ -40,6 +40,7 @@ from mudanza.model.vm import Disk, Vm
 from mudanza.protection import firmware
 from mudanza.protection.aside import is_worth_it, served
 from mudanza.protection.differences import Share, rate_of, served_of, shares, weighing_of
+from mudanza.protection.drives import as_it_ran
 from mudanza.protection.images import Image, images_of, replaced, with_images
 from mudanza.protection.instants import Instants, checkpoint_of
 from mudanza.protection.left_behind import KIND, break_off, finish_left
@@ -53,6 +54,7 @@ from mudanza.protection.serving import (
     clear_if_reached,
     clear_scratch,
     free_beside,
+    looked_into,
     near_socket,
     new_far_socket,
     protected_disks,
@@ -179,6 +181,7 @@ class Rounds:
         ):
             assert_tools(here)
             assert_tools(there)
+            disks = looked_into(here, disks)
             replica = Replica(protection, there, far)
             protection, lost = self._prepare(handle, protection, vm, disks, replica, here)
             budget = min(protection.scratch, *(free_beside(here, disk) // 2 for disk in disks))
@@ -195,6 +198,7 @@ class Rounds:
                 since = self._instants.begin(handle, protection, vm, disks, number, aside=aside)
                 copied = firmware.read(here, firmware.places_of(vm.xml), last)
             try:
+                definition = self._definition(vm, disks)
                 images = self._images(here, vm, disks)
                 state = firmware.keep(there, protection, number, copied, last)
                 told = since.disks - replaced(protection.newest, images)
@@ -202,7 +206,9 @@ class Rounds:
                     protection, vm, disks, number, told, here, there, far, verify, pace, compressed, since.aside
                 )
                 with served(handle, self._connections.backups(vm.host), this, budget) as watched:
-                    point = replace(self._carry(handle, this, replica, watched), taken_at=taken_at, firmware=state)
+                    point = replace(
+                        self._carry(handle, this, replica, watched, definition), taken_at=taken_at, firmware=state
+                    )
                     point = with_images(point, images)
                     point = replace(point, consistency=quiet.consistency, why_not=quiet.why_not)
             finally:
@@ -234,10 +240,16 @@ class Rounds:
         clear_scratch(here, protection, disks)
         return self._protections.get(protection.id), lost
 
-    def _carry(self, handle: JobHandle, this: Round, replica: Replica, watched: Watched) -> RestorePoint:
+    def _definition(self, vm: Vm, disks: Sequence[Disk]) -> str:
+        """Return a VM's definition once the instant is kept, with all disks that are carried."""
+        domains = self._connections.domains(vm.host)
+        definition = without_claim(domains.describe(vm.uuid, inactive=vm.persistent))
+        return as_it_ran(definition, domains.describe(vm.uuid), {disk.target for disk in disks})
+
+    def _carry(
+        self, handle: JobHandle, this: Round, replica: Replica, watched: Watched, definition: str
+    ) -> RestorePoint:
         """Bring what is served over; the point's time is still to be told."""
-        vm = this.vm
-        definition = without_claim(self._connections.domains(vm.host).describe(vm.uuid, inactive=vm.persistent))
 
         def carry(parts: Mapping[str, Share]) -> RestorePoint:
             images: dict[str, ReplicaDisk] = {}

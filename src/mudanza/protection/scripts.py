@@ -165,7 +165,8 @@ REMOVE = (
     + """
 rm -f -- /run/mudanza-"$protection"-*.sock
 rm -rf -- "$directory"
-rmdir --ignore-fail-on-non-empty -- "$(dirname "$directory")"
+others=$(dirname "$directory")
+[ ! -d "$others" ] || rmdir --ignore-fail-on-non-empty -- "$others"
 """
 )
 # The digest of each block of an image that is not all zeroes. What the map says to hold no data is not read. A part
@@ -360,6 +361,14 @@ echo "@ free $free"
 INODES = """
 printf '%s\\n' "$paths" | while IFS= read -r each; do
   echo "@ inode $(stat -L -c %i -- "$each" 2>/dev/null || echo unknown)"
+done
+"""
+UNKNOWN = "unknown"
+"""What such a file is called that is not there."""
+# Which version of qcow2 these images are of, one in each line.
+VERSIONS = """
+printf '%s\\n' "$paths" | while IFS= read -r each; do
+  echo "@ version $(head -c 8 -- "$each" 2>/dev/null | tail -c 1 | od -An -tu1)"
 done
 """
 CLEAR_SCRATCH = """

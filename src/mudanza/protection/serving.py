@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from secrets import token_hex
 
 from mudanza.hypervisor.shell import HostShell
@@ -13,6 +13,7 @@ from mudanza.model.protection import Protection, is_of_journal, own_name
 from mudanza.model.units import KIB
 from mudanza.model.vm import Disk, Vm
 from mudanza.protection import scripts
+from mudanza.protection.drives import is_written_to
 from mudanza.protection.extents import Extent, joined
 from mudanza.protection.pacing import Pace
 from mudanza.protection.replica import Served
@@ -50,8 +51,14 @@ class Round:
 
 def protected_disks(vm: Vm) -> tuple[Disk, ...]:
     """Return the disks that are carried: those the guest writes to. Raises BlockedError where one cannot be."""
-    found = tuple(disk for disk in vm.disks if disk.device == "disk" and not disk.readonly and not disk.transient)
+    found = tuple(filter(is_written_to, vm.disks))
     for disk in found:
+        if disk.device != "disk":
+            raise BlockedError(
+                f"VM {vm.name!r} cannot be protected: its disk {disk.target} is a {disk.device.upper()} that is passed "
+                "through, of which nobody can keep an instant",
+                remedy="have it be an ordinary disk: <disk device='disk'>",
+            )
         if disk.encryption or disk.shareable or disk.source is None or not (is_counted(disk) or is_compared(disk)):
             raise BlockedError(
                 f"VM {vm.name!r} cannot be protected: its disk {disk.target} is no qcow2 file, raw file or device "
@@ -64,13 +71,26 @@ def protected_disks(vm: Vm) -> tuple[Disk, ...]:
 
 
 def is_counted(disk: Disk) -> bool:
-    """Whether QEMU keeps count of what the guest writes to a disk: in the image itself, and only qcow2 has room."""
-    return disk.kind == "file" and disk.format == "qcow2"
+    """Whether QEMU keeps count of what the guest writes to a disk: in the image itself, and only qcow2 has room, from
+    its version 3 on."""
+    return disk.kind == "file" and disk.format == "qcow2" and not disk.old_qcow2
 
 
 def is_compared(disk: Disk) -> bool:
     """Whether what has changed on a disk is found out by comparing all of it with the replica."""
-    return disk.kind in ("file", "block") and disk.format == "raw"
+    return disk.kind in ("file", "block") and (disk.format == "raw" or disk.old_qcow2)
+
+
+def looked_into(shell: HostShell, disks: Sequence[Disk]) -> tuple[Disk, ...]:
+    """Return the same disks, those known as such whose images are of an old version of qcow2. Raises HypervisorError,
+    HostUnreachableError."""
+    counted = [disk for disk in disks if is_counted(disk) and disk.source is not None]
+    if not counted:
+        return tuple(disks)
+    values = {"paths": "\n".join(str(disk.source) for disk in counted)}
+    answers = shell.run(scripts.VERSIONS, values, what="looking at which qcow2 its disks are")
+    old = {disk.target for disk, words in zip(counted, answers, strict=True) if words[1:] == ["2"]}
+    return tuple(replace(disk, old_qcow2=True) if disk.target in old else disk for disk in disks)
 
 
 def near_socket(protection: Protection, number: int) -> str:

@@ -31,6 +31,7 @@ from mudanza.model.protection import Protection, RestorePoint, Standing, Trial
 from mudanza.protection import firmware
 from mudanza.protection.bringing_up import BringingUp, Refusals
 from mudanza.protection.cut_off import NETWORK, double_of
+from mudanza.protection.drives import ejected, missing_media
 from mudanza.protection.evidence import Compared, compared, looked_at
 from mudanza.protection.failover import chosen_point, running_on
 from mudanza.protection.replica import Replica
@@ -162,6 +163,7 @@ class Trials(BringingUp):
             for target, disk in point.disks.items():
                 double.put_upon(f"../{disk.file}", f"{target}.qcow2")
             domains = self._connections.domains(host)
+            definition = ejected(definition, missing_media(there, definition))
             define = lambda: domains.define(definition)  # noqa: E731
             uuid = handle.perform("define", {"host": host}, define, lambda uuid: {"uuid": uuid})
             # Copies, in places that are the double's alone.
