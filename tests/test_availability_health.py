@@ -114,12 +114,13 @@ def test_a_stale_copy_is_told_of_once_with_what_takes_it_away() -> None:
     assert (found.code, "mudanza ha clean h2" in found.remedy) == ("stale-copy", True)
 
 
-def test_a_copy_that_was_left_by_failover_is_known_by_its_epoch() -> None:
-    xml = with_epoch("<domain/>", 0, autostart=False)
-    left, runs = vm(runs=False, xml=xml), vm("h2", xml=with_epoch("<domain/>", 1, autostart=False))
+@pytest.mark.parametrize("runs", [True, False])
+def test_a_copy_that_was_left_by_failover_is_known_by_its_epoch(runs: bool) -> None:
+    left, at_h2 = vm(runs=False, epoch=0), vm("h2", runs=runs, epoch=1)
     turned = protection(epoch=1, target="h1")
-    [found] = of_availability(replace(WELL, cluster=with_vms(left, runs), protections=[turned]))
-    assert (found.code, "has left by failover" in found.message) == ("known-twice", True)
+    [found] = of_availability(replace(WELL, cluster=with_vms(left, at_h2), protections=[turned]))
+    assert (found.code, "h1 has the copy" in found.message) == ("known-twice", True)
+    assert "undefine" not in found.remedy, "its disks are what the way back begins with"
 
 
 def test_autostart_that_was_switched_off_for_nothing_is_told() -> None:

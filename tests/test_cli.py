@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -310,6 +311,16 @@ def test_vms_are_chosen_by_name_uuid_and_tag_each_once() -> None:
     for names, tags in ((None, None), (["nope"], None), (None, ["nope"])):
         with pytest.raises(UsageError):
             choose_vms(known, names, tags)
+
+
+def test_of_two_copies_that_are_off_the_one_it_has_not_left_by_failover_is_meant() -> None:
+    left, newest = (vm(host=name, state=VmState.SHUTOFF, epoch=epoch) for name, epoch in (("h1", 0), ("h2", 1)))
+    known = Cluster((host("h1"), host("h2")), (left, newest))
+    assert known.find("web") is newest
+    runs = replace(left, state=VmState.RUNNING)
+    assert known.with_hosts(Cluster((host("h1"),), (runs,))).find("web") is runs, "one that runs is that one"
+    with pytest.raises(UsageError, match="ambiguous"):
+        Cluster(known.hosts, (left, replace(newest, epoch=0))).find("web")
 
 
 def test_a_vm_no_seen_host_lists_may_be_on_one_that_was_not_seen() -> None:

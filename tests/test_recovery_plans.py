@@ -15,8 +15,9 @@ import pytest
 from sqlalchemy import Engine
 
 from mudanza.hypervisor.connections import Connections
+from mudanza.hypervisor.xml.domains import parse_vm
 from mudanza.journal.database import open_database
-from mudanza.journal.jobs import Jobs, NewJob
+from mudanza.journal.jobs import JobHandle, Jobs, NewJob
 from mudanza.journal.protections import Protections
 from mudanza.journal.recovery_plans import RecoveryPlans
 from mudanza.model.cluster import Cluster
@@ -202,7 +203,11 @@ def test_what_stands_against_a_plan_is_all_said(store: Protections) -> None:
     store.remove(store.of("app").id)
     assert codes(store, h2()) == {"replica-late: VM db", "not-protected: VM app"}
     store.change(store.of("db").id, standing=Standing.FAILED_OVER)
-    assert codes(store, h2()) == {"not-protected: VM app"}, "it is up there already"
+    assert codes(store, h2()) == {"not-protected: VM app", "off-there: VM db"}
+    assert codes(store, h2(error="no answer")) == {"not-protected: VM app", "host-not-seen: VM db"}
+    up = replace(parse_vm(DOMAIN, host="h3", state=VmState.RUNNING), uuid="u-db")
+    found = findings_of(read_plan("site", TEXT), store.all(), Cluster((h2(),), (up,)))
+    assert [each.code for each in found] == ["not-protected"], "it is up already, wherever it has gone since"
 
 
 def test_of_several_replicas_a_plan_takes_the_freshest_or_its_own_host_s(store: Protections) -> None:
@@ -224,6 +229,12 @@ def test_of_several_replicas_a_plan_takes_the_freshest_or_its_own_host_s(store: 
     wanted = '[vm.db]\nhost = "h3"\n'
     assert found(TEXT + wanted, there, replace(third, error="no route")) == {"host-not-seen: VM db"}
     assert found(TEXT + wanted.replace("h3", "h9"), there, third) == {"no-replica-there: VM db"}
+
+
+def there(state: VmState = VmState.RUNNING) -> Connections:
+    """Hosts that say so of each VM."""
+    seen = SimpleNamespace(sighting=lambda _: Sighting(Side.PRESENT, state))
+    return cast("Connections", SimpleNamespace(domains=lambda _: seen))
 
 
 class Runs:
@@ -248,7 +259,7 @@ class Runs:
 def recovery(
     engine: Engine, runs: Runs, said: Callable[[str], None] = lambda _: None, hooks: Mapping[str, Hook] | None = None
 ) -> Recovery:
-    way = FailingOver(cast("Connections", None), Jobs(engine), runs.store, runs.bring_up, said)
+    way = FailingOver(there(), Jobs(engine), runs.store, runs.bring_up, said)
     return Recovery(engine, Jobs(engine), way, hooks or {}, said)
 
 
@@ -282,6 +293,25 @@ def test_where_it_stops_it_goes_on_and_passes_over_what_is_up(engine: Engine, st
     assert runs.asked == ["app"]
     assert [(each.vm, each.lost) for each in done] == [("db", 7.0), ("app", 7.0)], "this very run has brought it up"
     assert jobs.get(job.id).exit_code == 0
+
+
+@pytest.mark.parametrize("state", [VmState.SHUTOFF, VmState.CRASHED])
+def test_one_that_has_come_up_before_and_is_off_is_no_vm_that_is_up(
+    engine: Engine, store: Protections, state: VmState
+) -> None:
+    store.change(store.of("db").id, standing=Standing.FAILED_OVER)
+    runs, started, only_db = Runs(store), list[str](), plan(Group("a", ("db",)))
+    alone = FailingOver(there(state), Jobs(engine), store, runs.bring_up, lambda _: None)
+    with pytest.raises(NeedsPersonError, match="'db' has come up at h2, and does not run there"):
+        Recovery(engine, Jobs(engine), alone, {}, lambda _: None).run(only_db, {}, "ana")
+
+    def start(_handle: JobHandle, protection: Protection, group: str) -> None:
+        started.append(f"{protection.vm_name} of {group}")
+
+    way = FailingOver(there(state), Jobs(engine), store, runs.bring_up, lambda _: None, start_again=start)
+    [job] = Jobs(engine).unfinished()
+    Recovery(engine, Jobs(engine), way, {}, lambda _: None).carry_out(Jobs(engine).take_over(job.id), only_db)
+    assert (started, runs.asked) == (["db of a"], [])
 
 
 def test_one_whose_failover_is_unfinished_does_not_count_as_up(engine: Engine, store: Protections) -> None:
@@ -358,11 +388,9 @@ def test_a_plan_that_brings_one_home_has_its_own_addresses_taken_back_and_keeps_
         raise MigrationFailedError("its agent does not answer")
 
     monkeypatch.setattr(own_addresses, "take_back", take_back)
-    seen = SimpleNamespace(sighting=lambda _: Sighting(Side.PRESENT, VmState.RUNNING))
-    there = cast("Connections", SimpleNamespace(domains=lambda _: seen))
     runs, said, given = Runs(store), list[str](), Readdressed("h1", ("52:54:00:00:00:01",), 30.0)
     store.readdressed(store.of("db").id, given)
-    way = FailingOver(there, Jobs(engine), store, runs.bring_up, said.append)
+    way = FailingOver(there(), Jobs(engine), store, runs.bring_up, said.append)
     done = Recovery(engine, Jobs(engine), way, {}, said.append).run(plan(), {}, "ana")
     assert [each.vm for each in done] == ["db", "app"]
     [job] = Jobs(engine).latest(9)
@@ -403,7 +431,7 @@ def test_a_plan_that_is_cancelled_begins_nothing_more_and_leaves_what_is_up(
         Jobs(engine).ask_to_cancel(begun.id, "bea")
         return runs.bring_up(protection, networks)
 
-    way = FailingOver(cast("Connections", None), Jobs(engine), store, bring_up, lambda _: None)
+    way = FailingOver(there(), Jobs(engine), store, bring_up, lambda _: None)
     one_by_one = replace(plan(*groups), at_once=1)
     with pytest.raises(MigrationFailedError, match="plan 'site' was given up: cancelled on request of bea"):
         Recovery(engine, Jobs(engine), way, {}, lambda _: None).run(one_by_one, {}, "ana")
@@ -429,7 +457,7 @@ def test_ctrl_c_begins_nothing_more_waits_for_what_is_under_way_and_it_can_be_go
         return runs.bring_up(protection, networks)
 
     one_by_one = replace(plan(Group("a", ("db", "app"))), at_once=1)
-    way = FailingOver(cast("Connections", None), Jobs(engine), store, bring_up, lambda _: None)
+    way = FailingOver(there(), Jobs(engine), store, bring_up, lambda _: None)
     with pytest.raises(NeedsPersonError, match="plan 'site' was interrupted; nothing more is begun") as stopped:
         Recovery(engine, Jobs(engine), way, {}, say).run(one_by_one, {}, "ana")
     assert said == ["waiting for db; Ctrl-C again: left to whoever goes on with the job"]

@@ -49,6 +49,12 @@ def test_both_times_are_told(report: MigrationReport, words: str) -> None:
     assert report_text(report).splitlines()[0] == f"web moved from h1 to h2 {words}"
 
 
+@pytest.mark.parametrize("kind", ["failover", "reprotect", "set apart", "test failover", "recovery", "cold start"])
+def test_what_is_no_move_is_told_in_its_own_words(kind: str) -> None:
+    told = replace(REPORT, mode=kind, source="", target="h2", transport="runs on h2")
+    assert report_text(told) == "web: runs on h2"
+
+
 def test_several_disks_are_told_one_by_one() -> None:
     disks = (DiskProgress("vda", 1, 4), DiskProgress("vdb", 0, 0))
     (line,) = shown(replace(COPYING, disks=disks))

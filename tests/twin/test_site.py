@@ -13,11 +13,14 @@ from mudanza import clock
 from mudanza.cli.context import App
 from mudanza.hypervisor.twin.threads import Controller
 from mudanza.journal.fences import Fences
+from mudanza.journal.protections import Protections
 from mudanza.journal.recovery_plans import RecoveryPlans
 from mudanza.model.errors import MigrationFailedError, NeedsPersonError
 from mudanza.model.fencing import By
+from mudanza.model.protection import Standing
 from mudanza.operations.recovering import Recovering
 from tests.program import Program
+from tests.test_protection import VALUES
 from tests.twin.conftest import Ask
 from tests.twin.fleet import Fleet
 from tests.twin.scene import Scene
@@ -105,6 +108,32 @@ def test_a_host_that_may_run_it_stops_the_start_until_it_answers_or_is_proven_of
     site.do(lambda: fences.ended(fences.begin("h3", By.PERSON, "ana"), "ana has said so", proven=True))
     up = site.do(partial(program, "recovery", "start", "site", "--resume"))
     assert (up.returncode, states(site)) == (0, {"db": True, "web": True}), up.stderr
+
+
+@pytest.mark.parametrize("how", ["--source-is-dead", "--planned"])
+def test_a_plan_for_failover_starts_what_has_come_up_before_and_went_off(
+    site: Scene, program: Program, how: str
+) -> None:
+    """Where the word is that others are dead, a silent one keeps nobody waiting; the one it is at has to answer."""
+    store, h1 = Protections(site.engine), site.twin.hosts["h1"]
+    for name in ("db", "web"):
+        about = {"vm_uuid": uuid_of(site, name), "vm_name": name, "target": "h1"}
+        store.change(store.make({**VALUES, **about}).id, standing=Standing.FAILED_OVER)
+    carry_out = partial(program, "failover", "plan", "site", how)
+    assert "nothing" in site.do(carry_out).stdout, "they are up"
+    assert "start" not in {step.name for step in site.jobs.latest(1)[0].steps}
+    h1.qemu_died(h1.domains[uuid_of(site, "db")])
+    site.twin.hosts["h3"].power_off()
+    program.config.write_text(program.config.read_text() + "[limits]\nconnect = 1\n")
+    again = site.do(carry_out)
+    if how == "--planned":
+        assert (again.returncode, "h3 could not be asked, and may run it" in again.stderr) == (5, True), again.stderr
+        assert states(site) == {"db": False, "web": True}
+        return
+    assert (again.returncode, states(site)) == (0, {"db": True, "web": True}), again.stderr
+    assert "it has come up at h1 before, and does not run: it is started where it is" in again.stderr
+    assert "db started on h1" in again.stderr
+    assert [str(each) for each in site.twin.oracle.violations] == []
 
 
 def uuid_of(the: Scene, name: str) -> str:

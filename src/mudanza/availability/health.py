@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from mudanza.availability.locking import of_locks
 from mudanza.availability.stale import StaleCopy
-from mudanza.hypervisor.xml.activation import epoch_of, wishes_autostart
+from mudanza.hypervisor.xml.activation import wishes_autostart
 from mudanza.model.cluster import Cluster
 from mudanza.model.disk_locks import DiskLocks
 from mudanza.model.fencing import Device, DeviceTest, Match
@@ -93,17 +93,19 @@ def _copies(state: State) -> Iterator[Finding]:
                 f"shut one of them down at once; what each is: {mudanza('show', vm_key(running[0]))}",
             )
             continue
+        left = [vm for vm in places if vm.epoch < epochs.get(uuid, 0)]
         for vm in places:
             if vm.state.active or (vm.uuid, vm.host) in told:
                 continue
             others = listed(other.host for other in places if other is not vm)
-            if vm.xml and epoch_of(vm.xml) < epochs.get(uuid, 0):
+            is_the_vm = not running and vm not in left and len(places) - len(left) == 1
+            if vm in left:
                 said = f"{vm.host} has the copy of {name} that it has left by failover; it is on {others} by now"
                 remedy = f"have it protect it the other way: {mudanza('reprotect', vm_key(vm))}"
             else:
                 said = f"{name} is known on {vm.host}, where it is off, and on {others}"
                 remedy = f"look which one it is; the other: virsh undefine, on its host ({mudanza('vms')})"
-            if running or vm is places[-1]:
+            if not is_the_vm and (running or vm in left or vm is places[-1]):
                 yield warning("known-twice", f"VM {name}", said, remedy)
 
 

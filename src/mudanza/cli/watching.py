@@ -172,6 +172,8 @@ class EventView:
 _EMIT = threading.Lock()
 _OFF = frozenset({"cold", "in place, off"})
 """Modes in which the guest is switched off."""
+_MOVES = _OFF | {"live", "in place"}
+"""Modes of moves: what else is finished for a controller that died is told in its own words."""
 
 
 def emit(event: str, **fields: Any) -> None:
@@ -203,6 +205,8 @@ def report_text(report: MigrationReport) -> str:
         return f"{report.vm} {report.transport}; it took {format_duration(report.total_time)}"
     if report.mode == "cpu":
         return "\n".join([report.transport, *(f"  warning   {each}" for each in report.warnings)])
+    if report.mode not in _MOVES:
+        return f"{report.vm}: {report.transport}"
     in_place = report.source == report.target
     encrypted = "" if report.tls or in_place else "  (not encrypted)"
     facts = [

@@ -46,13 +46,16 @@ class Cluster:
         """Return the one VM with that name or UUID. Raises UsageError for none, or for several, and
         BlockedError for none while a host was not seen: it may be there.
 
-        Of a VM that two hosts list while only one runs it, the running one is meant. Of several that are to go to
+        Of a VM that two hosts list while only one runs it, the running one is meant; while none does, that which is no
+        copy that it has left by failover. Of several that are to go to
         the host ``bound_for`` the one that is not there: preflight says what is the matter with the other.
         """
         found = [vm for vm in self.vms if wanted in (vm.name, vm.uuid)]
         if len({vm.uuid for vm in found}) == 1:
             active = [vm for vm in found if vm.state.active]
-            found = active if len(active) == 1 else found
+            newest = [vm for vm in found if vm.epoch == max(each.epoch for each in found)]
+            chosen = active or newest
+            found = chosen if len(chosen) == 1 else found
         if bound_for is not None and len(found) > 1:
             found = [vm for vm in found if vm.host != bound_for]
         if len(found) == 1:

@@ -258,6 +258,8 @@ class Vm:
     """The libvirt job running on it (``migration out``, ``backup``…), whoever started it."""
     claims: tuple[Claim, ...] = ()
     """Who works on it, as its metadata says; more than one only while controllers find out who came first."""
+    epoch: int = 0
+    """How often it had changed its place by failover, as this definition says: of two copies the lower one is old."""
     tags: tuple[str, ...] = ()
     wishes: VmWishes | None = None
     """What its metadata wishes of its moves; None: nothing."""

@@ -20,6 +20,7 @@ LOOK_AGAIN = 1.0
 if TYPE_CHECKING:
     from mudanza.hypervisor.connections import Connections
     from mudanza.journal.job import Job
+    from mudanza.journal.jobs import JobHandle
     from mudanza.migration.residue import Residue
     from mudanza.model.protection import Protection
     from mudanza.operations.means import Means, Say
@@ -107,10 +108,14 @@ class Recovering:
         def bring_up(protection: Protection, networks: Mapping[str, str]) -> Outcome:
             return self._bring_up(protection, networks, planned=planned)
 
+        def start_again(handle: JobHandle, protection: Protection, group: str) -> None:
+            self._starting().start_again(handle, protection, group, host_is_dead=not planned)
+
         finish = self._finish_left_behind if left_behind else lambda _: None
         return FailingOver(
-            self._connections, self._means.jobs, store, bring_up, self._say, planned=planned, finish=finish
-        )
+            self._connections, self._means.jobs, store, bring_up, self._say,
+            start_again=start_again, planned=planned, finish=finish,
+        )  # fmt: skip
 
     def _starting(self) -> Starting:
         from mudanza.operations.host_off import switcher_of

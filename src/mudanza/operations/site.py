@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mudanza.hypervisor.connections import Connections
     from mudanza.journal.jobs import JobHandle
     from mudanza.model.cluster import Cluster
+    from mudanza.model.protection import Protection
     from mudanza.model.vm import Vm
     from mudanza.operations.means import Means, Say
     from mudanza.operations.switching import Switcher
@@ -103,19 +104,33 @@ class Starting:
     def bring_up(self, handle: JobHandle, _plan: RecoveryPlan, group: Group, vm: str) -> Recovered:
         """Start one VM, unless it runs. Raises BlockedError where it is not clear that it may be."""
         found = self._copy(vm)
-        if not found.state.active:
-            self._refuse(found)
-            about = {"vm": found.uuid, "group": group.name, "host": found.host}
-            domains = self._connections.domains(found.host)
-            handle.perform("start", about, lambda: domains.start(found.uuid), lambda _: self._started(handle))
-            self._say(f"{found.name} started on {found.host}")
+        self._have_it_run(handle, found, group.name)
         then = brought_up(self._means.jobs.get(handle.id), "start", found.uuid)
         return Recovered(found.name, found.host, group.name, None, 0.0, then.get("seconds"))
+
+    def start_again(self, handle: JobHandle, protection: Protection, group: str, *, host_is_dead: bool) -> None:
+        """Start a VM that has come up from this replica before, where it is by now, unless it runs.
+
+        ``host_is_dead``: that whatever host does not answer runs it no more is the word of the person who asks, but for
+        the one that it has come up at. Raises BlockedError as ``bring_up``, and what libvirt raises.
+        """
+        found = self._copy(protection.vm_uuid, protection.target if host_is_dead else "")
+        self._have_it_run(handle, found, group)
+
+    def _have_it_run(self, handle: JobHandle, vm: Vm, group: str) -> None:
+        if vm.state.active:
+            return
+        self._refuse(vm)
+        about = {"vm": vm.uuid, "group": group, "host": vm.host}
+        domains = self._connections.domains(vm.host)
+        handle.perform("start", about, lambda: domains.start(vm.uuid), lambda _: self._started(handle))
+        self._say(f"{vm.name} started on {vm.host}")
 
     def _started(self, handle: JobHandle) -> Mapping[str, object]:
         return {"done": True, "seconds": since_begun(self._means.jobs.get(handle.id))}
 
-    def _copy(self, vm: str) -> Vm:
+    def _copy(self, vm: str, only_asks: str = "") -> Vm:
+        """Return the copy that is the VM. ``only_asks``: the one host that has to be asked; empty: each has."""
         from mudanza.journal.fences import Fences
         from mudanza.journal.kept import KeptUps
         from mudanza.journal.protections import Protections
@@ -124,7 +139,8 @@ class Starting:
         protections = {each.vm_uuid: each for each in Protections(database).all()}
         left, proven = KeptUps(database).started_elsewhere(), Fences(database).proofs()
         cluster = self._means.read_cluster(self._connections, resources=False)
-        return copy_to_start(vm, cluster, protections, left, proven)
+        dead = [host.name for host in cluster.hosts if only_asks and not host.seen and host.name != only_asks]
+        return copy_to_start(vm, cluster, protections, left, {*proven, *dead})
 
     def _refuse(self, vm: Vm) -> None:
         """Raise BlockedError where somebody works on it."""

@@ -24,12 +24,13 @@ from mudanza.migration.secrets import with_secrets_of
 from mudanza.model.cluster import Cluster
 from mudanza.model.errors import (
     BlockedError,
+    HostUnreachableError,
     HypervisorError,
     MigrationFailedError,
     MudanzaError,
     NeedsPersonError,
 )
-from mudanza.model.migration import MigrationReport, Side
+from mudanza.model.migration import MigrationReport, Side, Sighting
 from mudanza.model.protection import Protection, ReplicaDisk, RestorePoint, Standing
 from mudanza.model.vm import VmState
 from mudanza.preflight.mapping import DiskPlan
@@ -152,7 +153,7 @@ class Failover(BringingUp):
             {"host": host, "point": point.number, "epoch": epoch},
             lambda: self._protections.change(protection.id, standing=Standing.FAILED_OVER, epoch=epoch),
         )
-        disks = {target: replace(disk, file=f"{target}.active-{epoch}.qcow2") for target, disk in point.disks.items()}
+        disks = {target: replace(disk, file=active_image(target, epoch)) for target, disk in point.disks.items()}
         with HostShell(self._entries[host]) as there:
             replica = Replica(protection, there)
             for target, disk in disks.items():
@@ -194,7 +195,8 @@ class Failover(BringingUp):
         self._protections.change(protection.id, standing=Standing.ON, epoch=epoch)
 
     def resume(self, job_id: int, _stop: clock.Event) -> MigrationReport:
-        """Finish a failover that its controller left behind: the VM runs there, or it is taken back.
+        """Finish a failover that its controller left behind: the VM runs there, or it is taken back. One that has run
+        there meanwhile is not: what it wrote is on its disks there.
 
         Raises MigrationFailedError where it was taken back; NeedsPersonError where the host does not say.
         """
@@ -205,22 +207,42 @@ class Failover(BringingUp):
             seen = self._connections.domains(job.target).sighting(job.vm_uuid)
             if seen.side is Side.UNSEEN:
                 raise left_open(handle, NeedsPersonError(f"whether VM {job.vm_name!r} was started: {seen.reason}"))
+            told = said = f"runs on {job.target}"
             if seen.side is Side.ABSENT or not seen.state.active:
-                self._give_up(handle, protection, job)
-            told = f"runs on {job.target}"
-            self._protections.settle_at(protection.id, told)
+                if not self._has_run(handle, protection, job, seen):
+                    self._give_up(handle, protection, job)
+                said = f"came up at {job.target}, and its controller died over it"
+                told = f"came up at {job.target}, and is off there by now: mudanza start {job.vm_uuid}"
+            self._protections.settle_at(protection.id, said)
             handle.finish("done", told, 0)
         return MigrationReport(
             job.vm_name, job.vm_uuid, job.source, job.target, KIND, clock.monotonic() - begun, None, 0, 0, 0.0, 0,
             tls=False, transport=told,
         )  # fmt: skip
 
+    def _has_run(self, handle: JobHandle, protection: Protection, job: Job, seen: Sighting) -> bool:
+        """Whether a VM that is off there has run there: it was started, or has written to its disks. Raises
+        NeedsPersonError where that cannot be found out."""
+        steps = job.steps_named("start")
+        if not steps or seen.side is Side.ABSENT or protection.standing is not Standing.FAILED_OVER:
+            return False
+        if any(step.outcome for step in steps):
+            return True
+        point = protection.point(int(job.asked["point"]))
+        files = [active_image(target, protection.epoch) for target in (point.disks if point is not None else ())]
+        try:
+            with HostShell(self._entries[job.target]) as there:
+                return bool(Replica(protection, there).written(files))
+        except (HypervisorError, HostUnreachableError) as error:
+            raise left_open(handle, NeedsPersonError(f"whether VM {job.vm_name!r} has run: {error}")) from error
+
     def _give_up(self, handle: JobHandle, protection: Protection, job: Job) -> NoReturn:
         activated = protection.standing is Standing.FAILED_OVER
         self._take_back(handle, protection, protection.epoch - 1 if activated else protection.epoch)
         told = f"VM {job.vm_name!r} was not started at {job.target}: its controller died before"
         handle.finish("failed", told, MigrationFailedError.exit_code)
-        raise MigrationFailedError(told, vm_state="it is protected as before", remedy="ask for it again")
+        remedy = f"ask for it again; where it was shut down for that, it is off there: mudanza start {job.vm_name}"
+        raise MigrationFailedError(told, vm_state="it is protected as before", remedy=remedy)
 
     def clean_up(self, _job_id: int) -> Residue:
         """What such a job leaves is the VM's, or deleted by the next round."""
@@ -229,6 +251,11 @@ class Failover(BringingUp):
 
 def _nothing() -> None:
     """A person has given their word."""
+
+
+def active_image(disk: str, epoch: int) -> str:
+    """Return what the image is called that a disk is written to from a failover on: pure."""
+    return f"{disk}.active-{epoch}.qcow2"
 
 
 def chosen_point(protection: Protection, number: int | None) -> RestorePoint:

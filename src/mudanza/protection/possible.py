@@ -55,7 +55,8 @@ def findings_of(
                 found.append(_blocker("no-replica-there", f"VM {vm}", str(error), error.remedy))
                 continue
             if protection.standing is Standing.FAILED_OVER:
-                continue  # it is there already
+                found += _of_one_there(protection, cluster)
+                continue
             found += _of_vm(protection, plan.networks_of(vm, group), cluster, planned=planned)
             if protection.newest is not None:
                 found += _of_guest(protection, plan.machines.get(vm))
@@ -66,6 +67,19 @@ def findings_of(
                 said = f"it waits for the agent of {wait.what}, which is none of the plan's VMs"
                 found.append(_blocker("wait-unknown", f"group {group.name}", said, "name one that is"))
     return (*found, *_memory(arriving, cluster))
+
+
+def _of_one_there(protection: Protection, cluster: Cluster) -> Iterator[Finding]:
+    """Yield what is the matter with a VM that has come up from its replica before: it may be off by now."""
+    copies = [vm for vm in cluster.vms if vm.uuid == protection.vm_uuid]
+    if any(vm.state.active for vm in copies):
+        return
+    subject, host = f"VM {protection.vm_name}", protection.target
+    if host in (away := unseen(cluster)):
+        yield _blocker("host-not-seen", subject, f"{host}, where it has come up before: {away[host]}", "mudanza hosts")
+        return
+    said = f"it has come up at {host} before, and does not run: it is started where it is"
+    yield Finding(Level.WARNING, "off-there", subject, said, "look why it went off: mudanza vms")
 
 
 def _of_guest(protection: Protection, machine: Machine | None) -> Iterator[Finding]:

@@ -44,11 +44,15 @@ KIND = "recovery"
 THROUGH = "through"
 """The step in the journal that says when a group was through, with all that it waits for."""
 BRING_UP = "bring up"
+START = "start"
 READDRESS = "readdress"
 OWN_ADDRESSES = "own addresses"
 
 BringUp = Callable[[Protection, Mapping[str, str]], Outcome]
 """Brings one VM up from this replica, with these networks there. Raises what that raises."""
+StartAgain = Callable[[JobHandle, Protection, str], None]
+"""Has a VM of that group run that has come up from this replica before, unless it does: in a step of this job. Raises
+BlockedError where it is not clear that it may be started, and what libvirt raises."""
 Say = Callable[[str], None]
 
 
@@ -244,11 +248,13 @@ class FailingOver:
         bring_up: BringUp,
         say: Say,
         *,
+        start_again: StartAgain | None = None,
         planned: bool = False,
         finish: Callable[[RecoveryPlan], None] = lambda _: None,
     ) -> None:
-        """``planned``: the VMs' own hosts live, and nothing is lost; ``finish``: finishes what a controller has left
-        behind of a plan's failovers."""
+        """``start_again``: None: one that has gone off since is none that is up; ``planned``: the VMs' own hosts live,
+        and nothing is lost; ``finish``: finishes what a controller has left behind of a plan's failovers."""
+        self._start_again = start_again
         self._planned = planned
         self._finish = finish
         self._connections = connections
@@ -292,8 +298,11 @@ class FailingOver:
                 },
             )
             self._say(f"{done.vm} runs on {done.host} from restore point {done.point}")
+        elif not self._is_up(handle, protection):
+            self._have_it_run(handle, protection, group.name)
         self._readdress(handle, plan, vm, self._protections.get(protection.id))
-        then = brought_up(self._jobs.get(handle.id), BRING_UP, protection.vm_uuid)
+        now = self._jobs.get(handle.id)
+        then = brought_up(now, BRING_UP, protection.vm_uuid) or brought_up(now, START, protection.vm_uuid)
         age, ran = then.get("age"), then.get("seconds")
         return Recovered(protection.vm_name, protection.target, group.name, age, 0.0, ran)
 
@@ -301,10 +310,27 @@ class FailingOver:
         """Return the replica from which a VM comes up. One that this very job has brought up is where it is, whether
         its host answers just now or not."""
         replicas = self._protections.all_of(vm)
-        steps = self._jobs.get(handle.id).steps_named(BRING_UP)
-        mine = any(step.intent["vm"] == replicas[0].vm_uuid and "point" in (step.outcome or {}) for step in steps)
+        mine = self._is_mine(handle, replicas[0])
         away = dict.fromkeys(self._silent(replicas), "it does not answer")
         return planned_for(replicas, plan.host_of(vm), away, lambda each: mine or self._runs(each))
+
+    def _is_mine(self, handle: JobHandle, protection: Protection) -> bool:
+        """Whether this very job has brought a VM up."""
+        steps = self._jobs.get(handle.id).steps_named(BRING_UP)
+        return any(step.intent["vm"] == protection.vm_uuid and "point" in (step.outcome or {}) for step in steps)
+
+    def _is_up(self, handle: JobHandle, protection: Protection) -> bool:
+        """Whether a VM runs where it has come up; one that this very job has brought up does so, too, while its host
+        does not answer."""
+        seen = self._seen(protection)
+        if seen.side is Side.UNSEEN:
+            return self._is_mine(handle, protection)
+        return seen.side is Side.PRESENT and seen.state.active
+
+    def _have_it_run(self, handle: JobHandle, protection: Protection, group: str) -> None:
+        if self._start_again is None:
+            raise BlockedError(f"VM {protection.vm_name!r} has come up at {protection.target}, and does not run there")
+        self._start_again(handle, protection, group)
 
     def _silent(self, replicas: Sequence[Protection]) -> Sequence[str]:
         """Return the hosts of several replicas that do not answer."""

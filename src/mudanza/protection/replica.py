@@ -87,6 +87,12 @@ class Replica:
         answers = self._shell.run(scripts.MISSING, about, what="looking for the replica's images")
         return frozenset(words[1] for words in answers)
 
+    def written(self, files: Collection[str]) -> frozenset[str]:
+        """Return which of these images hold something of their own, and not only of those they stand upon."""
+        about = {**self._directory, "files": " ".join(sorted(files))}
+        answers = self._shell.run(scripts.WRITTEN, about, what="looking whether the VM has written to its disks")
+        return frozenset(words[1] for words in answers)
+
     def merge(self, older: str, newer: str, above: str) -> None:
         """Put what ``newer`` holds into ``older`` on which it stands; ``above`` (empty: none) stands on that then."""
         names = {**self._directory, "older": older, "newer": newer, "above": above}

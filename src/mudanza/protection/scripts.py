@@ -134,6 +134,15 @@ for file in $files; do
   [ -s "$directory/$file" ] || echo "@ missing $file"
 done
 """
+# ``map`` of qemu-io tells of an image itself: what of it is "allocated", and what is "not allocated".
+WRITTEN = """
+for file in $files; do
+  [ -s "$directory/$file" ] || continue
+  map=$(qemu-io -r -f qcow2 -c map "$directory/$file") || exit 1
+  echo "$map" | grep -q 'bytes  *allocated at' && echo "@ written $file"
+done
+:
+"""
 # Images that no restore point has: of rounds that broke off.
 SWEEP = (
     REFUSE_OLD

@@ -6,9 +6,14 @@ stale. And whether its host started it when it booted, which is switched off for
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from lxml import etree
 
 from mudanza.hypervisor.xml.parsing import first, integer, outer, parse
+
+if TYPE_CHECKING:
+    from lxml.etree import _Element as Element
 
 NAMESPACE = "https://mudanza.dev/xmlns/activation/1"
 PREFIX = "activation"
@@ -21,7 +26,12 @@ def activation_xml(epoch: int, *, autostart: bool) -> str:
 
 def epoch_of(definition: str) -> int:
     """Return a definition's epoch; 0: it has never come up by failover. Raises HypervisorError for what is no XML."""
-    found = first(parse(definition, "source"), f"metadata/{{{NAMESPACE}}}activation")
+    return read_epoch(parse(definition, "source"))
+
+
+def read_epoch(domain: Element) -> int:
+    """Return the same of a definition that has been read already."""
+    found = first(domain, f"metadata/{{{NAMESPACE}}}activation")
     return (integer(found.get("epoch")) or 0) if found is not None else 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lxml import etree
 
+from mudanza.hypervisor.xml.activation import read_epoch
 from mudanza.hypervisor.xml.claims import read_claims
 from mudanza.hypervisor.xml.devices import parse_graphics, parse_nic, parse_tpm
 from mudanza.hypervisor.xml.disks import parse_disk
@@ -87,6 +88,7 @@ def parse_vm(
         secrets=_secrets(devices),
         seclabels=_static_labels(root),
         claims=read_claims(root),
+        epoch=read_epoch(root),
         tags=tuple(filter(None, ((tag.text or "").strip() for tag in every(root, _TAG)))),
         wishes=read_wishes(root),
         title=text(root, "title"),
