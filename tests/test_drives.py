@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -13,6 +14,7 @@ from lxml import etree
 
 from mudanza.hypervisor.backups import counted_in
 from mudanza.hypervisor.shell import HostShell
+from mudanza.hypervisor.volumes import Volumes
 from mudanza.model.errors import BlockedError
 from mudanza.model.vm import Disk, VmState
 from mudanza.operations.protecting import what_it_costs
@@ -20,6 +22,7 @@ from mudanza.protection import scripts
 from mudanza.protection.cut_off import double_of
 from mudanza.protection.drives import as_it_ran, ejected, in_words, left_out, media_of, missing_media, without_others
 from mudanza.protection.serving import is_compared, is_counted, looked_into, protected_disks
+from mudanza.protection.turning import Copies, seed_of
 from tests import factories as make
 from tests.test_restore_points import Local, sh
 
@@ -27,6 +30,11 @@ from tests.test_restore_points import Local, sh
 def drive(target: str, source: str = "", device: str = "disk", more: str = "") -> str:
     source = f'<source file="{source}"/>' if source else ""
     return f"<disk type='file' device='{device}'><driver type='qcow2'/>{source}<target dev='{target}'/>{more}</disk>"
+
+
+def volume(target: str, name: str) -> str:
+    source = f"<source pool='isos' volume='{name}'/>"
+    return f"<disk type='volume' device='cdrom'>{source}<target dev='{target}'/></disk>"
 
 
 def machine(*drives: str) -> str:
@@ -69,14 +77,18 @@ def test_a_drive_is_empty_where_its_medium_is_not(tmp_path: Path) -> None:
     definition = machine(
         drive("vda", "/not/there"), drive("hda", str(there), "cdrom"), drive("hdc", "/not/there.iso", "cdrom"),
         drive("fda", "/not/there.img", "floppy"), drive("hdd", "", "cdrom"),
+        volume("sda", "there.iso"), volume("sdb", "gone.iso"),
     )  # fmt: skip
-    assert list(media_of(definition)) == ["hda", "hdc", "fda"]
-    missing = missing_media(cast("HostShell", Local()), definition)
-    assert missing == {"hdc": "/not/there.iso", "fda": "/not/there.img"}
-    found = drives_of(ejected(definition, missing))
-    assert found == {"vda": "/not/there", "hda": str(there), "hdc": "", "fda": "", "hdd": ""}
+    assert list(media_of(definition).files) == ["hda", "hdc", "fda"]
+    volumes = cast("Volumes", SimpleNamespace(has=lambda pool, name: (pool, name) == ("isos", "there.iso")))
+    missing = missing_media(cast("HostShell", Local()), volumes, definition)
+    assert missing == {"hdc": "/not/there.iso", "fda": "/not/there.img", "sdb": "isos/gone.iso"}
+    root = etree.fromstring(ejected(definition, missing))
+    full = [str(each.xpath("string(target/@dev)")) for each in root.iterfind("devices/disk[source]")]
+    assert full == ["vda", "hda", "sda"]
     assert in_words({"hdc": "/x.iso"}, "h2") == "its drive hdc is empty: h2 has no /x.iso"
-    assert (missing_media(cast("HostShell", None), machine()), in_words({}, "h2")) == ({}, "")
+    nobody: Any = None
+    assert (missing_media(nobody, nobody, machine()), in_words({}, "h2")) == ({}, "")
 
 
 def test_a_double_writes_to_no_floppy() -> None:
@@ -112,6 +124,22 @@ def test_a_lun_that_is_passed_through_is_not_passed_over() -> None:
     )
     with pytest.raises(BlockedError, match="sda is a LUN that is passed through"):
         protected_disks(vm)
+
+
+@pytest.mark.parametrize(
+    ("source", "format_", "counted"),
+    [("/pool/a.qcow2", "qcow2", True), ("/pool/a.raw", "raw", False), ("/dev/vg/a", "raw", False)],
+)
+def test_a_disk_that_is_named_as_a_volume_of_a_pool_is_what_the_pool_says(
+    source: str, format_: str, counted: bool
+) -> None:
+    named = make.disk(kind="volume", source=source, format=format_)
+    [found] = protected_disks(make.vm(disks=(named,)))
+    assert (is_counted(found), is_compared(found), found.source) == (counted, not counted, source)
+    copies = Copies(make.vm(disks=(named,)), make.vm(host="h2", disks=(named,)))
+    assert seed_of(copies, "h2") == ({"vda": source} if counted else {})
+    with pytest.raises(BlockedError):  # nobody knows where it is
+        protected_disks(make.vm(disks=(replace(named, source="pool/a.qcow2"),)))
 
 
 @pytest.fixture

@@ -226,8 +226,9 @@ def test_what_is_brought_is_the_same_at_any_rate(served: tuple[Path, bytes], tmp
     about: dict[str, object] = {"directory": tmp_path, "socket": socket, "disk": "vda", "size": len(content)}
     about |= {"rate": rate or "", "below": "whole.qcow2", "reads": reads([(MIB, 3 * MIB)], rate)}
     began = time.monotonic()
-    brought(scripts.EVERYTHING, about, "whole.qcow2")
+    [told] = brought(scripts.EVERYTHING, about, "whole.qcow2")
     took = time.monotonic() - began
+    assert len(content) <= int(told.removeprefix("@ brought ")) <= len(content) + MIB
     assert brought(scripts.COMPARE, about, "whole.qcow2") == ["@ same"]
     byte = [f"write -q -P {content[MIB] ^ 1} {MIB} 1"]
     subprocess.run(["qemu-io", "-f", "qcow2", "-c", *byte, tmp_path / "whole.qcow2"], check=True)

@@ -54,8 +54,12 @@ def test_it_comes_up_with_the_disks_that_it_ran_with_and_with_no_cd_that_is_not_
     own, plugged, one_day = (new_image(lab, made, f"drives-{n}", n) for n in (1, 2, 3))
     made.enter_context(file(here, ISO))
     made.enter_context(file(there, one_day, "somebody else's"))
-    extra = SCSI + disk(ISO, "hdc", "raw", device="cdrom", extra="<readonly/>")
-    uuid = made.enter_context(tiny(lab, "drives", run=True, disk=(own, "qcow2"), extra=extra))
+    virsh(here, "pool-refresh", "default")
+    named = disk("<source pool='default' volume='drives-1.qcow2'/>", "vda", kind="volume")
+    extra = SCSI + named + disk(ISO, "hdc", "raw", device="cdrom", extra="<readonly/>")
+    by_pool = "<source pool='default' volume='drives.iso'/>"
+    extra += disk(by_pool, "hdd", "raw", kind="volume", device="cdrom", extra="<readonly/>")
+    uuid = made.enter_context(tiny(lab, "drives", run=True, extra=extra))
     made.callback(virsh, there, f"destroy {uuid}; undefine {uuid}", check=False)
     virsh(here, "attach-device", uuid, "/dev/stdin", "--live", stdin=disk(plugged, "sdb"))
     virsh(here, "attach-device", uuid, "/dev/stdin", "--config", stdin=disk(one_day, "vdc"))
@@ -65,7 +69,7 @@ def test_it_comes_up_with_the_disks_that_it_ran_with_and_with_no_cd_that_is_not_
     assert "vdc of its definition is not carried before it runs with it" in told
     directory = replica_of(lab, uuid)
     by_ssh("test-failover", uuid)
-    test = {"vda": f"{directory}/test/vda.qcow2", "sdb": f"{directory}/test/sdb.qcow2", "hdc": "-"}
+    test = {"vda": f"{directory}/test/vda.qcow2", "sdb": f"{directory}/test/sdb.qcow2", "hdc": "-", "hdd": "-"}
     assert drives(lab, "drives-test-1") == test
     assert by_ssh("test-failover", "end", uuid, "-o", "json").data["different"] == []
 
@@ -73,7 +77,7 @@ def test_it_comes_up_with_the_disks_that_it_ran_with_and_with_no_cd_that_is_not_
     told = by_ssh("failover", uuid, "--source-is-dead").err
     assert f"! drives: its drive hdc is empty: h2 has no {ISO}" in told
     assert drives(lab, "drives") == {
-        "vda": f"{directory}/vda.active-1.qcow2", "sdb": f"{directory}/sdb.active-1.qcow2", "hdc": "-",
+        "vda": f"{directory}/vda.active-1.qcow2", "sdb": f"{directory}/sdb.active-1.qcow2", "hdc": "-", "hdd": "-",
     }  # fmt: skip
     for target, path in (("vda", own), ("sdb", plugged)):
         assert content(lab, "h2", f"{directory}/{target}.1.whole.qcow2", "qcow2") == content(lab, "h1", path, "qcow2")

@@ -160,7 +160,7 @@ def names(told: str) -> set[str]:
 
 @pytest.mark.soak
 def test_whether_it_boots_is_tried_when_that_is_due(lab: Lab, by_ssh: Mudanza, protected: Guest) -> None:
-    by_ssh("protect", protected.uuid, "--to", "h3", "--test-every", "1s", "--test-limit", "2m")
+    by_ssh("protect", protected.uuid, "--to", "h3", "--test-every", "1m", "--test-limit", "2m")
     told = by_ssh("protection", "run", "--once").err
     assert "tried at h3: restore point 1 boots: its guest answered after" in told
     rows = {row["host"]: row for row in by_ssh("protections", "-o", "json").data if row["uuid"] == protected.uuid}

@@ -18,6 +18,8 @@ VOLUME_TIMEOUT = 120.0
 """Seconds that making or deleting a volume may take."""
 REFRESH_TIMEOUT = 60.0
 """Seconds that looking through a whole pool may take."""
+_NOT_THERE = (libvirt.VIR_ERR_NO_STORAGE_VOL, libvirt.VIR_ERR_NO_STORAGE_POOL, libvirt.VIR_ERR_OPERATION_INVALID)
+"""What libvirt says of a volume or a pool that it does not have, or that is not active."""
 
 
 class Volumes:
@@ -56,6 +58,16 @@ class Volumes:
             if error.code == libvirt.VIR_ERR_NO_STORAGE_VOL:
                 return None
             raise
+
+    def has(self, pool: str, name: str) -> bool:
+        """Whether a pool is there and active, and lists that volume: what a domain needs that names it so."""
+        try:
+            self.describe(pool, name)
+        except HypervisorError as error:
+            if error.code in _NOT_THERE:
+                return False
+            raise
+        return True
 
     def names(self, pool: str) -> frozenset[str]:
         """Return the names of the volumes a pool lists; files that came there behind its back need ``refresh``."""

@@ -94,12 +94,13 @@ def listed(means: Means) -> tuple[Protected, ...]:
 
 def _behind(connections: Connections, cluster: Cluster, protection: Protection) -> int | None:
     vm = copy_of(cluster, protection)
+    from mudanza.protection.drives import as_what_it_is
     from mudanza.protection.serving import is_counted
 
     if vm is None or not protection.checkpoint:
         return None
     disks = [disk for disk in vm.disks if protection.newest is not None and disk.target in protection.newest.disks]
-    if not all(map(is_counted, disks)):
+    if not all(is_counted(as_what_it_is(disk)) for disk in disks):
         return None
     backups, targets = connections.backups(vm.host), [disk.target for disk in disks]
     return backups.changed_since(vm.uuid, protection.checkpoint, targets)
@@ -216,10 +217,11 @@ def _protect_one(means: Means, connections: Connections, vm: str, wanted: Keepin
 def looked_at(connections: Connections, vm: Vm) -> Vm:
     """Return a VM with what only its images tell of its disks. Raises HypervisorError, HostUnreachableError."""
     from mudanza.hypervisor.shell import HostShell
+    from mudanza.protection.drives import as_what_it_is
     from mudanza.protection.serving import looked_into
 
     with HostShell(next(entry for entry in connections.entries if entry.name == vm.host)) as here:
-        return replace(vm, disks=looked_into(here, vm.disks))
+        return replace(vm, disks=looked_into(here, [as_what_it_is(disk) for disk in vm.disks]))
 
 
 def what_it_costs(vm: Vm, to: str) -> list[str]:

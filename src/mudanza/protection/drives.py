@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from lxml import etree
 
 from mudanza.hypervisor.shell import HostShell
+from mudanza.hypervisor.volumes import Volumes
 from mudanza.hypervisor.xml.parsing import parse
 from mudanza.migration.destination import destination_xml
 from mudanza.model.vm import Disk, Vm, VmState
@@ -21,6 +23,13 @@ from mudanza.protection import scripts
 _REMOVABLE = ("cdrom", "floppy")
 _OF_THIS_RUN = ("address", "alias", "backingStore", "mirror")
 """What a running VM says of a disk that its next start need not keep."""
+
+
+def as_what_it_is(disk: Disk) -> Disk:
+    """Return a disk that is named as a volume of a pool as the file or device that it is, where that is known: pure."""
+    if disk.kind != "volume" or disk.source is None or not disk.source.startswith("/"):
+        return disk
+    return replace(disk, kind="block" if disk.source.startswith("/dev/") else "file")
 
 
 def is_written_to(disk: Disk) -> bool:
@@ -59,26 +68,45 @@ def without_others(definition: str, carried: Collection[str]) -> str:
     return etree.tostring(root, encoding="unicode")
 
 
-def media_of(definition: str) -> Mapping[str, str]:
-    """Return what is in a VM's drives that can be taken out, by the guest's names for them, as paths: pure."""
-    found = {}
+@dataclass(frozen=True, slots=True)
+class Media:
+    """What is in a VM's drives that can be taken out, by the guest's names for these."""
+
+    files: Mapping[str, str]
+    """Drive → path."""
+    volumes: Mapping[str, tuple[str, str]]
+    """Drive → pool, and what it is called there."""
+
+
+def media_of(definition: str) -> Media:
+    """Return what is in a VM's drives that can be taken out: pure."""
+    files, volumes = dict[str, str](), dict[str, tuple[str, str]]()
     for target, drive in _drives(parse(definition, "journal")):
         source = drive.find("source")
-        path = (source.get("file") or source.get("dev")) if source is not None else None
-        if drive.get("device") in _REMOVABLE and path:
-            found[target] = path
+        if drive.get("device") not in _REMOVABLE or source is None:
+            continue
+        path, volume = source.get("file") or source.get("dev"), source.get("volume")
+        if path:
+            files[target] = path
+        elif volume:
+            volumes[target] = (source.get("pool", ""), volume)
+    return Media(files, volumes)
+
+
+def missing_media(there: HostShell, volumes: Volumes, definition: str) -> Mapping[str, str]:
+    """Return those of a VM's media that are not at a host: drive → what was in it. Raises HypervisorError,
+    HostUnreachableError."""
+    media, found = media_of(definition), dict[str, str]()
+    if media.files:
+        paths = {"paths": "\n".join(media.files.values())}
+        answers = there.run(scripts.INODES, paths, what="looking for what is in its drives")
+        for (drive, path), words in zip(media.files.items(), answers, strict=True):
+            if words[1] == scripts.UNKNOWN:
+                found[drive] = path
+    for drive, (pool, name) in media.volumes.items():
+        if not volumes.has(pool, name):
+            found[drive] = f"{pool}/{name}"
     return found
-
-
-def missing_media(there: HostShell, definition: str) -> Mapping[str, str]:
-    """Return those of a VM's media that are not at a host. Raises HypervisorError, HostUnreachableError."""
-    media = media_of(definition)
-    if not media:
-        return {}
-    answers = there.run(scripts.INODES, {"paths": "\n".join(media.values())}, what="looking for what is in its drives")
-    return {
-        drive: path for (drive, path), words in zip(media.items(), answers, strict=True) if words[1] == scripts.UNKNOWN
-    }
 
 
 def ejected(definition: str, drives: Collection[str]) -> str:

@@ -160,7 +160,7 @@ class Failover(BringingUp):
                 replica.put_upon(point.disks[target].file, disk.file)
             definition = running_on(protection, point, disks, nics)
             definition = with_epoch(definition, epoch, autostart=protection.autostart)
-            missing = missing_media(there, definition)
+            missing = missing_media(there, self._connections.volumes(host), definition)
             definition = ejected(definition, missing)
             domains = self._connections.domains(host)
             handle.perform("define", {"host": host}, lambda: domains.define(definition))

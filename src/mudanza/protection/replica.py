@@ -45,15 +45,13 @@ class Replica:
         owner = {"journal": protection.journal, "reign": protection.reign}
         self._directory = {"directory": protection.directory, **owner}
 
-    def bring_everything(self, served: Served, file: str, stop: clock.Event) -> None:
-        """Make an image of a whole disk; what is zero there takes no room."""
-        self._shell.run(
-            scripts.EVERYTHING,
-            self._about(served, file),
-            what=f"copying disk {served.disk}",
-            patience=COPY_PATIENCE,
-            stop=stop,
+    def bring_everything(self, served: Served, file: str, stop: clock.Event) -> int:
+        """Make an image of a whole disk; what is zero there takes no room. Return how many bytes it has become."""
+        what = f"copying disk {served.disk}"
+        answers = self._shell.run(
+            scripts.EVERYTHING, self._about(served, file), what=what, patience=COPY_PATIENCE, stop=stop
         )
+        return sum(int(words[1]) for words in answers if words[0] == "brought")
 
     def bring_changes(
         self, served: Served, file: str, below: str, extents: Sequence[Extent], rate: int | None, stop: clock.Event

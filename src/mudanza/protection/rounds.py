@@ -262,8 +262,7 @@ class Rounds:
                     replica.bring_changes(served, file, share.below, share.extents, rate, watched.stop)
                     carried += sum(length for _, length in share.extents)
                 else:
-                    replica.bring_everything(served, file, watched.stop)
-                    carried += disk.allocation or served.size
+                    carried += replica.bring_everything(served, file, watched.stop)
                 watched.refuse_to_go_on()
                 images[disk.target] = ReplicaDisk(file, served.size)
                 if this.verify and (where := replica.compare(served, file, watched.stop)):
@@ -290,7 +289,12 @@ class Rounds:
     def _images(self, here: HostShell, vm: Vm, disks: Sequence[Disk]) -> Mapping[str, Sequence[Image]]:
         """Return which images its disks are once the instant is kept: they may have been others before."""
         now = parse_vm(self._connections.domains(vm.host).describe(vm.uuid), host=vm.host, state=vm.state)
-        return images_of(here, [disk for disk in now.disks if disk.target in {each.target for each in disks}])
+        known = {disk.target: disk.source for disk in disks}
+        found = [disk for disk in now.disks if disk.target in known]  # a volume of a pool is named there by that alone
+        return images_of(
+            here,
+            [replace(disk, source=known[disk.target]) if disk.kind == "volume" else disk for disk in found],
+        )
 
     def _disarm(self, handle: JobHandle, vm: Vm) -> None:
         """Keep the host from starting the VM by itself when it comes back: it may run elsewhere by then. That it is to

@@ -96,6 +96,7 @@ EVERYTHING = f"""{_AWAIT}{_TELLING}{_WAY}
 qemu-img create -q -f qcow2 -- "$file" "$size" || exit 1
 qemu-img convert $cap -n -W -m 8 --image-opts "$(way)" -O qcow2 "./$file" || exit 1
 sync -- "$file" .
+echo "@ brought $(($(stat -c %b -- "$file") * 512))"
 """
 # The image stands upon the source's disk for a moment: what is read of it then is copied into it, and nothing else.
 CHANGES = f"""{_AWAIT}{_TELLING}{_WAY}

@@ -13,7 +13,7 @@ from mudanza.model.protection import Protection, is_of_journal, own_name
 from mudanza.model.units import KIB
 from mudanza.model.vm import Disk, Vm
 from mudanza.protection import scripts
-from mudanza.protection.drives import is_written_to
+from mudanza.protection.drives import as_what_it_is, is_written_to
 from mudanza.protection.extents import Extent, joined
 from mudanza.protection.pacing import Pace
 from mudanza.protection.replica import Served
@@ -51,7 +51,7 @@ class Round:
 
 def protected_disks(vm: Vm) -> tuple[Disk, ...]:
     """Return the disks that are carried: those the guest writes to. Raises BlockedError where one cannot be."""
-    found = tuple(filter(is_written_to, vm.disks))
+    found = tuple(as_what_it_is(disk) for disk in vm.disks if is_written_to(disk))
     for disk in found:
         if disk.device != "disk":
             raise BlockedError(
@@ -165,7 +165,7 @@ def clear_if_reached(entry: HostEntry, protection: Protection, vm: Vm) -> str:
     depends on it."""
     try:
         with HostShell(entry) as here:
-            clear_scratch(here, protection, [disk for disk in vm.disks if disk.source])
+            clear_scratch(here, protection, [as_what_it_is(disk) for disk in vm.disks if disk.source])
     except (BlockedError, HypervisorError, HostUnreachableError) as error:
         return f"what rounds may have left beside its disks on {entry.name} was not deleted: {error}"
     return ""

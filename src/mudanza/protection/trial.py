@@ -163,7 +163,7 @@ class Trials(BringingUp):
             for target, disk in point.disks.items():
                 double.put_upon(f"../{disk.file}", f"{target}.qcow2")
             domains = self._connections.domains(host)
-            definition = ejected(definition, missing_media(there, definition))
+            definition = ejected(definition, missing_media(there, self._connections.volumes(host), definition))
             define = lambda: domains.define(definition)  # noqa: E731
             uuid = handle.perform("define", {"host": host}, define, lambda uuid: {"uuid": uuid})
             # Copies, in places that are the double's alone.

@@ -28,6 +28,7 @@ from mudanza.model.errors import (
 from mudanza.model.migration import MigrationReport, Side
 from mudanza.model.protection import Protection, Standing
 from mudanza.model.vm import Vm
+from mudanza.protection.drives import as_what_it_is
 from mudanza.protection.serving import protected_disks
 
 KIND = "reprotect"
@@ -102,7 +103,7 @@ def seed_of(copies: Copies, target: str) -> Mapping[str, str]:
     sizes = {disk.target: disk.capacity for disk in copies.running.disks}
     return {
         disk.target: disk.source
-        for disk in copies.stale.disks
+        for disk in map(as_what_it_is, copies.stale.disks)
         if disk.source is not None
         and (disk.kind, disk.format, disk.device) == ("file", "qcow2", "disk")
         and disk.capacity is not None
