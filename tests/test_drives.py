@@ -86,9 +86,12 @@ def test_a_drive_is_empty_where_its_medium_is_not(tmp_path: Path) -> None:
     root = etree.fromstring(ejected(definition, missing))
     full = [str(each.xpath("string(target/@dev)")) for each in root.iterfind("devices/disk[source]")]
     assert full == ["vda", "hda", "sda"]
-    assert in_words({"hdc": "/x.iso"}, "h2") == "its drive hdc is empty: h2 has no /x.iso"
+    held = machine(drive("vdb", "/ro", more="<readonly/>"), drive("hda", "/x", "cdrom", "<readonly/>"))
+    assert in_words({"hdc": "/x.iso"}, held, "h2") == (
+        "its drive hdc is empty: h2 has no /x.iso; its disk vdb is what h2 has there, for it is not carried"
+    )
     nobody: Any = None
-    assert (missing_media(nobody, nobody, machine()), in_words({}, "h2")) == ({}, "")
+    assert (missing_media(nobody, nobody, machine()), in_words({}, machine(), "h2")) == ({}, "")
 
 
 def test_a_double_writes_to_no_floppy() -> None:
@@ -172,6 +175,23 @@ def test_a_lag_in_bytes_is_told_only_if_it_is_that_of_all_disks(disks: tuple[str
     checkpoint = """<domaincheckpoint><disks><disk name='vda' checkpoint='bitmap' size='7'/>
       <disk name='vdb' checkpoint='no'/></disks></domaincheckpoint>"""
     assert counted_in(checkpoint, disks) == behind
+
+
+def test_what_has_told_of_changes_is_deleted_from_the_image_of_a_vm_that_is_off(images: Mapping[str, Disk]) -> None:
+    image = images["vdb"].source
+    for name in ("mudanza-1-9-3", "mudanza-1-9-12", "mudanza-1-99-3", "mudanza-1-9-3-of-others", "theirs"):
+        subprocess.run(["qemu-img", "bitmap", "--add", "-f", "qcow2", str(image), name], check=True, timeout=60)
+    script, values = scripts.CLEAR_BITMAPS, {"begin": "mudanza-1-9"}
+    told = Local().run(script, {**values, "disk": image})
+    assert [words[1] for words in told] == ["mudanza-1-9-3", "mudanza-1-9-12"]
+    info = subprocess.run(
+        ["qemu-img", "info", str(image)], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+    assert [line.split()[1] for line in info.splitlines() if line.strip().startswith("name:")] == [
+        "mudanza-1-99-3", "mudanza-1-9-3-of-others", "theirs",
+    ]  # fmt: skip
+    assert Local().run(script, {**values, "disk": images["vda"].source}) == []
+    assert Local().run(script, {**values, "disk": images["vdc"].source}) == []
 
 
 def test_a_replica_of_which_there_is_nothing_can_be_deleted(tmp_path: Path) -> None:

@@ -105,5 +105,5 @@ def _bring_up(
     say(
         f"{done.vm} runs on {done.host} from restore point {done.point}, {age}; it took {format_duration(done.seconds)}"
     )
-    if done.lacking:
-        say(f"! {done.vm}: {done.lacking}")
+    if done.drives:
+        say(f"! {done.vm}: {done.drives}")

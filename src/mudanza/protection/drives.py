@@ -59,9 +59,7 @@ def without_others(definition: str, carried: Collection[str]) -> str:
     the VM ran, and what lies under their paths elsewhere is somebody else's: pure."""
     root = parse(definition, "journal")
     for target, drive in _drives(root):
-        kept = drive.get("device", "disk") in _REMOVABLE or any(
-            drive.find(tag) is not None for tag in ("readonly", "transient")
-        )
+        kept = drive.get("device", "disk") in _REMOVABLE or _is_left_out(drive)
         parent = drive.getparent()
         if target not in carried and not kept and parent is not None:
             parent.remove(drive)
@@ -115,9 +113,14 @@ def ejected(definition: str, drives: Collection[str]) -> str:
     return destination_xml(definition, plans, {}) if plans else definition
 
 
-def in_words(missing: Mapping[str, str], host: str) -> str:
-    """Return what is told of media that are not at a host; empty: nothing: pure."""
-    return "; ".join(f"its drive {drive} is empty: {host} has no {path}" for drive, path in missing.items())
+def in_words(missing: Mapping[str, str], definition: str, host: str) -> str:
+    """Return what is told of a VM that runs at a host where these media are not, and of its disks that are the host's
+    own, for they are not carried; empty: nothing: pure."""
+    told = [f"its drive {drive} is empty: {host} has no {path}" for drive, path in missing.items()]
+    for target, drive in _drives(parse(definition, "journal")):
+        if drive.get("device", "disk") not in _REMOVABLE and _is_left_out(drive):
+            told.append(f"its disk {target} is what {host} has there, for it is not carried")
+    return "; ".join(told)
 
 
 def left_out(vm: Vm, to: str) -> Iterator[str]:
@@ -141,6 +144,10 @@ def left_out(vm: Vm, to: str) -> Iterator[str]:
         for target, _ in _drives(parse(vm.inactive_xml, vm.host)):
             if target not in there:
                 yield f"! {vm.name}: {target} of its definition is not carried before it runs with it (start it anew)"
+
+
+def _is_left_out(drive: etree._Element) -> bool:
+    return any(drive.find(tag) is not None for tag in ("readonly", "transient"))
 
 
 def _drives(root: etree._Element) -> list[tuple[str, etree._Element]]:

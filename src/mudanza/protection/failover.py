@@ -53,8 +53,8 @@ class Outcome:
     age: float
     """How old the restore point was when it was asked for, in seconds: what is lost at the most."""
     seconds: float
-    lacking: str = ""
-    """What it lacks there that its drives had, in words; empty: nothing."""
+    drives: str = ""
+    """What of its drives is not as it was, in words; empty: nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +101,16 @@ class Failover(BringingUp):
             if lost is not None:
                 handle.note("prove", {"host": lost.host}, {"fencing": lost.fencing, "lost": lost.said})
             try:
-                missing = self._bring_up(handle, protection, point, nics, lost)
+                drives = self._bring_up(handle, protection, point, nics, lost)
             except (*Refusals, BlockedError) as error:
                 raise self._failed(handle, protection, error) from error
             told = f"runs on {protection.target} from restore point {point.number}, under epoch {protection.epoch + 1}"
-            lacking = in_words(missing, protection.target)
-            told += (f"; {lost.said}" if lost is not None else "") + (f"; {lacking}" if lacking else "")
+            told = "; ".join((told, *filter(None, [lost.said if lost is not None else "", drives])))
             self._protections.settle_at(protection.id, told)
             handle.finish("done", told, 0)
         age = protection.read_at - point.taken_at
         seconds = clock.monotonic() - begun
-        return Outcome(protection.vm_name, protection.target, point.number, age, seconds, lacking)
+        return Outcome(protection.vm_name, protection.target, point.number, age, seconds, drives)
 
     def _refuse(self, protection: Protection, cluster: Cluster) -> None:
         name = protection.vm_name
@@ -143,8 +142,8 @@ class Failover(BringingUp):
         point: RestorePoint,
         nics: Mapping[str, str],
         lost: Lost | None,
-    ) -> Mapping[str, str]:
-        """Return what is not in its drives any more; see ``missing_media``."""
+    ) -> str:
+        """Return what is told of its drives there; see ``in_words``."""
         host, epoch = protection.target, protection.epoch + 1
         prove = lost.prove if lost is not None else _nothing
         prove()
@@ -168,7 +167,7 @@ class Failover(BringingUp):
             firmware.put_in_place(handle, there, protection, point.firmware, definition)
         prove()
         handle.perform("start", {"host": host}, lambda: domains.start(protection.vm_uuid))
-        return missing
+        return in_words(missing, definition, host)
 
     def _failed(self, handle: JobHandle, protection: Protection, error: MudanzaError) -> MudanzaError:
         """Undo it, unless the VM runs there after all or may do so."""

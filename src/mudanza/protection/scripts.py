@@ -381,6 +381,14 @@ printf '%s\\n' "$paths" | while IFS= read -r each; do
   echo "@ version $(head -c 8 -- "$each" 2>/dev/null | tail -c 1 | od -An -tu1)"
 done
 """
+# Of a VM that is off libvirt takes checkpoints away, and leaves what has told of changes in the image.
+CLEAR_BITMAPS = """
+[ -f "$disk" ] || exit 0
+told=$(qemu-img info -f qcow2 -- "$disk") || exit 1
+echo "$told" | sed -n "s/^ *name: \\($begin-[0-9]*\\)$/\\1/p" | while IFS= read -r bitmap; do
+  qemu-img bitmap --remove -f qcow2 -- "$disk" "$bitmap" && echo "@ removed $bitmap" || exit 1
+done
+"""
 CLEAR_SCRATCH = """
 rm -f -- "$disk".mudanza-scratch-* "$sockets"-*.sock
 """

@@ -160,12 +160,22 @@ def clear_scratch(here: HostShell, protection: Protection, disks: Sequence[Disk]
         here.run(scripts.CLEAR_SCRATCH, values, what="deleting what a round has left")
 
 
+def _clear_bitmaps(here: HostShell, protection: Protection, disks: Sequence[Disk]) -> None:
+    """Delete what has told of changes in the images of a VM that is off, where libvirt has left it there."""
+    for disk in filter(is_counted, disks):
+        values = {"disk": disk.source, "begin": f"mudanza-{own_name(protection)}"}
+        here.run(scripts.CLEAR_BITMAPS, values, what="deleting what has told of changes")
+
+
 def clear_if_reached(entry: HostEntry, protection: Protection, vm: Vm) -> str:
     """The same at the host of a VM; return what is to be told where it is not reached by ssh, or refuses: nothing else
     depends on it."""
     try:
         with HostShell(entry) as here:
-            clear_scratch(here, protection, [as_what_it_is(disk) for disk in vm.disks if disk.source])
+            disks = [as_what_it_is(disk) for disk in vm.disks if disk.source]
+            clear_scratch(here, protection, disks)
+            if not vm.state.active:
+                _clear_bitmaps(here, protection, disks)
     except (BlockedError, HypervisorError, HostUnreachableError) as error:
         return f"what rounds may have left beside its disks on {entry.name} was not deleted: {error}"
     return ""
