@@ -88,6 +88,7 @@ def needs_lab() -> None:
 def lab(needs_lab: None) -> Iterator[Lab]:
     """Three hosts with TLS. Whoever breaks something in it mends it; it dies with the test run, however that ends."""
     built = Lab.up(f"t{os.getpid()}", hosts=3, tied=True)
+    os.environ["XDG_CACHE_HOME"] = str(built.directory / "cache")  # of whatever works from outside of it
     yield built
     built.down()
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +67,10 @@ def addresses(lab: Lab, host: str, guest: Guest) -> dict[str, list[str]]:
         card.get("hardware-address", ""): [each["ip-address"] for each in card.get("ip-addresses", ())]
         for card in json.loads(answer)["return"]
     }
+
+
+def rows(by_ssh: Mudanza) -> list[dict[str, Any]]:
+    return list(by_ssh("protections", "-o", "json").data)
 
 
 @pytest.fixture
@@ -240,6 +247,30 @@ def assert_own(lab: Lab, by_ssh: Mudanza, guest: Guest, said: str) -> None:
     assert have_done(lab, guest, f"ls {LASTING}/network {LASTING}/mudanza", "h1").count("mudanza-eth0") == 0
     [row] = [row for row in by_ssh("protections", "-o", "json").data if row["uuid"] == guest.uuid]
     assert row["addresses_of"] == ""
+
+
+def test_ctrl_c_on_a_terminal_leaves_alone_what_is_being_brought_up(
+    lab: Lab, by_ssh: Mudanza, guest: Guest, tmp_path: Path
+) -> None:
+    """It goes to all processes that are the terminal's, libvirt's ways to the hosts among them."""
+    plan = tmp_path / "stopped.toml"
+    plan.write_text(f'[[group]]\nname = "all"\nvms = ["{guest.uuid}"]\nwait = [{{ time = "10ms" }}]\n')
+    by_ssh("recovery", "import", str(plan))
+    by_ssh("protect", guest.uuid, "--to", "h2")
+    running = by_ssh.start_argv(by_ssh.argv("failover", "plan", "stopped", "--planned"))
+
+    def has_another_point() -> bool:
+        return [2] == [row["points"][-1] for row in rows(by_ssh) if row["uuid"] == guest.uuid]
+
+    await_true(has_another_point, "it was brought up to date, and is to shut down", limit=120)
+    ways = subprocess.run(["ps", "-o", "sid=", "--ppid", str(running.pid)], capture_output=True, text=True, check=True)
+    assert str(running.pid) not in ways.stdout.split(), "no way of its to a host is the terminal's"
+    os.killpg(running.pid, signal.SIGINT)
+    stopped = running.end(5)
+    assert "was interrupted; nothing more is begun" in stopped.err
+    assert "is not up" not in stopped.err
+    assert guest.states() == {"h1": "shut off", "h2": "running"}
+    by_ssh("failover", "plan", "stopped", "--resume")
 
 
 @pytest.mark.soak

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import libvirt
 
 from mudanza import clock
+from mudanza.hypervisor.apart import apart
 from mudanza.hypervisor.bounded import Deadline, Task, all_of, one_by_one
 from mudanza.hypervisor.uris import controller_uri
 from mudanza.model.errors import DiskLockedError, HostUnreachableError, HypervisorError, MudanzaError
@@ -294,7 +295,7 @@ def message(error: libvirt.libvirtError) -> str:
 
 def _open_by_libvirt(uri: str) -> Raw:
     _start_event_loop()
-    return libvirt.openAuth(uri, [[], _never_prompt, None], 0)
+    return libvirt.openAuth(apart(uri), [[], _never_prompt, None], 0)
 
 
 _open_line: Callable[[str], Raw] = _open_by_libvirt
