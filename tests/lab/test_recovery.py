@@ -260,7 +260,7 @@ def test_ctrl_c_on_a_terminal_leaves_alone_what_is_being_brought_up(
     running = by_ssh.start_argv(by_ssh.argv("failover", "plan", "stopped", "--planned"))
 
     def has_another_point() -> bool:
-        return [2] == [row["points"][-1] for row in rows(by_ssh) if row["uuid"] == guest.uuid]
+        return [row["points"][-1] for row in rows(by_ssh) if row["uuid"] == guest.uuid] == [2]
 
     await_true(has_another_point, "it was brought up to date, and is to shut down", limit=120)
     ways = subprocess.run(["ps", "-o", "sid=", "--ppid", str(running.pid)], capture_output=True, text=True, check=True)

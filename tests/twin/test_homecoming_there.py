@@ -17,7 +17,7 @@ import pytest
 from mudanza import clock
 from mudanza.hypervisor.connections import Connections
 from mudanza.journal.audit import Audit
-from mudanza.journal.jobs import NewJob
+from mudanza.journal.jobs import LEASE, LONGEST_CALL, NewJob
 from mudanza.journal.protections import Protections
 from mudanza.journal.protocol import QUEUED_MOVE
 from mudanza.model.access import Scope
@@ -234,6 +234,37 @@ def test_a_group_comes_up_and_each_is_told_of_as_it_does(
     assert there(*words).stderr.splitlines()[0] == "db is failed over already"
     [asked] = [each for each in the.do(lambda: Audit(the.engine).since(None)) if each.who.get("by") == "http"][:1]
     assert asked.command[:2] == ("failover group", "shop")
+
+
+def test_a_group_whose_controller_died_over_one_of_it_is_gone_on_with_once_that_is_known(
+    the: Scene, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That it is to be there was written down; it was not started."""
+    store, started = group(the), Started(monkeypatch)
+    words, db = ("failover", "group", "shop", "--source-is-dead"), store.of("db")
+    asked = {"protection": db.id, "point": 1}
+    store.change(db.id, standing=Standing.FAILED_OVER, epoch=1)
+    left = the.do(lambda: the.jobs.begin(NewJob("failover", db.vm_uuid, "db", "", "h2", asked, "ana")))
+    lives = the.do(partial(program, *words))
+    assert (lives.returncode, started.names) == (3, []), lives.stderr
+    assert f"has an unfinished failover to h2: job {left.id}" in lives.stderr
+    the.twin.scheduler.advance(seconds=LEASE + LONGEST_CALL)
+    done = the.do(partial(program, *words))
+    assert (done.returncode, started.names) == (0, ["db", "web"]), done.stderr
+    assert f"db: job {left.id} was left behind: VM 'db' was not started at h2" in done.stderr
+    assert the.jobs.get(left.id).exit_code == 4
+
+
+def test_one_of_a_group_that_has_come_up_before_and_is_off_is_told_of(
+    the: Scene, there: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, started = group(the), Started(monkeypatch)
+    db, h1 = store.of("db"), the.twin.hosts["h1"]
+    store.change(db.id, standing=Standing.FAILED_OVER)
+    h1.qemu_died(h1.domains[db.vm_uuid])
+    done = there("failover", "group", "shop", "--source-is-dead")
+    assert (done.returncode, started.names) == (3, ["web"]), "the others are brought up"
+    assert "came up before, and not seen to run: db at h2" in done.stderr
 
 
 def test_ctrl_c_starts_no_more_of_a_group(

@@ -60,4 +60,4 @@ def _write(path: Path, text: bytes) -> None:
         os.fchmod(descriptor, 0o700)
     finally:
         os.close(descriptor)
-    os.replace(name, path)
+    Path(name).replace(path)

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mudanza import clock
 from mudanza.hypervisor.bounded import for_each
 from mudanza.journal.protections import Protections
 from mudanza.model.errors import BlockedError, MigrationFailedError, UsageError
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from mudanza.model.vm import Vm
     from mudanza.operations.handed_on import Halt
     from mudanza.operations.means import Means, Say
-    from mudanza.protection.failover import Outcome
+    from mudanza.protection.failover import Failover, Outcome
 
 
 def members_of(store: Protections, name: str) -> tuple[Protection, ...]:
@@ -102,11 +103,15 @@ def fail_over_together(
     instant that all have a restore point of; those that are up already are passed over. ``say`` is told of each.
 
     Raises UsageError; BlockedError where they have no instant in common, or one of them runs, nothing being touched
-    that was not told of; MigrationFailedError of the first one that could not be started. Asked for again, it goes on.
+    that was not told of, or one that has come up before does not run; MigrationFailedError of the first one that could
+    not be started. Asked for again, it goes on; what a controller that died has left of it is finished first.
     """
     from mudanza.protection.failover import Failover, reconnected
 
     store = Protections(means.database)
+    failover = Failover(connections, means.jobs, store)
+    for member in store.group(name):
+        _finish_left(means, failover, member, say)
     members = store.group(name)
     if not members:
         raise UsageError(f"there is no group {name!r}", remedy="see them: mudanza protections")
@@ -123,10 +128,13 @@ def fail_over_together(
             f"the VMs of group {name!r} ({names}) have no instant in common",
             remedy="bring up each by itself, from a point of your choice: mudanza failover VM --source-is-dead",
         )
-    failover, done = Failover(connections, means.jobs, store), []
+    done, off = [], []
     for member in members:
         if member.standing is not Standing.ON:
-            say(f"{member.vm_name} is {member.standing} already")
+            copies = [vm for vm in means.read_cluster(connections).vms if vm.uuid == member.vm_uuid]
+            is_up = any(vm.state.active for vm in copies)
+            off += [] if is_up else [member]
+            say(f"{member.vm_name} is {member.standing} already" + ("" if is_up else ", and is not seen to run"))
             continue
         if halt is not None and halt.stop_by:
             raise MigrationFailedError(
@@ -141,7 +149,28 @@ def fail_over_together(
         done.append(up)
     for member in members:  # not before all are up: their agents take their time
         see_to_addresses(means, connections, member.vm_uuid, say)
+    if off:
+        raise BlockedError(
+            f"came up before, and not seen to run: {', '.join(f'{each.vm_name} at {each.target}' for each in off)}",
+            remedy="see where they are: mudanza vms; what is off there: mudanza start VM",
+        )
     return tuple(done)
+
+
+def _finish_left(means: Means, failover: Failover, member: Protection, say: Say) -> None:
+    """Finish a failover that a controller which died has left: its VM is up then, or taken back. Raises BlockedError
+    while that controller may live; NeedsPersonError where its host does not say."""
+    from mudanza.operations.rescuing import refuse_unfinished
+    from mudanza.protection.failover import KIND
+
+    job = means.jobs.unfinished_of(member.vm_uuid)
+    if job is None or job.kind != KIND or not job.abandoned:
+        refuse_unfinished(means, member)
+        return
+    try:
+        say(f"{member.vm_name}: job {job.id} was left behind: {failover.resume(job.id, clock.new_event()).transport}")
+    except MigrationFailedError as taken_back:  # it is brought up anew
+        say(f"{member.vm_name}: job {job.id} was left behind: {taken_back}")
 
 
 def refuse_odd(store: Protections, name: str, vm: Vm, every: float, keep: int) -> None:
