@@ -55,7 +55,7 @@ def engine(database: str) -> Database:
 
 def left_behind(engine: Database, there: There, monkeypatch: pytest.MonkeyPatch, *, step: str) -> tuple[Failover, int]:
     """A failover whose controller died: once it was written down that the VM is to be there (``activate``), as it was
-    to be started (``start``), or once it was (``started``)."""
+    to be started (``start``), once it was (``started``), or could not be (``refused``)."""
     jobs, store = Jobs(engine), Protections(engine)
     made = store.make(VALUES)
     store.add_point(made.id, point(1, whole=True), "c")
@@ -65,8 +65,8 @@ def left_behind(engine: Database, there: There, monkeypatch: pytest.MonkeyPatch,
     handle.note("activate", {"host": "h2"}, {"done": True})
     if step != "activate":
         number = handle.intend("start", {"host": "h2"})
-        if step == "started":
-            handle.done(number, {"done": True})
+        if step != "start":
+            handle.done(number, {"done": True} if step == "started" else {"error": "no connection"})
 
     class Shell:
         def __init__(self, _entry: HostEntry) -> None:
@@ -99,7 +99,9 @@ def test_one_that_has_run_there_keeps_what_it_wrote_though_it_is_off_by_now(
     assert Jobs(engine).get(job).exit_code == 0
 
 
-@pytest.mark.parametrize(("step", "written"), [("activate", None), ("start", []), ("start", ["vda.active-0.qcow2"])])
+@pytest.mark.parametrize(
+    ("step", "written"), [("activate", None), ("start", []), ("start", ["vda.active-0.qcow2"]), ("refused", [])]
+)
 def test_one_that_has_not_run_there_is_taken_back(
     engine: Database, monkeypatch: pytest.MonkeyPatch, step: str, written: Collection[str] | None
 ) -> None:

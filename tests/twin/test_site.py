@@ -149,6 +149,10 @@ def test_one_that_does_not_go_off_stops_it_and_what_it_stands_on_stays(site: Sce
     assert (stopped.returncode, "not off: web" in stopped.stderr) == (5, True), stopped.stderr
     assert states(site) == {"db": True, "web": True}
     h1.stubborn.clear()
+    anew = site.do(partial(program, "recovery", "start", "site"))
+    assert anew.returncode == 3
+    assert "plan 'site' has come to a stop: job 1, site stop" in anew.stderr
+    assert "go on: mudanza job resume 1; or give it up: mudanza job cancel 1" in anew.stderr
     again = site.do(partial(program, "recovery", "stop", "site", "--resume"))
     assert (again.returncode, states(site)) == (0, {"db": False, "web": False}), again.stderr
 

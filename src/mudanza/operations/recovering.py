@@ -65,6 +65,7 @@ class Recovering:
         """Bring up all VMs of a plan where their replicas are. Raises UsageError; BlockedError where it is not
         possible, nothing being touched; NeedsPersonError where it has come to a stop: its job is to be resumed."""
         plan = read_plan(name, text)
+        self._refuse_under_way(name)
         found = self.check(plan, planned=planned)
         if in_the_way := blockers(found):
             raise BlockedError(f"plan {name!r} is not possible now", findings=in_the_way)
@@ -77,6 +78,7 @@ class Recovering:
         """Start all VMs of a plan where they are, once their hosts answer. Raises UsageError; BlockedError where a
         script cannot be run, nothing being touched; NeedsPersonError as ``run``."""
         plan = read_plan(name, text)
+        self._refuse_under_way(name)
         if lacking := self._scripts_not_runnable(plan):
             told = "; ".join(f"{script}: {why}" for script, why in lacking.items())
             raise BlockedError(f"plan {name!r} names scripts that cannot be run: {told}")
@@ -89,9 +91,23 @@ class Recovering:
         from mudanza.protection.recovery import busy_of
 
         plan = read_plan(name, text)
+        self._refuse_under_way(name)
         asked = {"plan": text, "within": within}
         handle = self._means.jobs.begin(NewJob(STOP, busy_of(name), name, "", "", asked, self._asked_by))
         return self._stopping().carry_out(handle, plan, within)
+
+    def _refuse_under_way(self, name: str) -> None:
+        """Raise BlockedError where a plan is being carried out, or has come to a stop."""
+        from mudanza.protection.recovery import busy_of
+
+        job = self._means.jobs.unfinished_of(busy_of(name))
+        if job is None:
+            return
+        stands = "has come to a stop" if job.abandoned else "is under way"
+        ways = f"go on: mudanza job resume {job.id}; or give it up: mudanza job cancel {job.id}"
+        raise BlockedError(
+            f"plan {name!r} {stands}: job {job.id}, {job.kind}", remedy=ways if job.abandoned else job.way_out
+        )
 
     def _recovery(self, way: FailingOver | Starting) -> Recovery:
         from mudanza.protection.recovery import Recovery

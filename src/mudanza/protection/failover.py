@@ -225,7 +225,7 @@ class Failover(BringingUp):
         steps = job.steps_named("start")
         if not steps or seen.side is Side.ABSENT or protection.standing is not Standing.FAILED_OVER:
             return False
-        if any(step.outcome for step in steps):
+        if any((step.outcome or {}).get("done") for step in steps):
             return True
         point = protection.point(int(job.asked["point"]))
         files = [active_image(target, protection.epoch) for target in (point.disks if point is not None else ())]
@@ -238,7 +238,7 @@ class Failover(BringingUp):
     def _give_up(self, handle: JobHandle, protection: Protection, job: Job) -> NoReturn:
         activated = protection.standing is Standing.FAILED_OVER
         self._take_back(handle, protection, protection.epoch - 1 if activated else protection.epoch)
-        told = f"VM {job.vm_name!r} was not started at {job.target}: its controller died before"
+        told = f"VM {job.vm_name!r} was not started at {job.target}: its failover was broken off before"
         handle.finish("failed", told, MigrationFailedError.exit_code)
         remedy = f"ask for it again; where it was shut down for that, it is off there: mudanza start {job.vm_name}"
         raise MigrationFailedError(told, vm_state="it is protected as before", remedy=remedy)
