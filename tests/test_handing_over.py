@@ -12,6 +12,7 @@ from mudanza.journal.jobs import Jobs
 from mudanza.journal.protections import Protections
 from mudanza.model.cluster import Cluster
 from mudanza.model.errors import BlockedError, MigrationFailedError
+from mudanza.model.protection import Standing
 from mudanza.model.vm import VmState
 from mudanza.operations import power
 from mudanza.operations.handing_over import hand_over
@@ -84,11 +85,17 @@ def test_a_transient_vm_is_not_shut_down_for_what_it_wrote_last_would_be_lost() 
     vm = make.vm(uuid="u", name="db", host="h1", state=VmState.RUNNING, persistent=False)
     seen = means(None, abandoned=False)
     seen.database, seen.read_cluster = NOBODY, lambda _connections: make.cluster(vms=[vm])
-    protection = cast("Any", SimpleNamespace(vm_uuid="u", vm_name="db", target="h2", epoch=0))
+    protection = cast("Any", SimpleNamespace(vm_uuid="u", vm_name="db", target="h2", epoch=0, standing=Standing.ON))
     connections = cast("Any", SimpleNamespace(entries=()))
     with pytest.raises(BlockedError, match="transient on h1") as refused:
         hand_over(seen, connections, protection, {}, "ana", lambda _text: None)
     assert "virsh define" in (refused.value.remedy or "")
+
+
+def test_one_that_has_come_up_there_already_is_not_said_to_have_no_host() -> None:
+    up = cast("Any", SimpleNamespace(vm_uuid="u", vm_name="db", target="h2", standing=Standing.FAILED_OVER))
+    with pytest.raises(BlockedError, match="'db' is failed over already, at h2"):
+        hand_over(NOBODY, NOBODY, up, {}, "ana", print)
 
 
 def means(kind: str | None, *, abandoned: bool) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mudanza.model.errors import BlockedError, HostUnreachableError, HypervisorError, MigrationFailedError, MudanzaError
+from mudanza.model.protection import Standing
 from mudanza.model.vm import VmState
 from mudanza.operations import power
 from mudanza.protection.copies import is_old
@@ -29,10 +30,12 @@ def hand_over(
     Asked for once more after its controller has died, it goes on from where the VM is.
     """
     from mudanza.journal.protections import Protections
-    from mudanza.protection.failover import Failover
+    from mudanza.protection.failover import Failover, already
     from mudanza.protection.left_behind import finish_left
     from mudanza.protection.rounds import INTERRUPTED, Rounds
 
+    if protection.standing is Standing.FAILED_OVER:
+        raise already(protection)
     store = Protections(means.database)
     rounds = Rounds(connections, means.jobs, store)
     at = _source(means.read_cluster(connections), protection)

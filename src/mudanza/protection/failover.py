@@ -115,7 +115,7 @@ class Failover(BringingUp):
     def _refuse(self, protection: Protection, cluster: Cluster) -> None:
         name = protection.vm_name
         if protection.standing is not Standing.ON:
-            raise BlockedError(f"VM {name!r} is {protection.standing} already")
+            raise already(protection)
         for other in self._protections.replicas(protection.vm_uuid):
             if other.standing is Standing.GOING_HOME:
                 raise BlockedError(
@@ -250,6 +250,15 @@ class Failover(BringingUp):
 
 def _nothing() -> None:
     """A person has given their word."""
+
+
+def already(protection: Protection) -> BlockedError:
+    """Return what is told of a VM that has come up from its replica, or is about to leave it: pure."""
+    name = protection.vm_name
+    return BlockedError(
+        f"VM {name!r} is {protection.standing} already, at {protection.target}",
+        remedy=f"see where it is: mudanza vms; where it is off by now: mudanza start {name}",
+    )
 
 
 def active_image(disk: str, epoch: int) -> str:

@@ -70,7 +70,8 @@ def break_off(connections: Connections, jobs: Jobs, job_id: int) -> NoReturn:
         handle.finish("failed", told, MigrationFailedError.exit_code)
     raise MigrationFailedError(
         f"VM {job.vm_name!r}: {told}",
-        vm_state="its restore points are whole",
+        vm_state="its restore points are whole"
+        + ("; it was off when that began, and was not started" if job.asked.get("held") else ""),
         remedy=f"make another round: mudanza protection sync {job.vm_name}",
     )
 
