@@ -70,3 +70,18 @@ def test_one_script_is_there_for_all_and_one_that_was_changed_is_written_anew(tm
     _in_a_session_of_its_own.cache_clear()
     assert apart("qemu+ssh://root@h1/system?no_tty=1") == first
     assert (script.read_text(), script.stat().st_mode & 0o777) == ('#!/bin/sh\nexec setsid ssh "$@"\n', 0o700)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a directory away")
+def test_nobody_else_chooses_what_root_runs(tmp_path: Path) -> None:
+    """As with sudo where the home directory stays that of the user."""
+    uri = "qemu+ssh://root@h1/system?no_tty=1"
+    os.chown(tmp_path, 1000, 1000)
+    assert apart(uri) == uri
+    os.chown(tmp_path, 0, 0)
+    tmp_path.chmod(0o777)
+    _in_a_session_of_its_own.cache_clear()
+    assert apart(uri) == uri
+    tmp_path.chmod(0o755)
+    _in_a_session_of_its_own.cache_clear()
+    assert apart(uri) != uri

@@ -11,6 +11,7 @@ import hashlib
 import os
 import shlex
 import shutil
+import stat
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -44,12 +45,24 @@ def _in_a_session_of_its_own(program: str) -> str | None:
     try:
         places = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mudanza"
         path = places / f"ssh-apart-{hashlib.sha256(text).hexdigest()[:12]}"
+        places.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _only_we_change(places.resolve()):
+            return None  # with sudo, perhaps: whoever has that directory would choose what root runs
         if not path.is_file() or path.read_bytes() != text:
-            places.mkdir(mode=0o700, parents=True, exist_ok=True)
             _write(path, text)
     except (OSError, RuntimeError):  # no home, or none that can be written to: it goes on as libvirt has it
         return None
     return str(path) if os.access(path, os.X_OK) else None  # not where programs of that file system are not run
+
+
+def _only_we_change(directory: Path) -> bool:
+    """Whether nobody but us and root can put something else in a directory's place, or into it."""
+    for each in (directory, *directory.parents):
+        status = each.stat()
+        others_write = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
+        if status.st_uid not in (0, os.geteuid()) or others_write:
+            return False
+    return True
 
 
 def _write(path: Path, text: bytes) -> None:
