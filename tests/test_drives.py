@@ -71,6 +71,16 @@ def test_a_disk_that_the_vm_did_not_run_with_is_not_there() -> None:
     assert drives_of(found) == {"vda": "/i/a", "hdc": "/i/cd", "vdb": "/i/b", "fda": ""}
 
 
+def test_a_disk_that_was_a_part_of_a_file_is_a_whole_image_there() -> None:
+    part = "<source file='/i/a'><slices><slice type='storage' offset='512' size='1024'/></slices></source>"
+    held = [
+        f"<disk device='disk'>{part}<target dev='{target}'/>{more}</disk>"
+        for target, more in (("vda", ""), ("vdb", "<readonly/>"))
+    ]
+    root = etree.fromstring(without_others(machine(*held), ["vda"]))
+    assert [len(each.findall("source/slices")) for each in root.iterfind("devices/disk")] == [0, 1]
+
+
 def test_a_drive_is_empty_where_its_medium_is_not(tmp_path: Path) -> None:
     there = tmp_path / "it's there, too.iso"
     there.touch()

@@ -253,7 +253,7 @@ class Runs:
         if vm == self.fails:
             raise MigrationFailedError(f"{vm} could not be started", remedy="mend that")
         self.store.change(protection.id, standing=Standing.FAILED_OVER)
-        return Outcome(vm, protection.target, 1, 7.0, 0.5)
+        return Outcome(vm, protection.target, 1, 7.0, 0.5, "its drive hdc is empty" if vm == "app" else "")
 
 
 def recovery(
@@ -268,9 +268,10 @@ def plan(*groups: Group) -> RecoveryPlan:
 
 
 def test_all_come_up_in_their_order_and_it_is_told_how_long_each_took(engine: Engine, store: Protections) -> None:
-    runs = Runs(store)
-    done = recovery(engine, runs).run(plan(), {}, "ana")
+    runs, said = Runs(store), list[str]()
+    done = recovery(engine, runs, said.append).run(plan(), {}, "ana")
     assert runs.asked == ["db", "app"]
+    assert [line for line in said if line.startswith("!")] == ["! app: its drive hdc is empty"]
     assert [(each.vm, each.host, each.group, each.lost) for each in done] == [
         ("db", "h2", "a", 7.0),
         ("app", "h2", "b", 7.0),

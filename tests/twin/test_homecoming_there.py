@@ -216,7 +216,8 @@ class Started:
             clock.sleep(30.0)
             self.names.append(member.vm_name)
             on_start(member.vm_name)
-            return Outcome(member.vm_name, "h2", point, 70.0, 1.0)
+            drives = "its drive hdc is empty" if member.vm_name == "web" else ""
+            return Outcome(member.vm_name, "h2", point, 70.0, 1.0, drives)
 
         monkeypatch.setattr("mudanza.protection.failover.Failover.from_point", from_point)
 
@@ -228,7 +229,8 @@ def test_a_group_comes_up_and_each_is_told_of_as_it_does(
     words = ("failover", "group", "shop", "--source-is-dead")
     done = there(*words)
     assert (done.returncode, started.names) == (0, ["db", "web"]), done.stderr
-    assert done.stderr == "".join(f"{name} runs on h2 from restore point 1, 1 min 10 s old\n" for name in ("db", "web"))
+    up = "".join(f"{name} runs on h2 from restore point 1, 1 min 10 s old\n" for name in ("db", "web"))
+    assert done.stderr == f"{up}! web: its drive hdc is empty\n"
     assert the.do(partial(program, *words)) == done
     store.change(store.of("db").id, standing=Standing.FAILED_OVER)
     assert there(*words).stderr.splitlines()[0] == "db is failed over already"

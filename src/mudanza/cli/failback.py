@@ -83,6 +83,8 @@ def failback(
 
 def _tell_cold(done: Outcome) -> None:
     say(f"{done.vm} runs on {done.host} again, as it was when it went off; it took {format_duration(done.seconds)}")
+    if done.drives:
+        say(f"! {done.vm}: {done.drives}")
     say(f"  it is not protected until: mudanza reprotect {done.vm}")
 
 

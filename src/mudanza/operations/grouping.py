@@ -146,6 +146,8 @@ def fail_over_together(
         nics = reconnected(member, networks)
         up = failover.from_point(member, cluster, points[member.vm_uuid], nics, asked_by)
         say(f"{up.vm} runs on {up.host} from restore point {up.point}, {format_duration(up.age)} old")
+        if up.drives:
+            say(f"! {up.vm}: {up.drives}")
         done.append(up)
     for member in members:  # not before all are up: their agents take their time
         see_to_addresses(means, connections, member.vm_uuid, say)

@@ -56,11 +56,14 @@ def as_it_ran(definition: str, live: str, carried: Collection[str]) -> str:
 
 def without_others(definition: str, carried: Collection[str]) -> str:
     """Return a definition without the disks the guest would write to that a point does not have: they were not there as
-    the VM ran, and what lies under their paths elsewhere is somebody else's: pure."""
+    the VM ran, and what lies under their paths elsewhere is somebody else's. A disk that was a part of a file is by now
+    a whole image: pure."""
     root = parse(definition, "journal")
     for target, drive in _drives(root):
         kept = drive.get("device", "disk") in _REMOVABLE or _is_left_out(drive)
         parent = drive.getparent()
+        for part in drive.findall("source/slices") if target in carried else ():
+            drive.find("source").remove(part)  # type: ignore[union-attr]
         if target not in carried and not kept and parent is not None:
             parent.remove(drive)
     return etree.tostring(root, encoding="unicode")

@@ -298,6 +298,8 @@ class FailingOver:
                 },
             )
             self._say(f"{done.vm} runs on {done.host} from restore point {done.point}")
+            if done.drives:
+                self._say(f"! {done.vm}: {done.drives}")
         elif not self._is_up(handle, protection):
             self._have_it_run(handle, protection, group.name)
         self._readdress(handle, plan, vm, self._protections.get(protection.id))
