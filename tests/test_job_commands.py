@@ -139,6 +139,21 @@ def test_closing_needs_a_dead_controller_and_somebody_who_has_looked(
     assert Jobs(engine).get(1).ended_at is None
 
 
+@pytest.mark.parametrize(
+    ("new", "told"),
+    [
+        (NewJob("recovery", "recovery plan site", "site", "", "", {}, "ana"), "('site', recovery)"),
+        (NewJob("failover", "u-1", "db", "", "h2", {}, "ana"), "('db', failover to h2)"),
+        (NewJob("live", "u-1", "db", "h1", "h2", {}, "ana"), "(VM 'db', h1 → h2)"),
+    ],
+)
+def test_what_goes_from_nowhere_is_told_by_what_it_is(mudanza: Program, engine: Engine, new: NewJob, told: str) -> None:
+    Jobs(engine).begin(new).finish("failed", "it was given up", 4)
+    ended = mudanza("job", "watch", "1")
+    assert (ended.returncode, f"job 1 {told} has ended, failed: it was given up" in ended.stderr) == (4, True)
+    assert ("the VM:" in ended.stderr) is (new.kind == "live")
+
+
 def test_who_closed_a_job_and_when_is_history(mudanza: Program, handle: JobHandle, engine: Engine) -> None:
     step = handle.intend("create volume", {"pool": "p", "volume": "db.qcow2", "path": "/srv/db.qcow2", "size": 1})
     handle.done(step, {"made": "/srv/db.qcow2"})

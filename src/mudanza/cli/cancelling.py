@@ -58,8 +58,7 @@ def _tell_asked(app: App, job: Job) -> None:
     by = f"its controller is {job.owner}"
     if job.abandoned:
         by = f"its controller is gone, so {'it is done here' if app.there is None else 'the daemon does it'}"
-    what = f"{job.vm_name}, {job.source} → {job.target}" if job.source else job.vm_name
-    say(f"job {job.id} ({what}) is to be cancelled; {by}")
+    say(f"job {job.id} ({job.vm_name}, {job.way}) is to be cancelled; {by}")
 
 
 def _await_cancelled(app: App, job_id: int, output: Format) -> Job:
@@ -104,4 +103,4 @@ def _tell_cancelled(job: Job, output: Format) -> None:
         raise end
     if output is Format.JSON:
         emit("cancelled", vm=job.vm_name, job=job.id, message=str(end), vm_state=end.vm_state)
-    say(f"{end}\n  the VM: {end.vm_state}")
+    say(f"{end}\n  the VM: {end.vm_state}" if end.vm_state else str(end))

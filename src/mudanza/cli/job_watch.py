@@ -70,7 +70,7 @@ def ended_badly(job: Job) -> MudanzaError:
     left = ", ".join(job.report.get("left", ()))
     state = _VM_STATES.get(job.exit_code or 0, "").format(source=job.source) if job.source else ""
     error = MudanzaError(
-        f"job {job.id} (VM {job.vm_name!r}, {job.source} → {job.target}) has ended, {job.state}: {job.outcome}",
+        f"job {job.id} ({'VM ' if job.source else ''}{job.vm_name!r}, {job.way}) has ended, {job.state}: {job.outcome}",
         vm_state=state + (f"; left over: {left} (try again: mudanza job resume {job.id})" if left else ""),
         remedy=f"see what was done: mudanza job show {job.id}",
     )

@@ -187,7 +187,7 @@ class Errand:
             return restart_of(self._app, connections).carry_out(job, handle)
 
     def _finish(self, job: Job) -> None:
-        say(f"{job.vm_name}: job {job.id} ({job.source} → {job.target}) was left behind by {job.owner}")
+        say(f"{job.vm_name}: job {job.id} ({job.way}) was left behind by {job.owner}")
         with self._app.connections() as connections:
             self._ended(self._carrying(job, connections).finish(job))
 

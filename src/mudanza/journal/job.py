@@ -94,6 +94,13 @@ class Job:
         return self.state == QUEUED or (self.queued_at is not None and self.abandoned and not self.has_begun)
 
     @property
+    def way(self) -> str:
+        """From where to where it goes, in words; what it is, where it goes from nowhere."""
+        if self.source:
+            return f"{self.source} → {self.target}"
+        return f"{self.kind} to {self.target}" if self.target else self.kind
+
+    @property
     def way_out(self) -> str:
         """What somebody can do in whose way this unfinished job stands."""
         if self.is_queued:
