@@ -134,7 +134,7 @@ class ColdWork:
                 self.hand_over.remember()
                 self._await_turn()
                 self.verified = self.freight.bring(self.jobs.get(self.handle.id), see_off=False)
-                self.freight.turn()  # from here on it is too late to cancel
+                self.freight.look()  # from here on it is too late to cancel
                 self.claim.confirm_at(record.source)
                 self.hand_over.define()
             case Next.HAND_OVER:

@@ -98,6 +98,10 @@ class Freight:
         """Keep the claim on the job. Raises CancelledError when it is to be cancelled."""
         self._wanted.turn()
 
+    def look(self) -> None:
+        """As ``turn``, and look at the journal in any case: whoever has cancelled it by now is heeded."""
+        self._wanted.look()
+
     def see_off(self) -> None:
         """Wait until nothing is at work on the files any more. Raises MigrationFailedError."""
         self._carriage.see_off()
