@@ -28,6 +28,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_left_in_the_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Whoever opens a way to a host by ssh keeps a script there."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def ctrl_c() -> Iterator[None]:
     """Have SIGINT be heard as in a program on a terminal: who runs tests in the background may have it ignored."""
