@@ -98,16 +98,14 @@ class Recovering:
 
     def _refuse_under_way(self, name: str) -> None:
         """Raise BlockedError where a plan is being carried out, or has come to a stop."""
-        from mudanza.protection.recovery import busy_of
+        from mudanza.protection.recovery import busy_of, ways_on
 
         job = self._means.jobs.unfinished_of(busy_of(name))
         if job is None:
             return
         stands = "has come to a stop" if job.abandoned else "is under way"
-        ways = f"go on: mudanza job resume {job.id}; or give it up: mudanza job cancel {job.id}"
-        raise BlockedError(
-            f"plan {name!r} {stands}: job {job.id}, {job.kind}", remedy=ways if job.abandoned else job.way_out
-        )
+        remedy = ways_on(job.id) if job.abandoned else job.way_out
+        raise BlockedError(f"plan {name!r} {stands}: job {job.id}, {job.kind}", remedy=remedy)
 
     def _recovery(self, way: FailingOver | Starting) -> Recovery:
         from mudanza.protection.recovery import Recovery

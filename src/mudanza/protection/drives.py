@@ -61,9 +61,10 @@ def without_others(definition: str, carried: Collection[str]) -> str:
     root = parse(definition, "journal")
     for target, drive in _drives(root):
         kept = drive.get("device", "disk") in _REMOVABLE or _is_left_out(drive)
-        parent = drive.getparent()
-        for part in drive.findall("source/slices") if target in carried else ():
-            drive.find("source").remove(part)  # type: ignore[union-attr]
+        parent, source = drive.getparent(), drive.find("source")
+        if target in carried and source is not None:
+            for part in source.findall("slices"):
+                source.remove(part)
         if target not in carried and not kept and parent is not None:
             parent.remove(drive)
     return etree.tostring(root, encoding="unicode")

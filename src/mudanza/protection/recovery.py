@@ -221,8 +221,12 @@ def given_up(handle: JobHandle, plan: str, why: str) -> MigrationFailedError:
 
 def interrupted(handle: JobHandle, plan: str) -> NeedsPersonError:
     """Return what is told of a plan that Ctrl-C has interrupted."""
-    ways = f"go on: mudanza job resume {handle.id}; or give it up: mudanza job cancel {handle.id}"
-    return NeedsPersonError(f"plan {plan!r} was interrupted; nothing more is begun", remedy=ways)
+    return NeedsPersonError(f"plan {plan!r} was interrupted; nothing more is begun", remedy=ways_on(handle.id))
+
+
+def ways_on(job_id: int) -> str:
+    """Return what can be done about the job of a plan that has come to a stop: pure."""
+    return f"go on: mudanza job resume {job_id}; or give it up: mudanza job cancel {job_id}"
 
 
 def since_begun(job: Job) -> float:
